@@ -1,0 +1,122 @@
+# Two commands matter: `make demo` and `make test`. Each prepares the environments it needs, once, and reuses them afterwards.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+export NAT_TELEMETRY_ENABLED := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+unexport PYTHONHOME PYTHONPATH
+
+BIN := .venv/bin
+PIP := -m pip -qq
+
+.PHONY: help
+help: ## Show this list
+	@echo "Usage: make TARGET [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+		printf '  %-8s %s\n' "$$target" "$$text"; done
+
+.PHONY: demo
+demo: .venv/.runtime ## From a topic to a preference dataset, offline, in seconds
+	@$(BIN)/nat finetune --config_file configs/demo.yml
+
+.PHONY: test
+test: lint layers types unit compat wheel ## Every check, as CI runs it
+	@echo "All checks passed: format, lint, layers, types, tests, coverage, comparison with NVIDIA's package, wheel."
+
+.PHONY: setup
+setup: .venv/.dev ## Prepare .venv for development
+
+.PHONY: format
+format: .venv/.dev ## Rewrite the code in the project's format
+	$(BIN)/ruff check --quiet --select I --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: .venv/.dev ## Check format and lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.PHONY: layers
+layers: .venv/.dev ## Check which room imports which
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: types
+types: .venv/.dev ## Check types
+	$(BIN)/mypy
+
+.PHONY: unit
+unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
+	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/coverage report --include='*/nat_dpo_pipeline/core/*' --fail-under=100
+
+.PHONY: compat
+compat: .venv-compat/.ready ## Compare with NVIDIA's own package, in an environment that has it
+	.venv-compat/bin/pytest -qq tests/compat
+
+.PHONY: wheel
+wheel: .venv/.dev .venv-wheel/.created ## Build the wheel, install it in clean environments and use it there
+	@rm -rf .build/dist .build/bare
+	$(BIN)/python -m build --outdir .build/dist . >.build/build.log 2>&1 || { cat .build/build.log >&2; exit 1; }
+	@"$$(head -n 1 .build/python)" -m venv --without-pip .build/bare
+	@$(BIN)/python $(PIP) --python .build/bare/bin/python install --no-deps .build/dist/*.whl
+	.build/bare/bin/python -I tests/packaging/check_bare.py
+	@.venv-wheel/bin/python $(PIP) install --no-deps --force-reinstall .build/dist/*.whl
+	@.venv-wheel/bin/python $(PIP) install .build/dist/*.whl
+	.venv-wheel/bin/python -I tests/packaging/check_installed.py
+
+.PHONY: bench
+bench: .venv-compat/.ready ## Measure speed, beside NVIDIA's package
+	@for script in benchmarks/*.py; do .venv-compat/bin/python -W ignore "$$script" || exit 1; done
+
+.PHONY: clean
+clean: ## Remove environments, caches and build results
+	rm -rf .venv .venv-compat .venv-wheel .build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments. A stamp file tells that one is complete; it is older than what it was made from when that changed.
+
+.venv/.runtime: .venv/.created pyproject.toml
+	@[ ! -e $@ ] || echo "Updating .venv ..."
+	@$(BIN)/python $(PIP) install --editable .
+	@touch $@
+
+.venv/.dev: .venv/.created pyproject.toml
+	@[ ! -e $@ ] || echo "Updating .venv ..."
+	@$(BIN)/python $(PIP) install --editable '.[dev]'
+	@touch .venv/.runtime $@
+
+.venv-compat/.ready: .venv-compat/.created pyproject.toml
+	@[ ! -e $@ ] || echo "Updating .venv-compat ..."
+	@.venv-compat/bin/python $(PIP) install --editable . --group compat
+	@touch $@
+
+.venv/.created .venv-compat/.created .venv-wheel/.created: .build/python
+	@echo "Setting up $(@D) with Python $$(sed -n 2p .build/python) (about a minute, once) ..."
+	@"$$(head -n 1 .build/python)" -m venv --clear $(@D)
+	@$(@D)/bin/python $(PIP) install --upgrade pip
+	@touch $@
+
+# Which interpreter: only running one tells, for a version manager's shim may lead nowhere and Debian's python3 may lack ensurepip.
+# The file changes, and with it every environment, only when the answer does.
+PROBE := import ensurepip, os, sys, venv; assert (3, 11) <= sys.version_info < (3, 14); \
+	print(os.path.realpath(sys.executable), sys.version.split()[0], os.getcwd(), sep="\n")
+
+.build/python: FORCE
+	@mkdir -p .build
+	@for python in "$(PYTHON)" python3.13 python3.12 python3.11 python3 none; do \
+		"$$python" -c '$(PROBE)' >.build/python.new 2>/dev/null && break; \
+	done; \
+	if [ "$$python" = none ]; then \
+		echo "error: no usable Python: 3.11, 3.12 or 3.13 with its venv module is needed; name one with 'make PYTHON=...'" >&2; exit 1; \
+	elif [ -n "$(PYTHON)" ] && [ "$$python" != "$(PYTHON)" ]; then \
+		echo "PYTHON=$(PYTHON) is not a usable Python 3.11 to 3.13; using $$python instead" >&2; \
+	fi; \
+	cmp -s .build/python.new .build/python || cp .build/python.new .build/python
+
+.PHONY: FORCE
+FORCE:

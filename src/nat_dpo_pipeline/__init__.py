@@ -1,0 +1,42 @@
+"""Preference data and DPO training out of agents: candidates, scores, pairs, datasets, trainers.
+
+What this module exports knows nothing of the NeMo Agent Toolkit; the components for it are in
+`nat_dpo_pipeline.plugin` and used by their `_type` in its configurations.
+"""
+
+from nat_dpo_pipeline.core.candidates import Candidate, Grouping, Message, RefusalReason, Turn, group_turns
+from nat_dpo_pipeline.core.pairs import PairingResult, PairingRules, PreferencePair, SkipReason, make_pairs
+from nat_dpo_pipeline.errors import (
+    CandidateRefused,
+    CollectionError,
+    ConfigurationError,
+    DPOPipelineError,
+    InputError,
+    ModelError,
+    OutputError,
+    ParseError,
+    TrainingError,
+)
+
+__all__ = [
+    "Candidate",
+    "CandidateRefused",
+    "CollectionError",
+    "ConfigurationError",
+    "DPOPipelineError",
+    "Grouping",
+    "InputError",
+    "Message",
+    "ModelError",
+    "OutputError",
+    "PairingResult",
+    "PairingRules",
+    "ParseError",
+    "PreferencePair",
+    "RefusalReason",
+    "SkipReason",
+    "TrainingError",
+    "Turn",
+    "group_turns",
+    "make_pairs",
+]

@@ -1,0 +1,1 @@
+"""Pure values and functions: no framework, no network, no clock, no files."""

@@ -1,0 +1,111 @@
+"""Scored candidates, and the turns in which they compete."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import isfinite
+from types import MappingProxyType
+
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
+
+
+class RefusalReason(StrEnum):
+    """Why something that claimed to be a candidate is none."""
+
+    MISSING_DATA = "missing_data"
+    MISSING_TURN_ID = "missing_turn_id"
+    MISSING_SCORE = "missing_score"
+    SCORE_NOT_FINITE = "score_not_finite"
+    MISSING_PROMPT = "missing_prompt"
+    MISSING_RESPONSE = "missing_response"
+    TOOL_CALL = "tool_call"
+    CONTENT_NOT_TEXT = "content_not_text"
+    INVALID_UNICODE = "invalid_unicode"
+    PROMPT_ENDS_WITH_ASSISTANT = "prompt_ends_with_assistant"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as text."""
+
+    role: str
+    content: str
+
+
+Prompt = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One response to a prompt, with the score it earned. Raises ValueError unless the score is finite."""
+
+    example_id: str
+    turn_id: str
+    candidate_index: int
+    prompt: Prompt
+    response: str
+    score: float
+    attributes: Mapping[str, float] = field(default_factory=lambda: _NO_ATTRIBUTES)
+    model: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.score):
+            raise ValueError(f"a candidate's score must be finite, got {self.score!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Candidates that answer one prompt of one example, in the order they arrived."""
+
+    example_id: str
+    turn_id: str
+    prompt: Prompt
+    candidates: Sequence[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Turns, and how many turn ids had to be split because their prompts differed."""
+
+    turns: list[Turn]
+    split: int
+
+
+def group_turns(candidates: Iterable[Candidate]) -> Grouping:
+    """Group the candidates of ONE example by turn id; a turn whose prompts differ becomes one turn per prompt."""
+    by_turn_id: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        by_turn_id.setdefault(candidate.turn_id, []).append(candidate)
+    turns: list[Turn] = []
+    split = 0
+    for group in by_turn_id.values():
+        parts = _split_by_prompt(group)
+        split += len(parts) > 1
+        turns.extend(Turn(part[0].example_id, part[0].turn_id, part[0].prompt, part) for part in parts)
+    return Grouping(turns, split)
+
+
+def _split_by_prompt(group: list[Candidate]) -> list[list[Candidate]]:
+    prompt = group[0].prompt
+    if all(candidate.prompt is prompt or candidate.prompt == prompt for candidate in group):
+        return [group]
+    parts: dict[Prompt, list[Candidate]] = {}
+    for candidate in group:
+        parts.setdefault(candidate.prompt, []).append(candidate)
+    return list(parts.values())
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """Text that is equal for prompts that ask the same: white space is folded, one user message equals its text."""
+    if isinstance(prompt, str):
+        return _folded(prompt)
+    if len(prompt) == 1 and prompt[0].role == "user":
+        return _folded(prompt[0].content)
+    return "\x1e".join(f"{message.role}\x1f{_folded(message.content)}" for message in prompt)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,146 @@
+"""Model replies → lists, two responses, rewards. What does not fit raises ParseError with the reply, never a guess.
+
+The reward reply formats are those of nemotron-4-340b-reward (attributes in `logprobs`), the NIM reward models
+(`name:value,…` in the content), llama-3.1-nemotron-70b-reward (`reward:value`, or the number as a token) and plain
+numbers, all inside an OpenAI chat completion.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+
+from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
+from nat_dpo_pipeline.errors import ParseError
+
+_MARKER = re.compile(r"^\s*(?:[-*+•–]|\(?\d{1,3}[.):]|\(\d{1,3}\))\s+(?=\S)")
+_TOP_LEVEL_COMMA = re.compile(r",(?![^()\[\]]*[)\]])")
+_RESPONSE = re.compile(r"^[ \t>#*_]*RESPONSE[ \t]+([AB])[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE)
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_WRAPPINGS = ("**", "__", "*", "`", '"', "'")
+_LONGEST_TERM = 100
+_LONGEST_QUESTION = 1000
+
+
+def parse_terms(reply: str, expected: int) -> list[str]:
+    """The comma-separated terms of a reply, or its list lines when it lists them although asked not to."""
+    lines = _list_lines(reply)
+    if len(lines) == 1 or not _is_marked(reply):
+        lines = [piece for line in lines for piece in _TOP_LEVEL_COMMA.split(line)]
+    return _checked((line.rstrip(". ") for line in lines), reply, expected, _LONGEST_TERM)
+
+
+def parse_lines(reply: str, expected: int) -> list[str]:
+    """The lines of a reply, without preamble, blank lines, numbers and bullets."""
+    return _checked(_list_lines(reply), reply, expected, _LONGEST_QUESTION)
+
+
+def parse_two_responses(reply: str) -> tuple[str, str]:
+    """The texts after the `RESPONSE A:` and `RESPONSE B:` markers; each marker must stand at a line's start, once."""
+    markers = list(_RESPONSE.finditer(reply))
+    names = "".join(marker[1].upper() for marker in markers)
+    if names != "AB":
+        found = ", ".join(names) or "none"
+        raise ParseError(f"expected the markers RESPONSE A: and RESPONSE B: once each, found {found}", reply)
+    first, second = markers
+    responses = reply[first.end() : second.start()].strip(), reply[second.end() :].strip()
+    if not all(responses):
+        raise ParseError("one of the two responses is empty", reply)
+    return responses
+
+
+def parse_reward(body: Mapping[str, object]) -> Reward:
+    """The reward in the JSON body of a chat completion. Raises ParseError."""
+    choice = _mapping(_first(body.get("choices")))
+    tokens = [_mapping(token) for token in _sequence(_mapping(choice.get("logprobs")).get("content"))]
+    content = _content(choice.get("message"))
+    reward = _from_attribute_tokens(tokens) or _from_content(content) or _from_number_token(tokens)
+    if reward is None:
+        raise ParseError(
+            "no reward where a reward model puts it (logprobs, or numbers in the content)", str(dict(body))
+        )
+    return reward
+
+
+def _list_lines(reply: str) -> list[str]:
+    lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]
+    marked = [line for line in lines if _MARKER.match(line)]
+    if len(marked) > 1:
+        lines = marked
+    elif len(lines) > 1 and lines[0].endswith(":"):
+        lines = lines[1:]
+    return [_MARKER.sub("", line) for line in lines]
+
+
+def _is_marked(reply: str) -> bool:
+    return sum(bool(_MARKER.match(line)) for line in reply.splitlines()) > 1
+
+
+def _checked(raw: Iterable[str], reply: str, expected: int, longest: int) -> list[str]:
+    items = [item for item in (_bare(piece) for piece in raw) if item]
+    if not items:
+        raise ParseError("the reply holds no list", reply)
+    if len(items) < min(expected, 2) or 2 * len(items) < expected:
+        raise ParseError(f"expected a list of {expected}, found {len(items)}", reply)
+    if any(len(item) > longest for item in items):
+        raise ParseError(f"expected a list, found prose (an item of more than {longest} characters)", reply)
+    return items
+
+
+def _bare(piece: str) -> str:
+    text = piece.strip().rstrip(",;").strip()
+    for mark in _WRAPPINGS:
+        inner = text[len(mark) : -len(mark)]
+        if inner and text == mark + inner + mark and mark not in inner:
+            text = inner.strip()
+    return text
+
+
+def _from_attribute_tokens(tokens: Sequence[Mapping[str, object]]) -> Reward | None:
+    pairs = [(token.get("token"), token.get("logprob")) for token in tokens]
+    return _attributes([(str(name).strip(), value) for name, value in pairs])
+
+
+def _from_content(content: str) -> Reward | None:
+    if (number := _number(content)) is not None:
+        return Reward(scalar=number)
+    fields = [piece.partition(":") for piece in content.split(",")]
+    pairs = [(name.strip().strip("\"'").lower(), _number(value)) for name, _, value in fields]
+    if len(pairs) == 1 and pairs[0][0] == "reward" and pairs[0][1] is not None:
+        return Reward(scalar=pairs[0][1])
+    return _attributes(pairs)
+
+
+def _attributes(pairs: Sequence[tuple[str, object]]) -> Reward | None:
+    values = {name: float(value) for name, value in pairs if isinstance(value, int | float) and isfinite(value)}
+    known = len(values) == len(pairs) and all(name in HELPSTEER_ATTRIBUTES for name in values)
+    return Reward(attributes=values) if values and known else None
+
+
+def _from_number_token(tokens: Sequence[Mapping[str, object]]) -> Reward | None:
+    number = _number(str(tokens[0].get("token"))) if tokens else None
+    return None if number is None else Reward(scalar=number)
+
+
+def _number(text: str) -> float | None:
+    stripped = text.strip()
+    value = float(stripped) if _NUMBER.fullmatch(stripped) else None
+    return value if value is not None and isfinite(value) else None
+
+
+def _content(message: object) -> str:
+    # The hosted nemotron-4-340b-reward sends `message` as a list of one message.
+    content = _mapping(_first(message) if isinstance(message, list) else message).get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _first(value: object) -> object:
+    items = _sequence(value)
+    return items[0] if items else None
+
+
+def _sequence(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}

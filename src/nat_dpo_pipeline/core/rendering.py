@@ -1,0 +1,81 @@
+"""From whatever a framework calls a message to plain text; what is not text is refused, never its Python repr."""
+
+from collections.abc import Mapping
+
+from nat_dpo_pipeline.core.candidates import Message, Prompt, RefusalReason
+from nat_dpo_pipeline.errors import CandidateRefused
+
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+# LangChain messages name their role `type`.
+_ROLE_OF_TYPE = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "function"}
+
+
+def render_prompt(raw: object) -> Prompt:
+    """The prompt in `raw`: text, messages, or an object with `messages`. Raises CandidateRefused."""
+    if isinstance(raw, str):
+        return _valid(raw)
+    messages = raw if isinstance(raw, list | tuple) else _get(raw, "messages")
+    if not isinstance(messages, list | tuple) or not messages:
+        raise CandidateRefused(RefusalReason.MISSING_PROMPT if not raw else RefusalReason.CONTENT_NOT_TEXT)
+    prompt = tuple(_message(item) for item in messages)
+    if prompt[-1].role == "assistant":
+        raise CandidateRefused(RefusalReason.PROMPT_ENDS_WITH_ASSISTANT)
+    return prompt
+
+
+def render_response(raw: object) -> str:
+    """The text of a response: text, a number, text parts, or a message. Raises CandidateRefused."""
+    if isinstance(raw, str):
+        return _valid(raw)
+    if raw is None:
+        raise CandidateRefused(RefusalReason.MISSING_RESPONSE)
+    if isinstance(raw, bool | int | float):
+        return str(raw)
+    if isinstance(raw, list | tuple):
+        return _content(raw)
+    _refuse_tool_calls(raw)
+    return _content(_get(raw, "content"))
+
+
+def _message(item: object) -> Message:
+    _refuse_tool_calls(item)
+    role = _get(item, "role") or _ROLE_OF_TYPE.get(str(_get(item, "type")))
+    if not isinstance(role, str):
+        raise CandidateRefused(RefusalReason.CONTENT_NOT_TEXT)
+    return Message(str(role), _content(_get(item, "content")))
+
+
+def _refuse_tool_calls(item: object) -> None:
+    # The trainers' row formats have no place for a call; its surrounding text alone would be another message.
+    if _get(item, "tool_calls") or _get(item, "function_call"):
+        raise CandidateRefused(RefusalReason.TOOL_CALL)
+
+
+def _content(raw: object) -> str:
+    if isinstance(raw, str):
+        return _valid(raw)
+    if isinstance(raw, list | tuple) and raw:
+        return _valid("".join(_part(part) for part in raw))
+    raise CandidateRefused(RefusalReason.CONTENT_NOT_TEXT)
+
+
+def _part(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    text = _get(part, "text")
+    if _get(part, "type") in _TEXT_PARTS and isinstance(text, str):
+        return text
+    raise CandidateRefused(RefusalReason.CONTENT_NOT_TEXT)
+
+
+def _get(item: object, name: str) -> object:
+    return item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+
+
+def _valid(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CandidateRefused(RefusalReason.INVALID_UNICODE) from error
+    return text

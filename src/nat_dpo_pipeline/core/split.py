@@ -1,0 +1,43 @@
+"""Deduplication, sampling and the split by prompt, each the same for the same seed."""
+
+import hashlib
+import random
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def deduplicate(items: Iterable[T], key: Callable[[T], Hashable]) -> list[T]:
+    """The first item of each key, in order."""
+    first: dict[Hashable, T] = {}
+    for item in items:
+        first.setdefault(key(item), item)
+    return list(first.values())
+
+
+def sample(items: Sequence[T], count: int, seed: int) -> list[T]:
+    """`count` items drawn without replacement (all of them when there are fewer), in their original order."""
+    if len(items) <= count:
+        return list(items)
+    drawn = random.Random(seed).sample(range(len(items)), count)  # noqa: S311 - not for cryptography
+    return [items[index] for index in sorted(drawn)]
+
+
+def validation_prompts(prompts: Iterable[str], fraction: float, seed: int) -> frozenset[str]:
+    """Which of the distinct prompts go to validation: `fraction` of them, rounded.
+
+    With two prompts or more and a fraction above 0 there is at least one on each side. A prompt's rank depends on the
+    seed and its own text only, not on the order of the prompts.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"the validation fraction must be at least 0 and below 1, got {fraction!r}")
+    distinct = sorted(set(prompts), key=lambda prompt: _rank(prompt, seed))
+    if fraction == 0.0 or len(distinct) < 2:
+        return frozenset()
+    count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
+    return frozenset(distinct[:count])
+
+
+def _rank(prompt: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\x1f{prompt}".encode(errors="surrogatepass")).digest()

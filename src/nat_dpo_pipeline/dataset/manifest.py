@@ -1,0 +1,53 @@
+"""manifest.json: what a dataset is made of, written last, so that its presence says the dataset is whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+
+import orjson
+
+from nat_dpo_pipeline.dataset.files import WrittenFile, write_json
+
+MANIFEST_NAME = "manifest.json"
+_GENERATOR = "nat-dpo-pipeline"
+_VERSIONED = (_GENERATOR, "nvidia-nat", "openai", "pydantic")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of manifest.json. `configuration` and `report` are JSON values without secrets."""
+
+    seed: int
+    configuration: Mapping[str, object]
+    counts: Mapping[str, int]
+    skipped: Mapping[str, object]
+    files: Sequence[WrittenFile]
+    report: Mapping[str, object] | None = None
+
+    def write(self, folder: Path) -> Path:
+        """Write the manifest into `folder`; returns its path."""
+        path = folder / MANIFEST_NAME
+        write_json(path, {"generator": _GENERATOR, "versions": versions(), **asdict(self)})
+        return path
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the manifest in `folder` says that this package wrote the dataset there."""
+    try:
+        manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("generator") == _GENERATOR
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that shape a dataset."""
+    found = {"python": python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

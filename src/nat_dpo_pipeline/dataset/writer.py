@@ -1,0 +1,77 @@
+"""The dataset on disk: `<folder>/trl/train.jsonl`, `validation.jsonl` and `<folder>/manifest.json`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nat_dpo_pipeline.dataset.files import WrittenFile, check_writable, replaced_folder, write_jsonl
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
+from nat_dpo_pipeline.errors import OutputError
+
+_FORMAT = "trl"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDataset:
+    """Where a dataset went."""
+
+    folder: Path
+    files: tuple[WrittenFile, ...]
+    manifest: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the manifest says besides the files; JSON values without secrets."""
+
+    seed: int
+    configuration: Mapping[str, object]
+    skipped: Mapping[str, object]
+    report: Mapping[str, object] | None = None
+
+
+def check_target(folder: Path) -> None:
+    """Raise OutputError when `folder` cannot be written to, or holds a `trl` folder that is not ours to replace."""
+    check_writable(folder)
+    if (folder / _FORMAT).exists() and not is_ours(folder):
+        raise OutputError(
+            f"{str(folder / _FORMAT)!r} exists and was not written by this package (no {MANIFEST_NAME} of ours beside "
+            "it): choose another output_dir or move it away"
+        )
+
+
+def write_dataset(
+    folder: Path, splits: Mapping[SplitName, Sequence[PreferenceRow]], provenance: Provenance
+) -> WrittenDataset:
+    """Write every split, then the manifest. A dataset of ours that is there is replaced once the new one is whole.
+
+    Raises OutputError; an empty split still gets its (empty) file.
+    """
+    check_target(folder)
+    try:
+        with replaced_folder(folder / _FORMAT) as stage:
+            files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
+        manifest = _manifest(splits, files, provenance).write(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
+    return WrittenDataset(folder, files, manifest)
+
+
+def _write_split(stage: Path, name: SplitName, rows: Sequence[PreferenceRow]) -> WrittenFile:
+    written = write_jsonl(stage / f"{name}.jsonl", map(trl_row, rows))
+    return WrittenFile(f"{_FORMAT}/{written.path}", written.rows, written.size, written.sha256)
+
+
+def _manifest(
+    splits: Mapping[SplitName, Sequence[PreferenceRow]], files: Sequence[WrittenFile], provenance: Provenance
+) -> Manifest:
+    counts = {f"{name}_pairs": len(splits.get(name, ())) for name in SplitName}
+    return Manifest(
+        seed=provenance.seed,
+        configuration=provenance.configuration,
+        counts=counts,
+        skipped=provenance.skipped,
+        files=files,
+        report=provenance.report,
+    )

@@ -1,0 +1,61 @@
+"""Every error of the package.
+
+DPOPipelineError
+├── ConfigurationError    a setting, credential or file path that the user can mend
+├── InputError            an input row or file that does not say what it should
+│   └── CandidateRefused  something that claims to be a scored candidate and is none
+├── ParseError            a model's reply that is not in the form that was asked for
+├── ModelError            a call to a model that failed; `fatal` when no other call to it can succeed
+├── CollectionError       an evaluation from which nothing could be collected
+├── OutputError           a dataset that could not be written
+└── TrainingError         a training job that was not submitted or did not succeed
+"""
+
+
+class DPOPipelineError(Exception):
+    """Base of all errors that this package raises on purpose; its message is meant for the user."""
+
+
+class ConfigurationError(DPOPipelineError):
+    """A setting, credential or path that the user can mend."""
+
+
+class InputError(DPOPipelineError):
+    """An input row or file that does not say what it should."""
+
+
+class CandidateRefused(InputError):  # noqa: N818 - it reads as what happened to the candidate
+    """Something that claims to be a scored candidate and is none; `reason` is a RefusalReason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a candidate: {reason}")
+        self.reason = reason
+
+
+class ParseError(DPOPipelineError):
+    """A model's reply that is not in the form that was asked for."""
+
+    def __init__(self, reason: str, reply: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.reply = reply
+
+
+class ModelError(DPOPipelineError):
+    """A call to a model that failed, after its retries."""
+
+    def __init__(self, message: str, *, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.fatal = fatal
+
+
+class CollectionError(DPOPipelineError):
+    """An evaluation from which nothing could be collected."""
+
+
+class OutputError(DPOPipelineError):
+    """A dataset that could not be written."""
+
+
+class TrainingError(DPOPipelineError):
+    """A training job that was not submitted or did not succeed."""

@@ -1,0 +1,180 @@
+"""Chat models behind the OpenAI API: one call in, one reply out, every failure translated once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import openai
+from openai import AsyncOpenAI
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.errors import ModelError
+
+# 401, 402 and 403 say that the credential is wrong or its credit spent, 404 that there is no such model or server.
+_HOPELESS = frozenset({401, 402, 403, 404})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server."""
+
+    name: str
+    model: str
+    base_url: str
+    api_key: str = field(repr=False)
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    timeout_seconds: float = 120.0
+    max_retries: int = 4
+    extra_body: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the server counted them; 0 where it did not."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """The first choice of a chat completion, and the whole JSON body it came in."""
+
+    text: str
+    finish_reason: str | None
+    model: str
+    usage: Usage
+    body: Mapping[str, object]
+
+
+class ChatModel(Protocol):
+    """What the recipe needs of a model. `complete` raises ModelError, and ParseError for a body that is no reply."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply: ...
+
+
+class OpenAIChatModel:
+    """A model reached with the `openai` package. `app` answers in this process instead of over the network."""
+
+    def __init__(self, settings: ModelSettings, app: object | None = None) -> None:
+        self._settings = settings
+        _quiet_request_logs()
+        self._client = AsyncOpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.max_retries,
+            http_client=None if app is None else _in_process_client(app, settings.base_url),
+        )
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
+        payload: list[Any] = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            # The raw reply: reward models send bodies that do not fit the client's types.
+            raw = await self._client.chat.completions.with_raw_response.create(
+                messages=payload, **_parameters(self._settings, seed)
+            )
+            body = raw.http_response.json()
+        except ValueError as error:
+            raise ModelError(f"{self._described()} answered with something that is not JSON: {error}") from error
+        except openai.OpenAIError as error:
+            raise self._translated(error) from error
+        return read_reply(body, self._settings.model)
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    def _described(self) -> str:
+        return f"model {self._settings.name!r} ({self._settings.model} at {self._settings.base_url})"
+
+    def _translated(self, error: openai.OpenAIError) -> ModelError:
+        if isinstance(error, openai.APITimeoutError):
+            return ModelError(f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            return ModelError(f"{self._described()} cannot be reached: check its base_url and the network")
+        if isinstance(error, openai.APIStatusError):
+            return self._refused(error)
+        return ModelError(f"{self._described()} failed: {error}")
+
+    def _refused(self, error: openai.APIStatusError) -> ModelError:
+        said = _error_message(error)
+        if error.status_code in (401, 402, 403):
+            advice = "check its api_key and the account's credit"
+        elif error.status_code == 404:
+            advice = "check its model_name and base_url"
+        else:
+            advice = "the request was refused" if error.status_code < 500 else "the server failed"
+        return ModelError(
+            f"{self._described()} answered {error.status_code}: {said} ({advice})",
+            fatal=error.status_code in _HOPELESS,
+        )
+
+
+def read_reply(body: object, requested_model: str) -> ChatReply:
+    """The reply in the JSON body of a chat completion; a missing piece is empty, for the parsers to refuse."""
+    whole = body if isinstance(body, dict) else {}
+    choices = whole.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    model = whole.get("model")
+    return ChatReply(
+        text=content if isinstance(content, str) else "",
+        finish_reason=choice.get("finish_reason"),
+        model=model if isinstance(model, str) and model else requested_model,
+        usage=_usage(whole.get("usage")),
+        body=whole,
+    )
+
+
+def _usage(raw: object) -> Usage:
+    counts = raw if isinstance(raw, dict) else {}
+    return Usage(int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0))
+
+
+def _parameters(settings: ModelSettings, seed: int | None) -> dict[str, Any]:
+    chosen = {
+        "model": settings.model,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_tokens,
+        "seed": settings.seed if seed is None else seed,
+        "extra_body": dict(settings.extra_body) or None,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _error_message(error: openai.APIStatusError) -> str:
+    body = error.body
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+    return " ".join(str(message or error.message).split())[:300]
+
+
+def _in_process_client(app: object, base_url: str) -> Any:
+    # openai 3 speaks httpx2 and openai 2 httpx: take the transport of whichever its client is made of.
+    client_class = openai.DefaultAsyncHttpxClient
+    library = __import__(
+        next(base for base in client_class.__mro__ if base.__name__ == "AsyncClient").__module__.split(".")[0]
+    )
+    return client_class(transport=library.ASGITransport(app=app), base_url=base_url)
+
+
+def _quiet_request_logs() -> None:
+    # Both libraries log a line per request at INFO, thousands in a run; a level that the user set stays.
+    for name in ("httpx", "httpx2"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)

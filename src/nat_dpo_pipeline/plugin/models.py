@@ -1,0 +1,80 @@
+"""From NAT's `llms:` entries to chat models."""
+
+import os
+from dataclasses import dataclass
+
+from nat.llm.nim_llm import NIMModelConfig
+from nat.llm.openai_llm import OpenAIModelConfig
+from nat.plugin_api import LLMBaseConfig, get_secret_value
+
+from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.plugin.config import DemoModelConfig
+
+HostedConfig = NIMModelConfig | OpenAIModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """A vendor's own endpoint, and where its key and another address may come from."""
+
+    base_url: str
+    key_variable: str
+    url_variable: str
+    max_tokens: int | None = None
+
+
+_OPENAI = _Host("https://api.openai.com/v1", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+# NAT's nim entry cuts answers at 300 tokens unless told otherwise; the recipe asks for 1,024.
+_NVIDIA = _Host("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "NVIDIA_BASE_URL", max_tokens=1024)
+_NO_KEY_NEEDED = "not-needed"
+
+
+def open_model(name: str, config: LLMBaseConfig, *, timeout_seconds: float, max_retries: int) -> OpenAIChatModel:
+    """The chat model of the llm entry `name`. Raises ConfigurationError for a missing key or an unsupported type."""
+    if isinstance(config, DemoModelConfig):
+        from nat_dpo_pipeline.demo import create_app
+
+        settings = ModelSettings(name, config.model_name, "http://demo.invalid/v1", _NO_KEY_NEEDED, max_retries=0)
+        return OpenAIChatModel(settings, create_app(config.seed))
+    if not isinstance(config, HostedConfig):
+        raise ConfigurationError(
+            f"llms.{name} is of type {config.type!r}; the preference_data workflow speaks to nim, openai and dpo_demo"
+        )
+    return OpenAIChatModel(model_settings(name, config, timeout_seconds=timeout_seconds, max_retries=max_retries))
+
+
+def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float, max_retries: int) -> ModelSettings:
+    """What the llm entry says, with the vendor's own address and environment variables for the rest."""
+    given = {field: getattr(config, field) for field in config.model_fields_set} | (config.model_extra or {})
+    host = _NVIDIA if isinstance(config, NIMModelConfig) else _OPENAI
+    base_url = config.base_url or os.environ.get(host.url_variable) or host.base_url
+    return ModelSettings(
+        name=name,
+        model=config.model_name,
+        base_url=base_url,
+        api_key=_api_key(name, config, host, needed=base_url == host.base_url),
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=given.get("max_tokens", host.max_tokens),
+        seed=given.get("seed"),
+        timeout_seconds=given.get("request_timeout") or timeout_seconds,
+        max_retries=_retries(given, max_retries),
+        extra_body=given.get("extra_body") or {},
+    )
+
+
+def _api_key(name: str, config: HostedConfig, host: _Host, *, needed: bool) -> str:
+    key = get_secret_value(config.api_key) or os.environ.get(host.key_variable)
+    if not key and needed:
+        raise ConfigurationError(
+            f"llms.{name} ({config.model_name}) has no API key: set {host.key_variable} or llms.{name}.api_key"
+        )
+    return key or _NO_KEY_NEEDED
+
+
+def _retries(given: dict[str, object], default: int) -> int:
+    # `num_retries` counts attempts, the first one too.
+    if "max_retries" in given:
+        return int(str(given["max_retries"]))
+    return int(str(given["num_retries"])) - 1 if "num_retries" in given else default

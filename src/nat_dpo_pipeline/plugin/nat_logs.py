@@ -1,0 +1,38 @@
+"""What NAT only logs: kept for the report, and shown as one line where the user can mend it."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nat_dpo_pipeline.errors import DPOPipelineError
+from nat_dpo_pipeline.plugin.nat_api import Config
+
+_EVALUATION_LOG = "nat.plugins.eval.runtime.evaluate"
+
+
+class _EvaluationRecords(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            self.errors.append(" ".join(str(error).split()) or type(error).__name__)
+        if isinstance(error, DPOPipelineError):
+            # Meant for the user, who needs its message; a traceback is for bugs.
+            record.exc_info = None
+        # NAT logs the whole configuration, some thousand characters, when it gets one that is not a path.
+        return not (isinstance(record.args, tuple) and any(isinstance(arg, Config) for arg in record.args))
+
+
+@contextmanager
+def evaluation_errors() -> Iterator[list[str]]:
+    """The errors that evaluations log while the block runs; an evaluation reports a failed item nowhere else."""
+    records = _EvaluationRecords()
+    log = logging.getLogger(_EVALUATION_LOG)
+    log.addFilter(records)
+    try:
+        yield records.errors
+    finally:
+        log.removeFilter(records)

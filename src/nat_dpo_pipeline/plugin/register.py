@@ -1,0 +1,81 @@
+"""The entry point: every component, registered. Implementations are imported when a component is built."""
+
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+
+from nat.plugin_api import Builder, FunctionInfo, LLMProviderInfo, register_function, register_llm_provider
+
+from nat_dpo_pipeline.plugin.config import (
+    DatasetTrainerAdapterConfig,
+    DemoModelConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+    PreferenceDataConfig,
+    ScoredCandidatesConfig,
+    SharedDPOTrajectoryBuilderConfig,
+)
+from nat_dpo_pipeline.plugin.nat_api import (
+    Trainer,
+    TrainerAdapter,
+    TrajectoryBuilder,
+    register_trainer,
+    register_trainer_adapter,
+    register_trajectory_builder,
+    registering,
+)
+
+
+async def preference_data(config: PreferenceDataConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
+    from nat_dpo_pipeline.plugin.workflow import preference_data_workflow
+
+    async with preference_data_workflow(config, builder) as workflow:
+
+        async def run(text: str) -> str:
+            return await workflow(text)
+
+        yield FunctionInfo.from_fn(run, description=PreferenceDataConfig.__doc__)
+
+
+async def scored_candidates(config: ScoredCandidatesConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
+    from nat_dpo_pipeline.plugin.workflow import emit_row
+
+    async def run(row: str) -> str:
+        return await emit_row(row, config)
+
+    yield FunctionInfo.from_fn(run, description=ScoredCandidatesConfig.__doc__)
+
+
+async def dpo_demo(config: DemoModelConfig, builder: Builder) -> AsyncIterator[LLMProviderInfo]:
+    yield LLMProviderInfo(config=config, description=DemoModelConfig.__doc__ or "")
+
+
+async def dpo_traj_builder(config: DPOTrajectoryBuilderConfig, builder: Builder) -> AsyncIterator[TrajectoryBuilder]:
+    from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
+
+    yield DPOTrajectoryBuilder(config)
+
+
+async def dpo_trainer(config: DPOTrainerConfig, builder: Builder) -> AsyncIterator[Trainer]:
+    from nat_dpo_pipeline.plugin.trainer import DPOTrainer
+
+    yield DPOTrainer(config)
+
+
+async def dataset_trainer_adapter(
+    config: DatasetTrainerAdapterConfig, builder: Builder
+) -> AsyncIterator[TrainerAdapter]:
+    from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter
+
+    yield DatasetTrainerAdapter(config)
+
+
+with registering():
+    register_function(config_type=PreferenceDataConfig)(preference_data)
+    register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
+    register_llm_provider(config_type=DemoModelConfig)(dpo_demo)
+    register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
+    register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
+    register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)
+    # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
+    if find_spec("nat.plugins.customizer") is None:
+        register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)

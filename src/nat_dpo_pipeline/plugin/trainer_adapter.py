@@ -1,0 +1,142 @@
+"""Trainer adapters: what becomes of the trajectories that a trainer submits."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.split import validation_prompts
+from nat_dpo_pipeline.dataset.files import append_json
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
+from nat_dpo_pipeline.errors import OutputError, TrainingError
+from nat_dpo_pipeline.plugin.config import DatasetTrainerAdapterConfig
+from nat_dpo_pipeline.plugin.nat_api import (
+    FinetuneConfig,
+    TrainerAdapter,
+    TrainingJobRef,
+    TrainingJobStatus,
+    TrainingStatusEnum,
+    Trajectory,
+    TrajectoryCollection,
+)
+from nat_dpo_pipeline.plugin.provenance import configuration_of
+from nat_dpo_pipeline.plugin.trajectories import preference_rows
+from nat_dpo_pipeline.report.summary import CollectionReport
+
+logger = logging.getLogger(__name__)
+
+#: Where the trainer writes the side of the split into a trajectory's metadata.
+SPLIT_KEY = "split"
+_BACKEND = "dataset"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a trainer knows about the trajectories it submits: how they were collected and how it chose among them."""
+
+    report: CollectionReport
+    seed: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+class DatasetTrainerAdapter(TrainerAdapter):
+    """Writes the submitted pairs as a dataset; its job is complete when `submit` returns."""
+
+    def __init__(self, adapter_config: DatasetTrainerAdapterConfig) -> None:
+        super().__init__(adapter_config)
+        self.config = adapter_config
+        #: Set by a trainer that knows it, before it submits.
+        self.submission: Submission | None = None
+        self._written: dict[str, WrittenDataset] = {}
+
+    async def initialize(self, run_config: FinetuneConfig) -> None:
+        """Raises OutputError when the dataset could not be written, before anything is generated for it."""
+        await super().initialize(run_config)
+        check_target(self.config.output_dir)
+
+    async def is_healthy(self) -> bool:
+        try:
+            check_target(self.config.output_dir)
+        except OutputError:
+            return False
+        return True
+
+    async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
+        """Write the dataset. Raises OutputError, and TrainingError when there is no pair to write."""
+        splits = split_rows(
+            (trajectory for group in trajectories.trajectories for trajectory in group),
+            fraction=self.config.validation_fraction,
+            seed=self.config.seed,
+        )
+        if not splits[SplitName.TRAIN]:
+            raise TrainingError("there is no preference pair to write")
+        written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance())
+        self._written[trajectories.run_id] = written
+        _log(written)
+        return TrainingJobRef(run_id=trajectories.run_id, backend=_BACKEND, metadata=_locations(written))
+
+    async def status(self, ref: TrainingJobRef) -> TrainingJobStatus:
+        """COMPLETED when the dataset of this job is on disk, else FAILED."""
+        written = await asyncio.to_thread(_exists, ref)
+        return TrainingJobStatus(
+            run_id=ref.run_id,
+            backend=_BACKEND,
+            status=TrainingStatusEnum.COMPLETED if written else TrainingStatusEnum.FAILED,
+            progress=100.0 if written else None,
+            message=f"dataset in {self.config.output_dir}" if written else "the dataset's manifest.json is not there",
+            metadata=ref.metadata,
+        )
+
+    async def wait_until_complete(self, ref: TrainingJobRef, poll_interval: float = 10.0) -> TrainingJobStatus:
+        return await self.status(ref)
+
+    def log_progress(self, ref: TrainingJobRef, metrics: dict[str, Any], output_dir: str | None = None) -> None:
+        """Append one line on the job to `dataset_trainer_adapter_<run_id>.jsonl` in `output_dir`."""
+        folder = Path(output_dir or self.run_config.output_dir)
+        entry = {"run_id": ref.run_id, "job": ref.metadata, **metrics}
+        append_json(folder / f"dataset_trainer_adapter_{ref.run_id}.jsonl", entry)
+
+    def _provenance(self) -> Provenance:
+        submission = self.submission
+        configuration = configuration_of(self.run_config, self.config)
+        if submission is None:
+            return Provenance(self.config.seed, configuration, skipped={})
+        return Provenance(
+            seed=submission.seed,
+            configuration=configuration,
+            skipped={**submission.report.skips(), "trainer": dict(submission.dropped)},
+            report=submission.report.to_json(),
+        )
+
+
+def split_rows(
+    trajectories: Iterable[Trajectory], *, fraction: float, seed: int
+) -> dict[SplitName, list[PreferenceRow]]:
+    """Rows by side. A side that the trainer wrote into the metadata counts; prompts without one are split here."""
+    marked: dict[SplitName, list[PreferenceRow]] = {name: [] for name in SplitName}
+    unmarked: list[PreferenceRow] = []
+    for trajectory in trajectories:
+        side = (trajectory.metadata or {}).get(SPLIT_KEY)
+        (marked[SplitName(side)] if side else unmarked).extend(preference_rows(trajectory))
+    held_out = validation_prompts((prompt_key(row.prompt) for row in unmarked), fraction, seed)
+    for row in unmarked:
+        marked[SplitName.VALIDATION if prompt_key(row.prompt) in held_out else SplitName.TRAIN].append(row)
+    return marked
+
+
+def _exists(ref: TrainingJobRef) -> bool:
+    return Path((ref.metadata or {}).get("manifest", "")).is_file()
+
+
+def _locations(written: WrittenDataset) -> dict[str, object]:
+    files = {file.path: str(written.folder / file.path) for file in written.files}
+    return {"output_dir": str(written.folder), "manifest": str(written.manifest), "files": files}
+
+
+def _log(written: WrittenDataset) -> None:
+    lines = [f"{written.folder / file.path}  {file.rows} pairs" for file in written.files]
+    logger.info("files written:\n  %s", "\n  ".join([*lines, str(written.manifest)]))

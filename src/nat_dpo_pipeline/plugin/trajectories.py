@@ -1,0 +1,119 @@
+"""Preference pairs to NAT trajectories, and trajectories to dataset rows."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.pairs import PreferencePair
+from nat_dpo_pipeline.dataset.formats import PreferenceRow
+from nat_dpo_pipeline.plugin.nat_api import DPOItem, OpenAIMessage, Trajectory
+
+_ITEM_FIELDS = set(DPOItem.model_fields)
+_TRAJECTORY_FIELDS = set(Trajectory.model_fields)
+_new = object.__new__
+_set = object.__setattr__
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Building many live containers makes the garbage collector walk them over and over; none of them is garbage.
+
+    Freezing and unfreezing at the end moves them to the oldest generation without the walk that enabling the collector
+    would start with; it is left out where the process froze objects of its own.
+    """
+    was_enabled, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.freeze()
+            gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def build_trajectories(
+    pairs: Sequence[PreferencePair], *, exhaustive: bool, reward_from_score_diff: bool
+) -> list[Trajectory]:
+    """The pairs of one turn, one trajectory each; they share the prompt and the candidates' texts and metadata."""
+    prompt = nat_prompt(pairs[0].chosen.prompt) if pairs else ""
+    return [_trajectory(pair, prompt, exhaustive, reward_from_score_diff) for pair in pairs]
+
+
+def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
+    """The prompt as a DPOItem holds it."""
+    if isinstance(prompt, str):
+        return prompt
+    return [OpenAIMessage(role=message.role, content=message.content) for message in prompt]
+
+
+def _trajectory(
+    pair: PreferencePair, prompt: list[OpenAIMessage] | str, exhaustive: bool, reward_from_score_diff: bool
+) -> Trajectory:
+    chosen, rejected = pair.chosen, pair.rejected
+    chosen_score, rejected_score = chosen.score, rejected.score
+    margin = chosen_score - rejected_score
+    metadata = {
+        "dpo_type": "preference_pair",
+        "score_diff": margin,
+        "example_id": chosen.example_id,
+        "turn_id": chosen.turn_id,
+        "chosen_score": chosen_score,
+        "rejected_score": rejected_score,
+        "chosen_index": chosen.candidate_index,
+        "rejected_index": rejected.candidate_index,
+    }
+    if exhaustive:
+        metadata["chosen_raw_metadata"] = chosen.metadata
+        metadata["rejected_raw_metadata"] = rejected.metadata
+    else:
+        metadata["num_candidates"] = pair.num_candidates
+
+    # What validation would build, without validating again what is typed already: validation, and model_construct too,
+    # took more time than all the rest of building a pair. The sets can be shared, as each holds every field.
+    item = _new(DPOItem)
+    _set(
+        item, "__dict__", {"prompt": prompt, "chosen_response": chosen.response, "rejected_response": rejected.response}
+    )
+    _set(item, "__pydantic_fields_set__", _ITEM_FIELDS)
+    _set(item, "__pydantic_extra__", None)
+    _set(item, "__pydantic_private__", None)
+    trajectory = _new(Trajectory)
+    reward = margin if reward_from_score_diff else chosen_score
+    _set(trajectory, "__dict__", {"episode": [item], "reward": reward, "shaped_rewards": None, "metadata": metadata})
+    _set(trajectory, "__pydantic_fields_set__", _TRAJECTORY_FIELDS)
+    _set(trajectory, "__pydantic_extra__", None)
+    _set(trajectory, "__pydantic_private__", None)
+    return trajectory
+
+
+def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
+    """The DPO items of a trajectory as dataset rows; episodes of another kind have none."""
+    metadata = trajectory.metadata or {}
+    for item in trajectory.episode:
+        if isinstance(item, DPOItem):
+            yield PreferenceRow(
+                prompt=_prompt(item.prompt),
+                chosen=item.chosen_response,
+                rejected=item.rejected_response,
+                chosen_score=_number(metadata, "chosen_score"),
+                rejected_score=_number(metadata, "rejected_score"),
+                example_id=_text(metadata, "example_id"),
+                turn_id=_text(metadata, "turn_id"),
+            )
+
+
+def _prompt(prompt: list[OpenAIMessage] | str) -> Prompt:
+    return prompt if isinstance(prompt, str) else tuple(Message(item.role, item.content) for item in prompt)
+
+
+def _number(metadata: Mapping[str, object], name: str) -> float | None:
+    value = metadata.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _text(metadata: Mapping[str, object], name: str) -> str | None:
+    value = metadata.get(name)
+    return None if value is None else str(value)

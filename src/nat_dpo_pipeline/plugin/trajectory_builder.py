@@ -1,0 +1,265 @@
+"""The trajectory builder: runs the evaluation, decodes its steps, pairs, and says what was left out."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nat_dpo_pipeline.core.candidates import Turn, group_turns
+from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
+from nat_dpo_pipeline.dataset.files import append_json, write_jsonl
+from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
+from nat_dpo_pipeline.generation.record import SUMMARY_KIND
+from nat_dpo_pipeline.plugin.config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.nat_api import (
+    Config,
+    EvalInputItem,
+    EvaluationRunConfig,
+    EvaluationRunOutput,
+    FinetuneConfig,
+    IntermediateStepType,
+    Trajectory,
+    TrajectoryBuilder,
+    TrajectoryCollection,
+)
+from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
+from nat_dpo_pipeline.plugin.steps import Refusal, decode_candidates
+from nat_dpo_pipeline.plugin.trajectories import build_trajectories, collector_paused
+from nat_dpo_pipeline.report.summary import CollectionReport, describe
+
+logger = logging.getLogger(__name__)
+
+
+class DPOTrajectoryBuilder(TrajectoryBuilder):
+    """Collects scored candidates from an evaluation of the workflow and pairs them."""
+
+    def __init__(self, trajectory_builder_config: DPOTrajectoryBuilderConfig) -> None:
+        super().__init__(trajectory_builder_config=trajectory_builder_config)
+        self.config = trajectory_builder_config
+        #: Evaluations under way, by run id; trainers cancel what is left in it.
+        self.evaluation_runs: dict[str, asyncio.Task[EvaluationRunOutput]] = {}
+        self.reports: dict[str, CollectionReport] = {}
+        self._errors: list[str] = []
+
+    async def run_eval(self) -> EvaluationRunOutput:
+        """Evaluate the workflow on the dataset; raises whatever the evaluation raises."""
+        from nat.plugins.eval.runtime.evaluate import EvaluationRun
+
+        with evaluation_errors() as self._errors:
+            return await EvaluationRun(config=evaluation_config(self.run_config)).run_and_evaluate()
+
+    async def start_run(self, run_id: str, meta: dict[str, Any] | None = None) -> None:
+        """Start an evaluation. Raises ValueError when one of this id is under way; one that ended can be repeated."""
+        running = self.evaluation_runs.get(run_id)
+        if running is not None and not running.done():
+            raise ValueError(f"run {run_id!r} is in progress already")
+        self.evaluation_runs[run_id] = asyncio.create_task(self.run_eval(), name=f"dpo-eval-{run_id}")
+
+    async def finalize(self, run_id: str, meta: dict[str, Any] | None = None) -> TrajectoryCollection:
+        """Wait for the evaluation and pair its candidates, grouped by example.
+
+        Raises ValueError for a run that was not started, CollectionError when the evaluation failed.
+        """
+        if run_id not in self.evaluation_runs:
+            raise ValueError(f"run {run_id!r} was not started")
+        try:
+            evaluation = await self.evaluation_runs[run_id]
+        except Exception as error:
+            raise CollectionError(f"the evaluation of run {run_id!r} failed: {_one_line(error)}") from error
+        finally:
+            self.evaluation_runs.pop(run_id, None)
+        with collector_paused():
+            collected = collect(evaluation, self.config)
+        report = collected.report(evaluation, self._errors)
+        self.reports[run_id] = report
+        _log(run_id, report)
+        self._keep_failures(run_id, collected.failures)
+        return TrajectoryCollection(trajectories=collected.trajectories, run_id=run_id)
+
+    def log_progress(self, run_id: str, metrics: dict[str, Any], output_dir: str | None = None) -> None:
+        """Append one line on the run to `dpo_trajectory_builder_<run_id>.jsonl` in `output_dir`."""
+        folder = Path(output_dir or self.run_config.output_dir)
+        report = self.reports.get(run_id)
+        entry = {
+            "timestamp": datetime.now(UTC).isoformat(),
+            "run_id": run_id,
+            "config": self.config.model_dump(mode="json", exclude={"reward"}),
+            "collected": report.to_json() if report else None,
+            "skipped": report.skips() if report else None,
+            **metrics,
+        }
+        append_json(folder / f"dpo_trajectory_builder_{run_id}.jsonl", entry)
+
+    def _keep_failures(self, run_id: str, failures: list[Mapping[str, object]]) -> None:
+        if not failures:
+            return
+        path = Path(self.run_config.output_dir) / f"failures_{run_id}.jsonl"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_jsonl(path, failures)
+        except OSError as error:
+            logger.warning("%d failures could not be written to %s: %s", len(failures), path, error)
+        else:
+            logger.info("what failed, with reasons and replies: %s", path)
+
+
+def evaluation_config(run_config: FinetuneConfig) -> EvaluationRunConfig:
+    """What NAT's own `run_eval` passes on, mended.
+
+    `nat finetune` passes a configuration that contains itself, which overflows the stack when it is logged: the
+    evaluation gets a copy without its fine-tuning part (so it does not build trainers either). The overrides are in
+    that configuration already, and the dataset must be text.
+    """
+    run = run_config.run_configuration
+    if run is None:
+        raise ConfigurationError("the trajectory builder has no run configuration: start it with `nat finetune`")
+    config = run.config_file
+    if isinstance(config, Config):
+        without_training = {
+            "finetuning": FinetuneConfig(),
+            "trainers": {},
+            "trainer_adapters": {},
+            "trajectory_builders": {},
+        }
+        config = config.model_copy(update=without_training)
+    return EvaluationRunConfig(
+        config_file=config,
+        dataset=None if run.dataset is None else str(run.dataset),
+        result_json_path=run.result_json_path,
+        endpoint=run.endpoint,
+        endpoint_timeout=run.endpoint_timeout,
+        override=() if isinstance(config, Config) else run.override,
+    )
+
+
+@dataclass(slots=True)
+class Collected:
+    """What the items of an evaluation held, and the trajectories made of it."""
+
+    trajectories: list[list[Trajectory]] = field(default_factory=list)
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+    candidates: int = 0
+    refusals: list[Refusal] = field(default_factory=list)
+    turns: int = 0
+    turns_split: int = 0
+    turns_with_one_candidate: int = 0
+    empty_examples: int = 0
+    generated: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, Counter[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    failures: list[Mapping[str, object]] = field(default_factory=list)
+
+    def report(self, evaluation: EvaluationRunOutput, errors: Iterable[str]) -> CollectionReport:
+        return CollectionReport(
+            examples=len(evaluation.eval_input.eval_input_items),
+            examples_without_candidates=self.empty_examples,
+            interrupted_runs=int(evaluation.workflow_interrupted),
+            generated=self.generated,
+            failed=self.failed,
+            candidates=self.candidates,
+            refused=Counter(refusal.reason for refusal in self.refusals),
+            turns=self.turns,
+            turns_split=self.turns_split,
+            turns_with_one_candidate=self.turns_with_one_candidate,
+            pairs=sum(map(len, self.trajectories)),
+            skipped=Counter({str(reason): count for reason, count in self.skipped.items() if count}),
+            problems=tuple(dict.fromkeys((*self.problems, *errors))),
+        )
+
+
+def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig) -> Collected:
+    """Decode, group and pair every item, in order. Items without an id are told apart by their position."""
+    collected = Collected()
+    rules = _rules(config)
+    for position, item in enumerate(evaluation.eval_input.eval_input_items):
+        example_id = str(item.id) if item.id not in ("", None) else f"row-{position}"
+        decoded = decode_candidates(item.trajectory, config.ttc_step_name, example_id)
+        grouping = group_turns(decoded.candidates)
+        trajectories = _paired(grouping.turns, rules, config, collected)
+        if trajectories:
+            collected.trajectories.append(trajectories)
+        collected.candidates += len(decoded.candidates)
+        collected.refusals.extend(decoded.refusals)
+        collected.turns_split += grouping.split
+        _read_summary(item.output_obj, example_id, collected)
+        if not decoded.candidates:
+            collected.empty_examples += 1
+            _note_other_steps(item, config.ttc_step_name, collected)
+    collected.failures.extend(asdict(refusal) for refusal in collected.refusals)
+    return collected
+
+
+def _paired(
+    turns: Iterable[Turn], rules: PairingRules, config: DPOTrajectoryBuilderConfig, collected: Collected
+) -> list[Trajectory]:
+    trajectories: list[Trajectory] = []
+    for turn in turns:
+        collected.turns += 1
+        if len(turn.candidates) == 1 and config.require_multiple_candidates:
+            collected.turns_with_one_candidate += 1
+        trajectories += build_trajectories(
+            pair_turn(turn, rules, collected.skipped),
+            exhaustive=config.exhaustive_pairs,
+            reward_from_score_diff=config.reward_from_score_diff,
+        )
+    return trajectories
+
+
+def _note_other_steps(item: EvalInputItem, step_name: str, collected: Collected) -> None:
+    names = {step.payload.name for step in item.trajectory if step.event_type is IntermediateStepType.TTC_END}
+    others = sorted(repr(name) for name in names - {step_name})
+    if others:
+        found = ", ".join(others)
+        collected.problems.append(f"no step is called {step_name!r}, but there are {found}: set ttc_step_name")
+
+
+def _read_summary(output: object, example_id: str, collected: Collected) -> None:
+    """Add what the package's own workflows say of themselves in their JSON output."""
+    if not isinstance(output, str) or SUMMARY_KIND not in output[:200]:
+        return
+    summary = json.loads(output)
+    collected.generated.update({name: count for name, count in summary.items() if type(count) is int})
+    for step, reasons in summary["skipped"].items():
+        collected.failed.setdefault(step, Counter()).update(reasons)
+    collected.failures.extend({"example_id": example_id, **failure} for failure in summary["failures"])
+    if summary["stopped"]:
+        collected.problems.append(summary["stopped"])
+
+
+def _rules(config: DPOTrajectoryBuilderConfig) -> PairingRules:
+    return PairingRules(
+        exhaustive_pairs=config.exhaustive_pairs,
+        min_score_diff=config.min_score_diff,
+        max_pairs_per_turn=config.max_pairs_per_turn,
+    )
+
+
+def _log(run_id: str, report: CollectionReport) -> None:
+    if not report.candidates:
+        logger.warning("run %s collected no candidates from %d examples", run_id, report.examples)
+    elif not report.pairs:
+        logger.warning("run %s collected %d candidates but no pair", run_id, report.candidates)
+    if report.interrupted_runs:
+        logger.warning(
+            "run %s was interrupted: %d of %d examples delivered no candidates",
+            run_id,
+            report.examples_without_candidates,
+            report.examples,
+        )
+    elif report.candidates and report.examples_without_candidates:
+        logger.warning(
+            "run %s lost %d of %d examples: they delivered no candidates",
+            run_id,
+            report.examples_without_candidates,
+            report.examples,
+        )
+    logger.info("run %s collected:\n  %s", run_id, "\n  ".join(describe(report)))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

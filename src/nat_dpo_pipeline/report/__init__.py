@@ -1,0 +1,1 @@
+"""Numbers about a run, and how they are told."""

@@ -1,0 +1,106 @@
+"""What a run collected, as numbers, and the few lines that say it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+Reasons = Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionReport:
+    """One collection run, or several added up. Counters of what was left out go by reason.
+
+    `generated` counts what the workflow says it made (topics, questions, …), `failed` what it could not make, by step
+    and reason; both are empty for workflows that do not report it.
+    """
+
+    examples: int = 0
+    examples_without_candidates: int = 0
+    interrupted_runs: int = 0
+    generated: Counter[str] = field(default_factory=Counter)
+    failed: Mapping[str, Reasons] = field(default_factory=dict)
+    candidates: int = 0
+    refused: Reasons = field(default_factory=Counter)
+    turns: int = 0
+    turns_split: int = 0
+    turns_with_one_candidate: int = 0
+    pairs: int = 0
+    skipped: Reasons = field(default_factory=Counter)
+    problems: tuple[str, ...] = ()
+
+    def __add__(self, other: "CollectionReport") -> "CollectionReport":
+        return CollectionReport(
+            examples=self.examples + other.examples,
+            examples_without_candidates=self.examples_without_candidates + other.examples_without_candidates,
+            interrupted_runs=self.interrupted_runs + other.interrupted_runs,
+            generated=self.generated + other.generated,
+            failed=_added(self.failed, other.failed),
+            candidates=self.candidates + other.candidates,
+            refused=self.refused + other.refused,
+            turns=self.turns + other.turns,
+            turns_split=self.turns_split + other.turns_split,
+            turns_with_one_candidate=self.turns_with_one_candidate + other.turns_with_one_candidate,
+            pairs=self.pairs + other.pairs,
+            skipped=self.skipped + other.skipped,
+            problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """The counts; `skips` holds the rest."""
+        return {
+            "examples": self.examples,
+            "examples_without_candidates": self.examples_without_candidates,
+            "interrupted_runs": self.interrupted_runs,
+            "generated": dict(self.generated),
+            "candidates": self.candidates,
+            "turns": self.turns,
+            "turns_split": self.turns_split,
+            "turns_with_one_candidate": self.turns_with_one_candidate,
+            "pairs": self.pairs,
+            "problems": list(self.problems),
+        }
+
+    def skips(self) -> dict[str, dict[str, int]]:
+        """Everything that was left out, by the stage that left it out and the reason."""
+        stages = {**self.failed, "candidates": self.refused, "pairs": self.skipped}
+        return {stage: dict(reasons) for stage, reasons in stages.items() if reasons}
+
+
+def describe(report: CollectionReport) -> list[str]:
+    """The report as lines for a terminal."""
+    return [f"{name:<22}{value}" for name, value in _rows(report)]
+
+
+def _rows(report: CollectionReport) -> Iterator[tuple[str, object]]:
+    for name in ("topics", "subtopics", "questions", "responses"):
+        if report.generated[name]:
+            yield name, report.generated[name]
+    yield "candidates", report.candidates
+    yield "turns", report.turns
+    yield "pairs", report.pairs
+    for stage, reasons in report.skips().items():
+        yield f"skipped {stage}", listed(reasons)
+    if report.turns_with_one_candidate:
+        yield "skipped turns", f"{report.turns_with_one_candidate} with one candidate"
+    if report.turns_split:
+        yield "split turns", f"{report.turns_split} whose candidates had different prompts"
+    if report.examples_without_candidates:
+        yield "no candidates from", f"{report.examples_without_candidates} of {report.examples} examples"
+    for problem in report.problems:
+        yield "problem", problem
+
+
+def listed(reasons: Mapping[str, int]) -> str:
+    """`3 tie, 1 identical_text`, most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def total(reports: Iterable[CollectionReport]) -> CollectionReport:
+    """Several reports as one."""
+    return sum(reports, CollectionReport())
+
+
+def _added(one: Mapping[str, Reasons], other: Mapping[str, Reasons]) -> dict[str, Reasons]:
+    empty: Reasons = Counter()
+    return {stage: one.get(stage, empty) + other.get(stage, empty) for stage in dict.fromkeys((*one, *other))}
