@@ -42,11 +42,27 @@ class ParseError(DPOPipelineError):
 
 
 class ModelError(DPOPipelineError):
-    """A call to a model that failed, after its retries."""
+    """A call to a model that failed.
 
-    def __init__(self, message: str, *, fatal: bool = False) -> None:
+    `fatal`: no other call to this model can succeed (its credential, its credit, its name). `transient`: the same call
+    may succeed later; `throttled` with it: because the model said that it is asked too much, for `retry_after` seconds
+    if it said how long.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fatal: bool = False,
+        transient: bool = False,
+        throttled: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.fatal = fatal
+        self.transient = transient or throttled
+        self.throttled = throttled
+        self.retry_after = retry_after
 
 
 class CollectionError(DPOPipelineError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message, Turn
-from nat_dpo_pipeline.generation.chat import ChatReply, Usage, read_reply
+from nat_dpo_pipeline.generation.chat import ChatReply, read_reply
 
 
 class ScriptedModel:
@@ -24,7 +24,14 @@ class ScriptedModel:
             raise answer
         if isinstance(answer, dict):
             return read_reply(answer, self.name)
-        return ChatReply(answer, "stop", self.name, Usage(len(messages), 1), {})
+        return read_reply(_body(answer, len(messages)), self.name)
+
+
+def _body(text: str, prompt_tokens: int) -> dict[str, object]:
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 1},
+    }
 
 
 def make_turn(

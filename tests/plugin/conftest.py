@@ -1,7 +1,11 @@
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from nat.data_models.evaluate_runtime import EvaluationRunOutput, ProfilerResults
 from nat.data_models.evaluator import EvalInput, EvalInputItem
 from nat.data_models.finetuning import FinetuneConfig, FinetuneRunConfig
@@ -9,10 +13,12 @@ from nat.data_models.intermediate_step import (
     IntermediateStep,
     IntermediateStepPayload,
     IntermediateStepType,
+    StreamEventData,
     TTCEventData,
 )
 from nat.data_models.invocation_node import InvocationNode
 
+from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.plugin.config import DEFAULT_STEP_NAME, DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 
@@ -34,7 +40,7 @@ class RecordedBuilder(DPOTrajectoryBuilder):
         return outcome
 
 
-def _as_delivered(data: object, name: str, event_type: IntermediateStepType) -> IntermediateStep:
+def _as_delivered(data: StreamEventData | None, name: str, event_type: IntermediateStepType) -> IntermediateStep:
     payload = IntermediateStepPayload(event_type=event_type, name=name, data=data)
     ancestry = InvocationNode(function_id="workflow", function_name="workflow")
     step = IntermediateStep(parent_id="root", function_ancestry=ancestry, payload=payload)
@@ -46,7 +52,10 @@ def as_delivered() -> Callable[..., IntermediateStep]:
     """`data` in a TTC_END step as an evaluation delivers it: dumped and validated again, so of the base class."""
 
     def make(
-        data: object, *, name: str = DEFAULT_STEP_NAME, event_type: IntermediateStepType = IntermediateStepType.TTC_END
+        data: StreamEventData | None,
+        *,
+        name: str = DEFAULT_STEP_NAME,
+        event_type: IntermediateStepType = IntermediateStepType.TTC_END,
     ) -> IntermediateStep:
         return _as_delivered(data, name, event_type)
 
@@ -147,3 +156,28 @@ def make_builder() -> Callable[..., RecordedBuilder]:
         return RecordedBuilder(DPOTrajectoryBuilderConfig.model_validate(settings), outcomes)
 
     return make
+
+
+@asynccontextmanager
+async def _served(app: object) -> AsyncIterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))  # type: ignore[arg-type]
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[[object], AbstractAsyncContextManager[str]]:
+    """Serves an ASGI app over HTTP on a free port of this machine, at the base URL that it gives."""
+    return _served
+
+
+@pytest.fixture
+async def demo_url() -> AsyncIterator[str]:
+    """The base URL of the demo model, served over HTTP."""
+    async with _served(create_app()) as url:
+        yield url

@@ -23,6 +23,7 @@ from nat_dpo_pipeline.core.candidates import Candidate, Message, RefusalReason
 from nat_dpo_pipeline.plugin.steps import StepManager, decode_candidates, push_candidate
 
 NAME = "dpo_candidate_move"
+GOOD: Mapping[str, object] = {"turn_id": "t", "candidate_index": 0, "input": "Why?", "output": "So.", "score": 1.0}
 END = IntermediateStepType.TTC_END
 PROMPTS = st.text() | st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text()), max_size=3
@@ -70,7 +71,7 @@ def _delivered(steps: list[IntermediateStep]) -> list[IntermediateStep]:
     return [IntermediateStep.model_validate(step.model_dump()) for step in steps]
 
 
-def _direct(data: object, metadata: object = None) -> IntermediateStep:
+def _direct(data: StreamEventData | None, metadata: TraceMetadata | None = None) -> IntermediateStep:
     """A step whose data is the very object, not one that was dumped."""
     payload = IntermediateStepPayload(event_type=END, name=NAME, data=data, metadata=metadata)
     return IntermediateStep(
@@ -157,8 +158,15 @@ def test_ttc_data_is_decoded_without_a_round_trip() -> None:
 
 
 def test_stream_data_with_extras_is_decoded() -> None:
-    data = StreamEventData(input="Why?", output="So.", turn_id="t", candidate_index=4, score=2.0)
+    data = StreamEventData.model_validate({**GOOD, "candidate_index": 4, "score": 2.0})
     (candidate,) = decode_candidates([_direct(data)], NAME, "e").candidates
+    assert candidate == Candidate("e", "t", 4, "Why?", "So.", 2.0, metadata={})
+
+
+def test_data_that_nobody_validated_is_decoded() -> None:
+    step = _direct(None)
+    step.payload.data = {"input": "Why?", "output": "So.", "turn_id": "t", "candidate_index": 4, "score": 2.0}  # type: ignore[assignment]
+    (candidate,) = decode_candidates([step], NAME, "e").candidates
     assert candidate == Candidate("e", "t", 4, "Why?", "So.", 2.0, metadata={})
 
 
@@ -167,9 +175,6 @@ def test_trace_metadata_becomes_a_mapping() -> None:
     (candidate,) = decode_candidates([_direct(data, TraceMetadata(provided_metadata="mine"))], NAME, "e").candidates
     assert isinstance(candidate.metadata, dict)
     assert candidate.metadata["provided_metadata"] == "mine"
-
-
-GOOD: Mapping[str, object] = {"turn_id": "t", "candidate_index": 0, "input": "Why?", "output": "So.", "score": 1.0}
 
 
 def _messages(*roles: str) -> list[dict[str, str]]:
@@ -308,3 +313,30 @@ def test_equal_prompts_become_one_object(make_step: Callable[..., IntermediateSt
     messages = _messages("system", "user")
     decoded = decode_candidates([make_step(prompt=messages) for _ in range(3)], NAME, "e").candidates
     assert len({id(candidate.prompt) for candidate in decoded}) == 1
+
+
+def _step_with_index(raw: object) -> IntermediateStep:
+    data = StreamEventData(**{**GOOD, "candidate_index": raw})
+    return IntermediateStep(
+        parent_id="root",
+        function_ancestry=InvocationNode(function_name="f", function_id="f"),
+        payload=IntermediateStepPayload(event_type=END, name=NAME, data=data),
+    )
+
+
+@pytest.mark.parametrize(("raw", "index"), [("2", 2), (3.0, 3)])
+def test_a_candidate_index_may_be_written_otherwise(raw: object, index: int) -> None:
+    assert decode_candidates([_step_with_index(raw)], NAME, "e").candidates[0].candidate_index == index
+
+
+@pytest.mark.parametrize("raw", [math.inf, math.nan, 1.7, "one", [1]])
+def test_a_candidate_index_that_is_none_is_refused(raw: object) -> None:
+    refusals = decode_candidates([_step_with_index(raw)], NAME, "e").refusals
+    assert [refusal.reason for refusal in refusals] == [RefusalReason.MALFORMED]
+
+
+def test_what_the_candidate_does_not_say_does_not_hide_its_metadata() -> None:
+    steps: list[IntermediateStep] = []
+    with _listening(steps) as manager:
+        push_candidate(manager, NAME, Candidate("e", "t", 0, "q", "r", 1.0, metadata={"model": "gpt-x"}), 0)
+    assert decode_candidates(steps, NAME, "e").candidates[0].metadata == {"model": "gpt-x"}

@@ -98,6 +98,17 @@ def _split_by_prompt(group: list[Candidate]) -> list[list[Candidate]]:
     return list(parts.values())
 
 
+def finite_number(value: object) -> float | None:
+    """`value` as a finite float, or None; a bool is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if isfinite(number) else None
+
+
 def prompt_key(prompt: Prompt) -> str:
     """Text that is equal for prompts that ask the same: white space is folded, one user message equals its text."""
     if isinstance(prompt, str):

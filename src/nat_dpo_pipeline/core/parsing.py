@@ -7,14 +7,26 @@ numbers, all inside an OpenAI chat completion.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
 
+from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
 from nat_dpo_pipeline.errors import ParseError
 
 _MARKER = re.compile(r"^\s*(?:[-*+•–]|\(?\d{1,3}[.):]|\(\d{1,3}\))\s+(?=\S)")
 _TOP_LEVEL_COMMA = re.compile(r",(?![^()\[\]]*[)\]])")
-_RESPONSE = re.compile(r"^[ \t>#*_]*RESPONSE[ \t]+([AB])[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE)
+# `RESPONSE A:` at a line's start, also as a heading or in bold; a mark is taken only with the one that opened it, since
+# the answer may start with marks of its own.
+_RESPONSE = re.compile(
+    r"^[ \t>#]*(?P<mark>\*{1,2}|_{1,2})?RESPONSE[ \t]+(?P<name>[AB])"
+    r"(?(mark)(?:(?P=mark)[ \t]*:|[ \t]*:(?:(?P=mark))?)|[ \t]*:)[ \t]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PREAMBLE = re.compile(
+    r"^[*_ ]*(?:sure|certainly|of course|okay|here|below|the following)\b[^:\n]*:(?:\*\*|__)?\s*", re.IGNORECASE
+)
+_REFUSAL = re.compile(
+    r"(?:i['’]?m sorry|i am sorry|sorry|i can['’]t|i cannot|i am unable|as an ai|unfortunately)\b", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _WRAPPINGS = ("**", "__", "*", "`", '"', "'")
 _LONGEST_TERM = 100
@@ -23,21 +35,22 @@ _LONGEST_QUESTION = 1000
 
 def parse_terms(reply: str, expected: int) -> list[str]:
     """The comma-separated terms of a reply, or its list lines when it lists them although asked not to."""
-    lines = _list_lines(reply)
+    lines = _list_lines(_PREAMBLE.sub("", reply.strip()), expected)
     if len(lines) == 1 or not _is_marked(reply):
-        lines = [piece for line in lines for piece in _TOP_LEVEL_COMMA.split(line)]
-    return _checked((line.rstrip(". ") for line in lines), reply, expected, _LONGEST_TERM)
+        lines = [_MARKER.sub("", piece.lstrip()) for line in lines for piece in _TOP_LEVEL_COMMA.split(line)]
+        lines = [*lines[:-1], *map(_without_sentence_end, lines[-1:])]
+    return _checked(lines, reply, expected, _LONGEST_TERM)
 
 
 def parse_lines(reply: str, expected: int) -> list[str]:
     """The lines of a reply, without preamble, blank lines, numbers and bullets."""
-    return _checked(_list_lines(reply), reply, expected, _LONGEST_QUESTION)
+    return _checked(_list_lines(reply, expected), reply, expected, _LONGEST_QUESTION)
 
 
 def parse_two_responses(reply: str) -> tuple[str, str]:
     """The texts after the `RESPONSE A:` and `RESPONSE B:` markers; each marker must stand at a line's start, once."""
     markers = list(_RESPONSE.finditer(reply))
-    names = "".join(marker[1].upper() for marker in markers)
+    names = "".join(marker["name"].upper() for marker in markers)
     if names != "AB":
         found = ", ".join(names) or "none"
         raise ParseError(f"expected the markers RESPONSE A: and RESPONSE B: once each, found {found}", reply)
@@ -53,7 +66,7 @@ def parse_reward(body: Mapping[str, object]) -> Reward:
     choice = _mapping(_first(body.get("choices")))
     tokens = [_mapping(token) for token in _sequence(_mapping(choice.get("logprobs")).get("content"))]
     content = _content(choice.get("message"))
-    reward = _from_attribute_tokens(tokens) or _from_content(content) or _from_number_token(tokens)
+    reward = _from_attribute_tokens(tokens) or _from_content(content) or _from_only_token(tokens)
     if reward is None:
         raise ParseError(
             "no reward where a reward model puts it (logprobs, or numbers in the content)", str(dict(body))
@@ -61,14 +74,20 @@ def parse_reward(body: Mapping[str, object]) -> Reward:
     return reward
 
 
-def _list_lines(reply: str) -> list[str]:
-    lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]
+def _list_lines(reply: str, expected: int) -> list[str]:
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
     marked = [line for line in lines if _MARKER.match(line)]
-    if len(marked) > 1:
+    if len(marked) > 1 and (len(marked) >= expected or 2 * len(marked) > len(lines)):
         lines = marked
-    elif len(lines) > 1 and lines[0].endswith(":"):
+    elif len(lines) > 1 and lines[0].rstrip("*_ ").endswith(":"):
         lines = lines[1:]
     return [_MARKER.sub("", line) for line in lines]
+
+
+def _without_sentence_end(last: str) -> str:
+    """`and trees.` as `trees`, but `U.S.` as it is."""
+    term = re.sub(r"^\s*and\s+", "", last).strip()
+    return term[:-1] if term.endswith(".") and "." not in term[:-1] else term
 
 
 def _is_marked(reply: str) -> bool:
@@ -79,6 +98,8 @@ def _checked(raw: Iterable[str], reply: str, expected: int, longest: int) -> lis
     items = [item for item in (_bare(piece) for piece in raw) if item]
     if not items:
         raise ParseError("the reply holds no list", reply)
+    if _REFUSAL.match(items[0]):
+        raise ParseError("the model refused", reply)
     if len(items) < min(expected, 2) or 2 * len(items) < expected:
         raise ParseError(f"expected a list of {expected}, found {len(items)}", reply)
     if any(len(item) > longest for item in items):
@@ -111,20 +132,21 @@ def _from_content(content: str) -> Reward | None:
 
 
 def _attributes(pairs: Sequence[tuple[str, object]]) -> Reward | None:
-    values = {name: float(value) for name, value in pairs if isinstance(value, int | float) and isfinite(value)}
+    numbers = {name: finite_number(value) for name, value in pairs}
+    values = {name: number for name, number in numbers.items() if number is not None}
     known = len(values) == len(pairs) and all(name in HELPSTEER_ATTRIBUTES for name in values)
     return Reward(attributes=values) if values and known else None
 
 
-def _from_number_token(tokens: Sequence[Mapping[str, object]]) -> Reward | None:
-    number = _number(str(tokens[0].get("token"))) if tokens else None
+def _from_only_token(tokens: Sequence[Mapping[str, object]]) -> Reward | None:
+    # Only where it is the whole reply: the tokens of an ordinary answer may start with a number too.
+    number = _number(str(tokens[0].get("token"))) if len(tokens) == 1 else None
     return None if number is None else Reward(scalar=number)
 
 
 def _number(text: str) -> float | None:
     stripped = text.strip()
-    value = float(stripped) if _NUMBER.fullmatch(stripped) else None
-    return value if value is not None and isfinite(value) else None
+    return finite_number(float(stripped)) if _NUMBER.fullmatch(stripped) else None
 
 
 def _content(message: object) -> str:

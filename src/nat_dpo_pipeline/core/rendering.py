@@ -1,13 +1,15 @@
 """From whatever a framework calls a message to plain text; what is not text is refused, never its Python repr."""
 
 from collections.abc import Mapping
+from enum import Enum
 
 from nat_dpo_pipeline.core.candidates import Message, Prompt, RefusalReason
 from nat_dpo_pipeline.errors import CandidateRefused
 
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
-# LangChain messages name their role `type`.
-_ROLE_OF_TYPE = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "function"}
+# LangChain messages name their role `type`, and two roles otherwise.
+_LANGCHAIN_TYPES = frozenset({"human", "ai", "system", "tool", "function"})
+_ROLE_OF_NAME = {"human": "user", "ai": "assistant"}
 
 
 def render_prompt(raw: object) -> Prompt:
@@ -39,10 +41,18 @@ def render_response(raw: object) -> str:
 
 def _message(item: object) -> Message:
     _refuse_tool_calls(item)
-    role = _get(item, "role") or _ROLE_OF_TYPE.get(str(_get(item, "type")))
+    return Message(_role(item), _content(_get(item, "content")))
+
+
+def _role(item: object) -> str:
+    role, kind = _get(item, "role"), _get(item, "type")
+    if isinstance(role, Enum):
+        role = role.value
+    if role is None and isinstance(kind, str) and kind in _LANGCHAIN_TYPES:
+        role = kind
     if not isinstance(role, str):
         raise CandidateRefused(RefusalReason.CONTENT_NOT_TEXT)
-    return Message(str(role), _content(_get(item, "content")))
+    return _ROLE_OF_NAME.get(role, _valid(role))
 
 
 def _refuse_tool_calls(item: object) -> None:
@@ -62,8 +72,8 @@ def _content(raw: object) -> str:
 def _part(part: object) -> str:
     if isinstance(part, str):
         return part
-    text = _get(part, "text")
-    if _get(part, "type") in _TEXT_PARTS and isinstance(text, str):
+    kind, text = _get(part, "type"), _get(part, "text")
+    if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(text, str):
         return text
     raise CandidateRefused(RefusalReason.CONTENT_NOT_TEXT)
 

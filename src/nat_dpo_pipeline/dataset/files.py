@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -53,9 +54,18 @@ def _encoded(rows: Iterable[Mapping[str, object]]) -> Iterator[tuple[bytes, int]
     yield b"".join(lines), len(lines)
 
 
+def json_text(value: Mapping[str, object]) -> bytes:
+    """`value` as indented JSON; what JSON does not know is written as its text."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Replace `path` by `value` as indented JSON, atomically."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    replace_file(path, json_text(value))
+
+
+def replace_file(path: Path, text: bytes) -> None:
+    """Replace `path` by `text`, atomically."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -69,19 +79,17 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
         raise
 
 
-def append_json(path: Path, value: Mapping[str, object]) -> None:
-    """Append `value` as one line; folders are created, and what JSON does not know is written as its text."""
+def append_json(path: Path, *values: Mapping[str, object]) -> None:
+    """Append one line a value; folders are created, and what JSON does not know is written as its text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-        file.write(orjson.dumps(value, default=str, option=options))
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(value, default=str) + "\n" for value in values)
 
 
 @contextmanager
 def replaced_folder(final: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `final` when the block succeeds, and is removed when it does not."""
-    for leftover in final.parent.glob(f".{final.name}{_PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _clear_up_after_a_killed_run(final)
     stage = Path(tempfile.mkdtemp(prefix=f".{final.name}{_PARTIAL}", dir=final.parent))
     try:
         stage.chmod(0o777 & ~_umask())
@@ -89,6 +97,16 @@ def replaced_folder(final: Path) -> Iterator[Path]:
         _swap(stage, final)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _clear_up_after_a_killed_run(final: Path) -> None:
+    for replaced in final.parent.glob(f".{final.name}{_REPLACED}*"):
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(final)
+    for partial in final.parent.glob(f".{final.name}{_PARTIAL}*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _swap(stage: Path, final: Path) -> None:
@@ -105,9 +123,10 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise OutputError(
-            f"cannot write to {str(folder)!r}: {error.strerror}; choose another folder or mend its permissions"
+            f"cannot write to {str(folder)!r}: {reason}; choose another folder or mend its permissions"
         ) from error
 
 

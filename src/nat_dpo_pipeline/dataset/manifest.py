@@ -8,7 +8,7 @@ from platform import python_version
 
 import orjson
 
-from nat_dpo_pipeline.dataset.files import WrittenFile, write_json
+from nat_dpo_pipeline.dataset.files import WrittenFile, json_text
 
 MANIFEST_NAME = "manifest.json"
 _GENERATOR = "nat-dpo-pipeline"
@@ -26,11 +26,9 @@ class Manifest:
     files: Sequence[WrittenFile]
     report: Mapping[str, object] | None = None
 
-    def write(self, folder: Path) -> Path:
-        """Write the manifest into `folder`; returns its path."""
-        path = folder / MANIFEST_NAME
-        write_json(path, {"generator": _GENERATOR, "versions": versions(), **asdict(self)})
-        return path
+    def to_json(self) -> bytes:
+        """The text of manifest.json."""
+        return json_text({"generator": _GENERATOR, "versions": versions(), **asdict(self)})
 
 
 def is_ours(folder: Path) -> bool:

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.files import WrittenFile, check_writable, replaced_folder, write_jsonl
+from nat_dpo_pipeline.dataset.files import WrittenFile, check_writable, replace_file, replaced_folder, write_jsonl
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
 from nat_dpo_pipeline.errors import OutputError
 
 _FORMAT = "trl"
+# Says whose folder it is while there is no manifest yet: a run may be killed between the two.
+_MARK = ".nat-dpo-pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ class Provenance:
 def check_target(folder: Path) -> None:
     """Raise OutputError when `folder` cannot be written to, or holds a `trl` folder that is not ours to replace."""
     check_writable(folder)
-    if (folder / _FORMAT).exists() and not is_ours(folder):
+    data = folder / _FORMAT
+    if data.exists() and not (is_ours(folder) or (data / _MARK).exists()):
         raise OutputError(
-            f"{str(folder / _FORMAT)!r} exists and was not written by this package (no {MANIFEST_NAME} of ours beside "
+            f"{str(data)!r} exists and was not written by this package (no {MANIFEST_NAME} of ours beside "
             "it): choose another output_dir or move it away"
         )
 
@@ -49,11 +52,16 @@ def write_dataset(
     Raises OutputError; an empty split still gets its (empty) file.
     """
     check_target(folder)
+    manifest = folder / MANIFEST_NAME
     try:
         with replaced_folder(folder / _FORMAT) as stage:
+            (stage / _MARK).touch()
             files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
-        manifest = _manifest(splits, files, provenance).write(folder)
-    except OSError as error:
+            text = _manifest(splits, files, provenance).to_json()
+            # From here to the end there is no manifest, as it would speak of other files than those beside it.
+            manifest.unlink(missing_ok=True)
+        replace_file(manifest, text)
+    except (OSError, TypeError) as error:
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
     return WrittenDataset(folder, files, manifest)
 

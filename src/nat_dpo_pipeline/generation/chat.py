@@ -1,8 +1,12 @@
 """Chat models behind the OpenAI API: one call in, one reply out, every failure translated once."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -12,6 +16,7 @@ from openai import AsyncOpenAI
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ModelError
 
+_CREDENTIALS = re.compile(r"//[^/@]*@")
 # 401, 402 and 403 say that the credential is wrong or its credit spent, 404 that there is no such model or server.
 _HOPELESS = frozenset({401, 402, 403, 404})
 
@@ -43,17 +48,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The first choice of a chat completion, and the whole JSON body it came in."""
+    """The first choice of a chat completion, and the whole JSON body it came in; `replayed` from a journal or not."""
 
     text: str
     finish_reason: str | None
     model: str
     usage: Usage
     body: Mapping[str, object]
+    replayed: bool = False
 
 
 class ChatModel(Protocol):
-    """What the recipe needs of a model. `complete` raises ModelError, and ParseError for a body that is no reply."""
+    """What the recipe needs of a model. `complete` raises ModelError."""
 
     @property
     def name(self) -> str: ...
@@ -79,37 +85,50 @@ class OpenAIChatModel:
     def name(self) -> str:
         return self._settings.name
 
+    def identity(self, messages: Sequence[Message], seed: int | None = None) -> dict[str, Any]:
+        """Everything that determines the reply to a call; no credential."""
+        return {"endpoint": self._settings.base_url, **self._request(messages, seed)}
+
     async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
-        payload: list[Any] = [{"role": message.role, "content": message.content} for message in messages]
         try:
             # The raw reply: reward models send bodies that do not fit the client's types.
-            raw = await self._client.chat.completions.with_raw_response.create(
-                messages=payload, **_parameters(self._settings, seed)
-            )
-            body = raw.http_response.json()
-        except ValueError as error:
-            raise ModelError(f"{self._described()} answered with something that is not JSON: {error}") from error
+            raw = await self._client.chat.completions.with_raw_response.create(**self._request(messages, seed))
         except openai.OpenAIError as error:
             raise self._translated(error) from error
+        except UnicodeError as error:
+            raise ModelError(f"{self._described()} cannot be sent this: {error}") from error
+        try:
+            body = raw.http_response.json()
+        except (ValueError, RecursionError) as error:
+            message = f"{self._described()} answered with something that is not JSON: {error}"
+            raise ModelError(message, transient=True) from error
         return read_reply(body, self._settings.model)
 
     async def aclose(self) -> None:
         await self._client.close()
 
+    def _request(self, messages: Sequence[Message], seed: int | None) -> dict[str, Any]:
+        payload = [{"role": message.role, "content": message.content} for message in messages]
+        return {"messages": payload, **_parameters(self._settings, seed)}
+
     def _described(self) -> str:
-        return f"model {self._settings.name!r} ({self._settings.model} at {self._settings.base_url})"
+        address = _CREDENTIALS.sub("//", self._settings.base_url)
+        return f"model {self._settings.name!r} ({self._settings.model} at {address})"
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
         if isinstance(error, openai.APITimeoutError):
-            return ModelError(f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s")
+            message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
+            return ModelError(message, transient=True)
         if isinstance(error, openai.APIConnectionError):
-            return ModelError(f"{self._described()} cannot be reached: check its base_url and the network")
+            message = f"{self._described()} cannot be reached: check its base_url and the network"
+            return ModelError(message, transient=True)
         if isinstance(error, openai.APIStatusError):
             return self._refused(error)
         return ModelError(f"{self._described()} failed: {error}")
 
     def _refused(self, error: openai.APIStatusError) -> ModelError:
-        said = _error_message(error)
+        # Some servers repeat the key that they refuse.
+        said = _error_message(error).replace(self._settings.api_key, "***")
         if error.status_code in (401, 402, 403):
             advice = "check its api_key and the account's credit"
         elif error.status_code == 404:
@@ -119,10 +138,13 @@ class OpenAIChatModel:
         return ModelError(
             f"{self._described()} answered {error.status_code}: {said} ({advice})",
             fatal=error.status_code in _HOPELESS,
+            transient=error.status_code in (408, 409) or error.status_code >= 500,
+            throttled=error.status_code == 429,
+            retry_after=_retry_after(error.response.headers),
         )
 
 
-def read_reply(body: object, requested_model: str) -> ChatReply:
+def read_reply(body: object, requested_model: str, *, replayed: bool = False) -> ChatReply:
     """The reply in the JSON body of a chat completion; a missing piece is empty, for the parsers to refuse."""
     whole = body if isinstance(body, dict) else {}
     choices = whole.get("choices")
@@ -132,16 +154,33 @@ def read_reply(body: object, requested_model: str) -> ChatReply:
     model = whole.get("model")
     return ChatReply(
         text=content if isinstance(content, str) else "",
-        finish_reason=choice.get("finish_reason"),
+        finish_reason=reason if isinstance(reason := choice.get("finish_reason"), str) else None,
         model=model if isinstance(model, str) and model else requested_model,
         usage=_usage(whole.get("usage")),
         body=whole,
+        replayed=replayed,
     )
 
 
 def _usage(raw: object) -> Usage:
     counts = raw if isinstance(raw, dict) else {}
-    return Usage(int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0))
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    return Usage(prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds in `Retry-After`, which holds seconds or a date (RFC 9110, section 10.2.3)."""
+    value = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        pass
+    else:
+        return max(seconds, 0.0) if isfinite(seconds) else None
+    try:
+        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None
 
 
 def _parameters(settings: ModelSettings, seed: int | None) -> dict[str, Any]:

@@ -6,20 +6,23 @@ that no further call can escape (a wrong key, spent credit) ends the run; what w
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.core.parsing import parse_lines, parse_terms, parse_two_responses
 from nat_dpo_pipeline.core.rendering import render_prompt
+from nat_dpo_pipeline.core.split import deduplicate
 from nat_dpo_pipeline.errors import InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation import prompts
 from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, StepName
 from nat_dpo_pipeline.generation.scorers import Score, Scorer
 from nat_dpo_pipeline.generation.settings import InputKind, RecipeSettings, ResponseMode
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,21 @@ def read_request(text: str, kind: InputKind = InputKind.AUTO) -> Request:
     stripped = text.strip()
     if stripped[:1] in ("{", "["):
         with suppress(json.JSONDecodeError):
-            return _structured_request(json.loads(stripped))
+            return _structured_request(_parsed_json(stripped))
     if not stripped:
         raise InputError("the input is empty: give a topic, a question, or messages as JSON")
+    render_prompt(stripped)  # refuses what is not Unicode
     is_question = stripped.endswith("?") if kind is InputKind.AUTO else kind is InputKind.QUESTION
     return Request(messages=(Message("user", stripped),)) if is_question else Request(topic=stripped)
+
+
+def _parsed_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise  # plain text that happens to start with a bracket
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the input cannot be read as JSON: {error}") from error
 
 
 def _structured_request(value: object) -> Request:
@@ -105,8 +118,7 @@ class PreferenceRecipe:
         record.counts["questions"] += len(questions)
         tasks = [asyncio.create_task(self._candidates(question, record)) for question in questions]
         try:
-            for task in tasks:
-                candidates = await task
+            async for candidates in _in_order(tasks):
                 record.counts["candidates"] += len(candidates)
                 if candidates:
                     yield candidates
@@ -120,11 +132,7 @@ class PreferenceRecipe:
         topic = request.topic
         subtopics = await self._subtopics(topic, record)
         record.counts["subtopics"] += len(subtopics)
-        tasks = [asyncio.create_task(self._questions_about(subtopic, record)) for subtopic in subtopics]
-        try:
-            lists = [await task for task in tasks]
-        finally:
-            await _cancel(tasks)
+        lists = await _all(self._questions_about(subtopic, record) for subtopic in subtopics)
         found = [(subtopic, text) for subtopic, texts in zip(subtopics, lists, strict=True) for text in texts]
         return [
             Question(index, (Message("user", text),), topic, subtopic) for index, (subtopic, text) in enumerate(found)
@@ -146,7 +154,7 @@ class PreferenceRecipe:
         paired = self._settings.responses is ResponseMode.PAIRED
         responses = await (self._both if paired else self._each)(question, record)
         record.counts["responses"] += len(responses)
-        scored = await asyncio.gather(*(self._scored(question, response, record) for response in responses))
+        scored = await _all(self._scored(question, response, record) for response in responses)
         return [candidate for candidate in scored if candidate is not None]
 
     async def _both(self, question: Question, record: GenerationRecord) -> list[Response]:
@@ -169,7 +177,7 @@ class PreferenceRecipe:
 
     async def _each(self, question: Question, record: GenerationRecord) -> list[Response]:
         indices = range(self._settings.n_responses)
-        responses = await asyncio.gather(*(self._one(question, index, record) for index in indices))
+        responses = await _all(self._one(question, index, record) for index in indices)
         return [response for response in responses if response is not None]
 
     async def _one(self, question: Question, index: int, record: GenerationRecord) -> Response | None:
@@ -195,7 +203,7 @@ class PreferenceRecipe:
 
     async def _scored(self, question: Question, response: Response, record: GenerationRecord) -> Candidate | None:
         def spent(reply: ChatReply) -> None:
-            record.spent(StepName.REWARDS, reply.model, reply.usage)
+            record.spent(StepName.REWARDS, reply)
 
         try:
             async with self._slots:
@@ -224,7 +232,7 @@ class PreferenceRecipe:
         except ModelError as error:
             _record_model_error(step, subject, error, record)
             return None
-        record.spent(step, reply.model, reply.usage)
+        record.spent(step, reply)
         return reply
 
 
@@ -273,14 +281,38 @@ def _parsed_list(
     except ParseError as error:
         record.failed(_unparsable(step, subject, error))
         return []
-    distinct = list({item.casefold(): item for item in reversed(items)}.values())[::-1]
+    # The last item of a list that was cut is cut too.
+    distinct = deduplicate(items[:-1] if reply.finish_reason == "length" else items, str.casefold)
     if len(distinct) < count:
-        record.counts[f"{step}_short"] += count - len(distinct)
+        record.counts[f"missing_{step}"] += count - len(distinct)
     return distinct[:count]
 
 
 def _user(text: str) -> list[Message]:
     return [Message("user", text)]
+
+
+async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Every result, in order; when one fails the others are cancelled, not left behind."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _cancel(tasks)
+
+
+async def _in_order(tasks: Sequence[asyncio.Task[T]]) -> AsyncGenerator[T, None]:
+    """Results in the order of the tasks, as soon as they are there; when one fails, those that are done still come."""
+    for position, task in enumerate(tasks):
+        try:
+            result = await task
+        except ModelError:
+            await _cancel(tasks)
+            for other in tasks[position + 1 :]:
+                if not other.cancelled() and other.exception() is None:
+                    yield other.result()
+            raise
+        yield result
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

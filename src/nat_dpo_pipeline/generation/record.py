@@ -1,13 +1,17 @@
 """What a generation run did: counts, failures with their replies, tokens by step and model."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from nat_dpo_pipeline.generation.chat import Usage
+from nat_dpo_pipeline.generation.chat import ChatReply, Usage
 
 #: Marks the JSON summary of a run, so that a reader of workflow outputs knows what it holds.
 SUMMARY_KIND = "nat_dpo_pipeline.summary/1"
+_SUMMARY_START = f'{{"kind": "{SUMMARY_KIND}"'
+_SUMMARY_KEYS = frozenset({"skipped", "tokens", "failures", "stopped"})
 
 
 class StepName(StrEnum):
@@ -43,9 +47,10 @@ class Failure:
 
 @dataclass(slots=True)
 class ModelUsage:
-    """Requests and tokens of one model in one step."""
+    """Requests and tokens of one model in one step; replies from a journal cost neither."""
 
     requests: int = 0
+    replayed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -64,8 +69,12 @@ class GenerationRecord:
     usage: dict[tuple[StepName, str], ModelUsage] = field(default_factory=dict)
     stopped: str | None = None
 
-    def spent(self, step: StepName, model: str, usage: Usage) -> None:
-        self.usage.setdefault((step, model), ModelUsage()).add(usage)
+    def spent(self, step: StepName, reply: ChatReply) -> None:
+        used = self.usage.setdefault((step, reply.model), ModelUsage())
+        if reply.replayed:
+            used.replayed += 1
+        else:
+            used.add(reply.usage)
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -88,6 +97,7 @@ class GenerationRecord:
                     "step": step,
                     "model": model,
                     "requests": used.requests,
+                    "replayed": used.replayed,
                     "prompt_tokens": used.prompt_tokens,
                     "completion_tokens": used.completion_tokens,
                 }
@@ -105,3 +115,14 @@ class GenerationRecord:
             ],
             "stopped": self.stopped,
         }
+
+
+def read_summary(output: object) -> dict[str, Any] | None:
+    """The summary in a workflow's output, or None when that is something else."""
+    if not isinstance(output, str) or not output.startswith(_SUMMARY_START):
+        return None
+    try:
+        summary = json.loads(output)
+    except ValueError:
+        return None
+    return summary if isinstance(summary, dict) and summary.keys() >= _SUMMARY_KEYS else None

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt
+from nat_dpo_pipeline.core.candidates import Candidate, Prompt, finite_number
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, StepName
@@ -46,7 +45,7 @@ def read_row(text: str, keys: RowKeys, record: GenerationRecord) -> list[Candida
 def _row(text: str) -> Mapping[str, object]:
     try:
         row = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not a JSON object: {text[:80]!r} ({error})") from error
     if not isinstance(row, dict):
         raise InputError(f"a row must be a JSON object, got {text[:80]!r}")
@@ -65,9 +64,9 @@ def _prompt(row: Mapping[str, object], keys: RowKeys, name: str) -> Prompt:
 def _candidate(raw: object, index: int, prompt: Prompt, keys: RowKeys, shared: Mapping[str, object]) -> Candidate:
     if not isinstance(raw, dict):
         raise InputError(f"a candidate must be an object, got {raw!r:.80}")
-    score = raw.get(keys.score)
-    if isinstance(score, bool) or not isinstance(score, int | float) or not isfinite(score):
-        raise InputError(f"{keys.score!r} must be a finite number, got {score!r:.80}")
+    score = finite_number(raw.get(keys.score))
+    if score is None:
+        raise InputError(f"{keys.score!r} must be a finite number, got {raw.get(keys.score)!r:.80}")
     response = render_response(raw.get(keys.response))
     own = {key: value for key, value in raw.items() if key not in (keys.response, keys.score)}
     return Candidate(
@@ -76,6 +75,6 @@ def _candidate(raw: object, index: int, prompt: Prompt, keys: RowKeys, shared: M
         candidate_index=index,
         prompt=prompt,
         response=response,
-        score=float(score),
+        score=score,
         metadata={**shared, **own},
     )

@@ -49,9 +49,11 @@ class RewardModelScorer:
 
 
 def fold_system(prompt: Sequence[Message]) -> list[Message]:
-    """The prompt with its system messages put before the first user turn: reward models know two roles only."""
+    """The prompt with its system messages in a first user turn: reward models know two roles only, in turns."""
     system = [message.content for message in prompt if message.role == "system"]
     rest = [message for message in prompt if message.role != "system"]
-    if not system or not rest:
+    if not system:
         return rest
-    return [Message(rest[0].role, "\n\n".join([*system, rest[0].content])), *rest[1:]]
+    if not rest or rest[0].role != "user":
+        return [Message("user", "\n\n".join(system)), *rest]
+    return [Message("user", "\n\n".join([*system, rest[0].content])), *rest[1:]]

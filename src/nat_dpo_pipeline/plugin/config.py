@@ -43,6 +43,18 @@ def _suggestion(key: str, config: type[BaseModel]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; its keys are {', '.join(known)}"
 
 
+class ModelLimitsConfig(StrictConfig):
+    """What one model may be asked. What is not given is not limited, or as the workflow has it."""
+
+    max_concurrency: int | None = Field(default=None, ge=1, description="Calls under way at once.")
+    requests_per_minute: float | None = Field(default=None, gt=0, description="Evenly spaced, without bursts.")
+    tokens_per_minute: int | None = Field(default=None, gt=0, description="Prompt and completion tokens together.")
+    max_retries: int | None = Field(default=None, ge=0, description="Retries of a call that failed.")
+    max_wait_seconds: float = Field(
+        default=1800.0, gt=0, description="Seconds until a call is given up, with all its waiting and retries."
+    )
+
+
 class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_data"):
     """Preference data from a topic: subtopics, questions, several responses each, scored by a reward model.
 
@@ -82,15 +94,32 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         description="Sent with every writer and responder call; the n-th response to a question adds n to it.",
     )
     max_concurrency: int = Field(default=8, ge=1, description="Model calls under way at once.")
+    journal: Path | None = Field(
+        default=None,
+        description="File that keeps every finished call: a run that is started again after a crash replays them and "
+        "pays for none twice. Remove it to ask anew.",
+    )
     request_timeout: float = Field(default=120.0, gt=0, description="Seconds until one request is given up.")
     max_retries: int = Field(
-        default=4,
+        default=8,
         ge=0,
-        description="Retries of a failed request (rate limits, time-outs, server errors), unless the llm sets its own.",
+        description="Retries of a call that failed (time-outs, lost connections, server errors), unless `limits` or "
+        "the llm set their own; at most 2 until a model has answered once. A 429 costs none: the model is left alone "
+        "for as long as it says.",
+    )
+    limits: dict[str, ModelLimitsConfig] = Field(
+        default_factory=dict, description="Limits by the name of an llm, for example what a hosted trial allows."
     )
     ttc_step_name: str = Field(
         default=DEFAULT_STEP_NAME, description="Name of the TTC steps; the trajectory builder collects by it."
     )
+
+    @model_validator(mode="after")
+    def _limits_name_models(self) -> "PreferenceDataConfig":
+        used = sorted({str(name) for name in (self.writer_llm, self.responder_llm, self.reward_llm) if name})
+        if unknown := sorted(set(self.limits) - set(used)):
+            raise ValueError(f"limits name {unknown[0]!r}, which this workflow does not use; it uses {', '.join(used)}")
+        return self
 
     @model_validator(mode="after")
     def _responses_fit(self) -> "PreferenceDataConfig":

@@ -1,8 +1,8 @@
 """A NAT dataset of rows: JSONL or JSON, read line by line so that one bad row does not cost the others."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
@@ -19,34 +19,57 @@ def load_rows(file_path: str | Path, id_key: str = "id") -> EvalInput:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the dataset {str(path)!r}: {error}") from error
-    seen: Counter[str] = Counter()
-    items = [_item(row, _unique_id(row, number, id_key, seen)) for number, row in _rows(text)]
+        raise InputError(
+            f"cannot read the dataset {str(path)!r}: {error}; "
+            "name another with --dataset or eval.general.dataset.file_path"
+        ) from error
+    used: set[str] = set()
+    items = [_item(row, _unique_id(row, number, id_key, used)) for number, row in _rows(text)]
     if not items:
         raise InputError(f"the dataset {str(path)!r} holds no rows")
     return EvalInput(eval_input_items=items)
 
 
 def _rows(text: str) -> Iterator[tuple[int, str]]:
-    if text.lstrip().startswith("["):
-        try:
-            yield from enumerate((json.dumps(row, ensure_ascii=False) for row in json.loads(text)), start=1)
-        except json.JSONDecodeError as error:
-            raise InputError(f"the dataset starts like a JSON list, but is none: {error}") from error
+    if text.lstrip().startswith("[") and (rows := _listed(text)) is not None:
+        yield from enumerate((json.dumps(row, ensure_ascii=False) for row in rows), start=1)
         return
     # Only \n ends a line: JSON text may hold other characters that str.splitlines takes for line ends.
     yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
-def _unique_id(row: str, number: int, id_key: str, seen: Counter[str]) -> str:
+def _listed(text: str) -> list[object] | None:
+    """The rows of a JSON list; None for lines of which the first happens to hold a list."""
+    try:
+        return list(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        if _is_json(text.strip().split("\n", 1)[0]):
+            return None
+        raise InputError(f"the dataset starts like a JSON list, but is none: {error}") from error
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _unique_id(row: str, number: int, id_key: str, used: set[str]) -> str:
     """The row's id, or `row-<number>`; NAT drops rows whose id it has seen, so a repeated id gets a suffix."""
     try:
-        value = json.loads(row)[id_key]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        value = f"row-{number}"
-    name = str(value)
-    seen[name] += 1
-    return name if seen[name] == 1 else f"{name}#{seen[name]}"
+        name = str(json.loads(row)[id_key])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        name = f"row-{number}"  # what is wrong with the row is for the workflow to say
+    unused = next(one for one in _with_suffixes(name) if one not in used)
+    used.add(unused)
+    return unused
+
+
+def _with_suffixes(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}#{number}" for number in count(2))
 
 
 def _item(row: str, name: str) -> EvalInputItem:

@@ -30,21 +30,26 @@ _NVIDIA = _Host("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "NVIDIA
 _NO_KEY_NEEDED = "not-needed"
 
 
-def open_model(name: str, config: LLMBaseConfig, *, timeout_seconds: float, max_retries: int) -> OpenAIChatModel:
-    """The chat model of the llm entry `name`. Raises ConfigurationError for a missing key or an unsupported type."""
+def open_model(name: str, config: LLMBaseConfig, *, timeout_seconds: float) -> OpenAIChatModel:
+    """The chat model of the llm entry `name`; it does not retry, LimitedModel does.
+
+    Raises ConfigurationError for a missing key or an unsupported type.
+    """
     if isinstance(config, DemoModelConfig):
         from nat_dpo_pipeline.demo import create_app
 
-        settings = ModelSettings(name, config.model_name, "http://demo.invalid/v1", _NO_KEY_NEEDED, max_retries=0)
+        settings = ModelSettings(
+            name, config.model_name, f"http://demo-{config.seed}.invalid/v1", _NO_KEY_NEEDED, max_retries=0
+        )
         return OpenAIChatModel(settings, create_app(config.seed))
     if not isinstance(config, HostedConfig):
         raise ConfigurationError(
             f"llms.{name} is of type {config.type!r}; the preference_data workflow speaks to nim, openai and dpo_demo"
         )
-    return OpenAIChatModel(model_settings(name, config, timeout_seconds=timeout_seconds, max_retries=max_retries))
+    return OpenAIChatModel(model_settings(name, config, timeout_seconds=timeout_seconds))
 
 
-def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float, max_retries: int) -> ModelSettings:
+def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float) -> ModelSettings:
     """What the llm entry says, with the vendor's own address and environment variables for the rest."""
     given = {field: getattr(config, field) for field in config.model_fields_set} | (config.model_extra or {})
     host = _NVIDIA if isinstance(config, NIMModelConfig) else _OPENAI
@@ -59,13 +64,15 @@ def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float, m
         max_tokens=given.get("max_tokens", host.max_tokens),
         seed=given.get("seed"),
         timeout_seconds=given.get("request_timeout") or timeout_seconds,
-        max_retries=_retries(given, max_retries),
+        max_retries=0,
         extra_body=given.get("extra_body") or {},
     )
 
 
 def _api_key(name: str, config: HostedConfig, host: _Host, *, needed: bool) -> str:
-    key = get_secret_value(config.api_key) or os.environ.get(host.key_variable)
+    key = (get_secret_value(config.api_key) or os.environ.get(host.key_variable) or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"llms.{name}.api_key (or {host.key_variable}) holds characters that no key has")
     if not key and needed:
         raise ConfigurationError(
             f"llms.{name} ({config.model_name}) has no API key: set {host.key_variable} or llms.{name}.api_key"
@@ -73,8 +80,9 @@ def _api_key(name: str, config: HostedConfig, host: _Host, *, needed: bool) -> s
     return key or _NO_KEY_NEEDED
 
 
-def _retries(given: dict[str, object], default: int) -> int:
-    # `num_retries` counts attempts, the first one too.
+def retries_of(config: LLMBaseConfig) -> int | None:
+    """The retries that the llm entry itself sets; its `num_retries` counts attempts, the first one too."""
+    given = {name: getattr(config, name) for name in config.model_fields_set} | (config.model_extra or {})
     if "max_retries" in given:
-        return int(str(given["max_retries"]))
-    return int(str(given["num_retries"])) - 1 if "num_retries" in given else default
+        return int(given["max_retries"])
+    return int(given["num_retries"]) - 1 if "num_retries" in given else None

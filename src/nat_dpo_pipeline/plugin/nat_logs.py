@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from nat_dpo_pipeline.errors import DPOPipelineError
 from nat_dpo_pipeline.plugin.nat_api import Config
 
+_SHORTENED = "nat_dpo_pipeline_error"
 _EVALUATION_LOG = "nat.plugins.eval.runtime.evaluate"
 
 
@@ -16,11 +17,12 @@ class _EvaluationRecords(logging.Filter):
         self.errors: list[str] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
+        error = record.exc_info[1] if record.exc_info else getattr(record, _SHORTENED, None)
         if error is not None:
             self.errors.append(" ".join(str(error).split()) or type(error).__name__)
         if isinstance(error, DPOPipelineError):
-            # Meant for the user, who needs its message; a traceback is for bugs.
+            # Meant for the user, who needs its message; a traceback is for bugs. Outer blocks see the error too.
+            setattr(record, _SHORTENED, error)
             record.exc_info = None
         # NAT logs the whole configuration, some thousand characters, when it gets one that is not a path.
         return not (isinstance(record.args, tuple) and any(isinstance(arg, Config) for arg in record.args))

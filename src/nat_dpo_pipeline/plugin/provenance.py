@@ -10,9 +10,11 @@ from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig
 # What says how a model answers. Everything else of an llm entry may be a credential.
 _MODEL_FIELDS = ("type", "model_name", "temperature", "top_p", "max_tokens", "seed")
 _SECRET_NAME = re.compile(
-    r"(^|_)((api|access|private|secret)_?keys?|secrets?|tokens?|passwords?|credentials?|authorization|headers?|cookies?)($|_)",
+    r"(api|access|private|secret)[_-]?keys?$|secret|password|passphrase|passwd|credential|authorization|bearer|cookie"
+    r"|connection[_-]string|(^|[_-])auth([_-]|$)|(^|[_-]|[a-z])tokens?$|headers?$",
     re.IGNORECASE,
 )
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
 
 
 def configuration_of(run_config: FinetuneConfig, adapter_config: BaseModel) -> dict[str, object]:
@@ -42,7 +44,7 @@ def redacted(value: object) -> object:
         return {str(name): "***" if _is_secret(str(name), item) else redacted(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [redacted(item) for item in value]
-    return value if isinstance(value, bool | int | float) or value is None else str(value)
+    return value if isinstance(value, bool | int | float) or value is None else _CREDENTIALS.sub("***@", str(value))
 
 
 def _is_secret(name: str, value: object) -> bool:

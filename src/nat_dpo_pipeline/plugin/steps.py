@@ -25,7 +25,11 @@ class StepManager(Protocol):
 
 def push_candidate(manager: StepManager, step_name: str, candidate: Candidate, turn_index: int) -> None:
     """Push one TTC_START and its TTC_END, at once: an END without its START in the same manager is lost."""
-    metadata = {**candidate.metadata, "attributes": dict(candidate.attributes), "model": candidate.model}
+    metadata = dict(candidate.metadata)
+    if candidate.attributes:
+        metadata["attributes"] = dict(candidate.attributes)
+    if candidate.model is not None:
+        metadata["model"] = candidate.model
     asked = TTCEventData(
         turn_id=candidate.turn_id,
         turn_index=turn_index,
@@ -152,7 +156,8 @@ def _index(raw: object, position: int) -> int:
         return position
     if isinstance(raw, int):
         return raw
-    try:
-        return int(raw)  # type: ignore[call-overload,no-any-return]
-    except (TypeError, ValueError) as error:
-        raise CandidateRefused(RefusalReason.MALFORMED) from error
+    if isinstance(raw, str) and raw.isdecimal():
+        return int(raw)
+    if isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    raise CandidateRefused(RefusalReason.MALFORMED)

@@ -1,6 +1,7 @@
 """The trainer: collect runs, deduplicate, draw, split by prompt, submit once."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +10,9 @@ from uuid import uuid4
 
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
-from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json, write_jsonl
+from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
-from nat_dpo_pipeline.errors import DPOPipelineError, TrainingError
+from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.plugin.config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
@@ -44,7 +45,7 @@ class DPOTrainer(Trainer):
         self._run_id = ""
         self._collected: Groups = []
         self._reports: list[CollectionReport] = []
-        self._dropped: dict[str, int] = {}
+        self._dropped: Counter[str] = Counter()
         self._job: TrainingJobRef | None = None
 
     async def initialize(self, run_config: FinetuneConfig) -> None:
@@ -134,7 +135,7 @@ class DPOTrainer(Trainer):
         for number in range(self.config.num_runs):
             try:
                 await self.run_epoch(number, self._run_id)
-            except DPOPipelineError as error:
+            except Exception as error:
                 if not self.config.continue_on_collection_error:
                     raise
                 logger.warning("run %d of %d failed and is left out: %s", number + 1, self.config.num_runs, error)
@@ -153,7 +154,9 @@ class DPOTrainer(Trainer):
     async def _submit(self, chosen: list[Trajectory]) -> TrainingJobRef:
         mark_splits(chosen, fraction=self.config.validation_fraction, seed=self.config.seed)
         if isinstance(self.trainer_adapter, DatasetTrainerAdapter):
-            self.trainer_adapter.submission = Submission(total(self._reports), self.config.seed, self._dropped)
+            self.trainer_adapter.submission = Submission(total(self._reports), self.config.seed, +self._dropped)
+        dropped = listed(+self._dropped) or "nothing"
+        logger.info("submitting %d pairs, left out: %s", len(chosen), dropped)
         return await self.trainer_adapter.submit(
             TrajectoryCollection(trajectories=by_example(chosen), run_id=self._run_id)
         )
@@ -163,8 +166,12 @@ class DPOTrainer(Trainer):
         if not rows:
             return
         path = Path(self.run_config.output_dir) / f"collected_{self._run_id}.jsonl"
-        write_jsonl(path, map(trl_row, rows))
-        logger.warning("the %d pairs that were collected are kept in %s", len(rows), path)
+        try:
+            append_json(path, *map(trl_row, rows))
+        except OSError as error:
+            logger.warning("the %d pairs that were collected could not be kept in %s: %s", len(rows), path, error)
+        else:
+            logger.warning("the %d pairs that were collected are kept in %s", len(rows), path)
 
     def _metrics(self) -> dict[str, Any]:
         report = total(self._reports)
@@ -172,7 +179,7 @@ class DPOTrainer(Trainer):
             "run_id": self._run_id,
             "num_runs": self.config.num_runs,
             "collected": report.to_json(),
-            "skipped": {**report.skips(), "trainer": dict(self._dropped)},
+            "skipped": {**report.skips(), "trainer": dict(+self._dropped)},
             "job": self._job.metadata if self._job else None,
         }
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 #: Where the trainer writes the side of the split into a trajectory's metadata.
 SPLIT_KEY = "split"
 _BACKEND = "dataset"
+_SIDES = frozenset(name.value for name in SplitName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,12 @@ class DatasetTrainerAdapter(TrainerAdapter):
 def split_rows(
     trajectories: Iterable[Trajectory], *, fraction: float, seed: int
 ) -> dict[SplitName, list[PreferenceRow]]:
-    """Rows by side. A side that the trainer wrote into the metadata counts; prompts without one are split here."""
+    """Rows by side: the one that the trainer wrote into the metadata, or else by prompt, drawn here."""
     marked: dict[SplitName, list[PreferenceRow]] = {name: [] for name in SplitName}
     unmarked: list[PreferenceRow] = []
     for trajectory in trajectories:
         side = (trajectory.metadata or {}).get(SPLIT_KEY)
-        (marked[SplitName(side)] if side else unmarked).extend(preference_rows(trajectory))
+        (marked[SplitName(side)] if side in _SIDES else unmarked).extend(preference_rows(trajectory))
     held_out = validation_prompts((prompt_key(row.prompt) for row in unmarked), fraction, seed)
     for row in unmarked:
         marked[SplitName.VALIDATION if prompt_key(row.prompt) in held_out else SplitName.TRAIN].append(row)

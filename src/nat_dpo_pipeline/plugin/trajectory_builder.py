@@ -1,7 +1,6 @@
 """The trajectory builder: runs the evaluation, decodes its steps, pairs, and says what was left out."""
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,9 @@ from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Turn, group_turns
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
-from nat_dpo_pipeline.dataset.files import append_json, write_jsonl
+from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
-from nat_dpo_pipeline.generation.record import SUMMARY_KIND
+from nat_dpo_pipeline.generation.record import read_summary
 from nat_dpo_pipeline.plugin.config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     Config,
@@ -100,8 +99,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
             return
         path = Path(self.run_config.output_dir) / f"failures_{run_id}.jsonl"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(path, failures)
+            append_json(path, *failures)
         except OSError as error:
             logger.warning("%d failures could not be written to %s: %s", len(failures), path, error)
         else:
@@ -186,9 +184,10 @@ def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig)
         collected.candidates += len(decoded.candidates)
         collected.refusals.extend(decoded.refusals)
         collected.turns_split += grouping.split
-        _read_summary(item.output_obj, example_id, collected)
+        failures = _read_summary(item.output_obj, example_id, collected)
         if not decoded.candidates:
             collected.empty_examples += 1
+            collected.problems.extend(str(failure["detail"]) for failure in failures[:1])
             _note_other_steps(item, config.ttc_step_name, collected)
     collected.failures.extend(asdict(refusal) for refusal in collected.refusals)
     return collected
@@ -212,23 +211,25 @@ def _paired(
 
 def _note_other_steps(item: EvalInputItem, step_name: str, collected: Collected) -> None:
     names = {step.payload.name for step in item.trajectory if step.event_type is IntermediateStepType.TTC_END}
-    others = sorted(repr(name) for name in names - {step_name})
-    if others:
+    others = sorted(map(repr, names))
+    if others and step_name not in names:
         found = ", ".join(others)
         collected.problems.append(f"no step is called {step_name!r}, but there are {found}: set ttc_step_name")
 
 
-def _read_summary(output: object, example_id: str, collected: Collected) -> None:
-    """Add what the package's own workflows say of themselves in their JSON output."""
-    if not isinstance(output, str) or SUMMARY_KIND not in output[:200]:
-        return
-    summary = json.loads(output)
+def _read_summary(output: object, example_id: str, collected: Collected) -> list[Mapping[str, object]]:
+    """Add what the package's own workflows say of themselves in their JSON output; returns the failures in it."""
+    summary = read_summary(output)
+    if summary is None:
+        return []
+    failures: list[Mapping[str, object]] = [{"example_id": example_id, **failure} for failure in summary["failures"]]
     collected.generated.update({name: count for name, count in summary.items() if type(count) is int})
     for step, reasons in summary["skipped"].items():
         collected.failed.setdefault(step, Counter()).update(reasons)
-    collected.failures.extend({"example_id": example_id, **failure} for failure in summary["failures"])
+    collected.failures.extend(failures)
     if summary["stopped"]:
         collected.problems.append(summary["stopped"])
+    return failures
 
 
 def _rules(config: DPOTrajectoryBuilderConfig) -> PairingRules:

@@ -3,20 +3,22 @@
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
+from functools import cache, partial
 
-from nat.plugin_api import Builder, Context
+from nat.plugin_api import Builder, Context, LLMBaseConfig
 
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError
-from nat_dpo_pipeline.generation.chat import OpenAIChatModel
+from nat_dpo_pipeline.generation.chat import ChatModel
+from nat_dpo_pipeline.generation.journal import Journal, JournalledModel
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe, read_request
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, StepName
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.plugin.config import PreferenceDataConfig, ScoredCandidatesConfig
-from nat_dpo_pipeline.plugin.models import open_model
+from nat_dpo_pipeline.plugin.config import ModelLimitsConfig, PreferenceDataConfig, ScoredCandidatesConfig
+from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.steps import push_candidate
 
@@ -42,25 +44,36 @@ async def preference_data_workflow(config: PreferenceDataConfig, builder: Builde
 
 def open_recipe(config: PreferenceDataConfig, builder: Builder, stack: AsyncExitStack) -> PreferenceRecipe:
     """The recipe over models that `stack` closes. Raises ConfigurationError."""
+    journal = None if config.journal is None else stack.enter_context(closing(Journal(config.journal)))
 
-    def opened(name: str) -> OpenAIChatModel:
-        model = open_model(
-            name,
-            builder.get_llm_config(name),
-            timeout_seconds=config.request_timeout,
-            max_retries=config.max_retries,
-        )
+    @cache  # one model, one set of limits, however many roles it plays
+    def opened(name: str) -> ChatModel:
+        llm = builder.get_llm_config(name)
+        model = open_model(name, llm, timeout_seconds=config.request_timeout)
         stack.push_async_callback(model.aclose)
-        return model
+        limited = LimitedModel(model, limits_of(name, llm, config))
+        return limited if journal is None else JournalledModel(limited, journal, model.identity)
 
     weights = config.reward if isinstance(config.reward, dict) else weights_named(config.reward)
-    writer = opened(config.writer_llm)
     return PreferenceRecipe(
-        writer=writer,
-        responder=opened(config.responder_llm) if config.responder_llm else writer,
+        writer=opened(config.writer_llm),
+        responder=opened(config.responder_llm or config.writer_llm),
         scorer=RewardModelScorer(opened(config.reward_llm), weights),
         settings=config.recipe_settings(),
         max_concurrency=config.max_concurrency,
+    )
+
+
+def limits_of(name: str, llm: LLMBaseConfig, config: PreferenceDataConfig) -> Limits:
+    """The limits of one model: what `limits` says, else the llm entry, else the workflow."""
+    own = config.limits.get(name, ModelLimitsConfig())
+    retries = next(count for count in (own.max_retries, retries_of(llm), config.max_retries) if count is not None)
+    return Limits(
+        max_concurrency=own.max_concurrency or config.max_concurrency,
+        requests_per_minute=own.requests_per_minute,
+        tokens_per_minute=own.tokens_per_minute,
+        max_retries=retries,
+        max_wait_seconds=own.max_wait_seconds,
     )
 
 
@@ -69,17 +82,22 @@ async def _refuse(text: str, error: ConfigurationError) -> str:
 
 
 async def generate(text: str, recipe: PreferenceRecipe, config: PreferenceDataConfig) -> str:
-    """Run the recipe on one input. Raises InputError, and ModelError when not one candidate came of it."""
+    """Run the recipe on one input; a malformed input is counted in the summary.
+
+    Raises ModelError when models failed and not one candidate came of it.
+    """
     record = GenerationRecord()
     manager = Context.get().intermediate_step_manager
-    request = read_request(text, config.input_kind)
     try:
+        request = read_request(text, config.input_kind)
         async with aclosing(recipe.turns(request, record)) as turns:
             index = 0
             async for candidates in turns:
                 for candidate in candidates:
                     push_candidate(manager, config.ttc_step_name, candidate, index)
                 index += 1
+    except InputError as error:
+        _left_out(text, error, record)
     except ModelError as error:
         record.stopped = str(error)
     _raise_if_in_vain(record)
@@ -100,13 +118,18 @@ async def emit_row(text: str, config: ScoredCandidatesConfig) -> str:
     try:
         candidates = read_row(text, keys, record)
     except InputError as error:
-        record.failed(Failure(StepName.INPUT, text[:200], FailureReason.MALFORMED_INPUT, str(error)))
-        logger.warning("a row is left out: %s", error)
+        _left_out(text, error, record)
         candidates = []
     for candidate in candidates:
         push_candidate(manager, config.ttc_step_name, candidate, 0)
     record.counts["candidates"] += len(candidates)
     return _summary(record)
+
+
+def _left_out(text: str, error: InputError, record: GenerationRecord) -> None:
+    # Raising would end the whole evaluation at one bad row.
+    record.failed(Failure(StepName.INPUT, text[:200], FailureReason.MALFORMED_INPUT, str(error)))
+    logger.warning("a row is left out: %s", error)
 
 
 def _summary(record: GenerationRecord) -> str:

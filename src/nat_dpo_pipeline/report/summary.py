@@ -73,9 +73,9 @@ def describe(report: CollectionReport) -> list[str]:
 
 
 def _rows(report: CollectionReport) -> Iterator[tuple[str, object]]:
-    for name in ("topics", "subtopics", "questions", "responses"):
-        if report.generated[name]:
-            yield name, report.generated[name]
+    for name, count in report.generated.items():
+        if count and name != "candidates":
+            yield name.replace("_", " "), count
     yield "candidates", report.candidates
     yield "turns", report.turns
     yield "pairs", report.pairs

@@ -33,9 +33,15 @@ class PromptTemplate:
         return found.groupdict() if found else None
 
     def _pattern(self) -> re.Pattern[str]:
-        pieces = _PLACEHOLDER.split(self.text.strip())
-        literals = [re.escape(piece) if index % 2 == 0 else f"(?P<{piece}>.+?)" for index, piece in enumerate(pieces)]
-        return re.compile("".join(literals), re.DOTALL)
+        seen: set[str] = set()
+        pattern = ""
+        for index, piece in enumerate(_PLACEHOLDER.split(self.text.strip())):
+            if index % 2 == 0:
+                pattern += re.escape(piece)
+            else:
+                pattern += f"(?P={piece})" if piece in seen else f"(?P<{piece}>.*?)"
+                seen.add(piece)
+        return re.compile(pattern, re.DOTALL)
 
 
 @cache

@@ -1,0 +1,202 @@
+"""A model's limits, kept: calls at once, requests and tokens a minute, cool-down after a 429, retries.
+
+The model cools down as a whole: one 429 holds back every caller, instead of each burning its retries. A 429 says
+"later", so it does not count as a retry, only against the wall-clock ceiling.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+
+from aiolimiter import AsyncLimiter
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 60.0
+_SHRINK = 0.5
+_RETRIES_BEFORE_FIRST_ANSWER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model may be asked. None is no limit. Times are in seconds.
+
+    `max_retries` counts failures of one call other than 429, and is at most 2 until the model has answered once: one
+    that never did is more likely misnamed than busy. Pauses double from `first_pause_seconds` to a minute.
+    `max_wait_seconds` bounds one call with all its waiting.
+    """
+
+    max_concurrency: int = 8
+    requests_per_minute: float | None = None
+    tokens_per_minute: int | None = None
+    max_retries: int = 8
+    first_pause_seconds: float = 1.0
+    max_wait_seconds: float = 1800.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not (value > 0 or (name == "max_retries" and value == 0)):
+                raise ConfigurationError(f"{name} must be above 0, got {value!r}")
+
+
+class Slots:
+    """How many calls may be under way; halves when the server is overloaded, grows back by one a round of successes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._limit = float(most)
+        self._under_way = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    @asynccontextmanager
+    async def one(self) -> AsyncGenerator[None, None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._under_way < self.limit)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            async with self._changed:
+                self._changed.notify(max(self.limit - self._under_way, 1))
+
+    def shrink(self) -> None:
+        self._limit = max(1.0, self._limit * _SHRINK)
+
+    def grow(self) -> None:
+        self._limit = min(float(self._most), self._limit + 1 / self._limit)
+
+
+class LimitedModel:
+    """A chat model that is asked no more than its limits allow, and again when a call may succeed later."""
+
+    def __init__(self, model: ChatModel, limits: Limits) -> None:
+        self._model = model
+        self._limits = limits
+        self._slots = Slots(limits.max_concurrency)
+        self._pace = _Pace(limits)
+        self._cooling = _CoolDown(limits.first_pause_seconds)
+        self._broken: ModelError | None = None
+        self._has_answered = False
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
+        """Raises ModelError when retries or time are used up, and at once for a model that a fatal error ended."""
+        deadline = time.monotonic() + self._limits.max_wait_seconds
+        failures = 0
+        while True:
+            try:
+                return await self._once(messages, seed)
+            except ModelError as error:
+                failures += not error.throttled
+                pause = 0.0 if error.throttled else _backoff(failures, self._limits.first_pause_seconds)
+                out_of_time = max(time.monotonic() + pause, self._cooling.until) > deadline
+                if not error.transient or failures > self._retries() or out_of_time:
+                    raise
+                logger.info("%s; next try in %.1f s", error, max(pause, self._cooling.left()))
+            await asyncio.sleep(pause)
+
+    def _retries(self) -> int:
+        most = self._limits.max_retries
+        return most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
+
+    async def _once(self, messages: Sequence[Message], seed: int | None) -> ChatReply:
+        async with self._slots.one():
+            await self._cooling.over()
+            await self._pace.turn()
+            if self._broken is not None:
+                raise self._broken
+            sent_at = time.monotonic()
+            try:
+                reply = await self._model.complete(messages, seed=seed)
+            except ModelError as error:
+                self._note(error, sent_at)
+                raise
+        self._has_answered = True
+        self._slots.grow()
+        self._cooling.reset()
+        self._pace.used(reply.usage.prompt_tokens + reply.usage.completion_tokens)
+        return reply
+
+    def _note(self, error: ModelError, sent_at: float) -> None:
+        if error.fatal:
+            self._broken = error
+        elif error.throttled:
+            if self._cooling.begin(sent_at, error.retry_after):
+                self._slots.shrink()
+        elif error.transient:
+            self._slots.shrink()
+
+
+class _CoolDown:
+    """The time until which a model is left alone."""
+
+    def __init__(self, first_pause: float) -> None:
+        self.until = 0.0
+        self._first_pause = first_pause
+        self._began = 0.0
+        self._in_a_row = 0
+
+    def begin(self, sent_at: float, retry_after: float | None) -> bool:
+        """Start or prolong it; False for a call that was under way when it started, which says nothing new."""
+        now = time.monotonic()
+        is_new = sent_at >= self._began
+        if is_new:
+            self._began = now
+            self._in_a_row += 1
+        pause = _backoff(self._in_a_row, self._first_pause) if retry_after is None else retry_after
+        self.until = max(self.until, now + pause)
+        return is_new
+
+    def reset(self) -> None:
+        self._in_a_row = 0
+
+    def left(self) -> float:
+        return max(self.until - time.monotonic(), 0.0)
+
+    async def over(self) -> None:
+        while left := self.left():  # noqa: ASYNC110 - a 429 may prolong it meanwhile
+            await asyncio.sleep(left)
+
+
+class _Pace:
+    """Requests and tokens a minute. Tokens are known after a call, so the next ones wait for them."""
+
+    def __init__(self, limits: Limits) -> None:
+        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+        # One request an interval: a bucket of a minute's requests would let twice as many through in the first minute.
+        self._requests = None if requests is None else AsyncLimiter(1, 60 / requests)
+        self._tokens = None if tokens is None else AsyncLimiter(tokens / 6, 10)
+        self._owed = 0.0
+
+    def used(self, tokens: int) -> None:
+        self._owed += tokens if self._tokens is not None else 0
+
+    async def turn(self) -> None:
+        while self._tokens is not None and self._owed > 0:
+            part = min(self._owed, self._tokens.max_rate)
+            self._owed -= part
+            await self._tokens.acquire(part)
+        if self._requests is not None:
+            await self._requests.acquire()
+
+
+def _backoff(failures: int, first_pause: float) -> float:
+    """Seconds before try number `failures` + 1: doubling, with jitter so that callers do not come back together."""
+    longest: float = min(first_pause * 2 ** (failures - 1), _LONGEST_PAUSE)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not for cryptography

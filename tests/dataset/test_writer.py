@@ -1,0 +1,232 @@
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import pytest
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, versions
+from nat_dpo_pipeline.dataset.writer import Provenance, check_target, write_dataset
+from nat_dpo_pipeline.errors import OutputError
+
+AWKWARD = "a\u2028b\u2029c\x00d\x85e 😀"
+TRAIN = [
+    PreferenceRow("Why?", "Because.", "No.", 2.5, 1.0, "example-0", "turn-0"),
+    PreferenceRow((Message("system", "Be brief."), Message("user", AWKWARD)), AWKWARD, "b", 3, -1.0),
+    PreferenceRow("How?", "So.", "Not so."),
+]
+VALIDATION = [PreferenceRow("When?", "Now.", "Never.", 0.5, 0.25)]
+PROVENANCE = Provenance(
+    seed=42, configuration={"exhaustive_pairs": True}, skipped={"pairs": {"tie": 3}}, report={"n": 1}
+)
+
+
+class FailingRows(Sequence[PreferenceRow]):
+    """One good row, then an error as a full disk would raise it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __len__(self) -> int:
+        return 2
+
+    @overload
+    def __getitem__(self, index: int) -> PreferenceRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PreferenceRow]: ...
+    def __getitem__(self, index: int | slice) -> PreferenceRow | Sequence[PreferenceRow]:
+        raise self._error
+
+    def __iter__(self) -> Iterator[PreferenceRow]:
+        yield TRAIN[0]
+        raise self._error
+
+
+def _snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"<folder>"
+        for path in folder.rglob("*")
+    }
+
+
+FILES = ["manifest.json", "trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
+
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _write(folder: Path) -> None:
+    write_dataset(folder, {SplitName.TRAIN: TRAIN, SplitName.VALIDATION: VALIDATION}, PROVENANCE)
+
+
+def test_a_dataset_is_two_files_of_rows_and_a_manifest(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "dataset"
+    _write(folder)
+    assert sorted(_snapshot(folder)) == FILES
+    assert _lines(folder / "trl/train.jsonl") == [trl_row(row) for row in TRAIN]
+    assert _lines(folder / "trl/validation.jsonl") == [trl_row(row) for row in VALIDATION]
+
+
+def test_the_result_says_where_everything_went(tmp_path: Path) -> None:
+    written = write_dataset(tmp_path, {SplitName.TRAIN: TRAIN}, PROVENANCE)
+    assert written.folder == tmp_path
+    assert written.manifest == tmp_path / MANIFEST_NAME
+    assert [(file.path, file.rows) for file in written.files] == [("trl/train.jsonl", 3), ("trl/validation.jsonl", 0)]
+    for file in written.files:
+        content = (tmp_path / file.path).read_bytes()
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_the_manifest_names_versions_counts_and_the_hash_of_every_file(tmp_path: Path) -> None:
+    _write(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST_NAME).read_bytes())
+    files = manifest.pop("files")
+    assert manifest == {
+        "generator": "nat-dpo-pipeline",
+        "versions": versions(),
+        "seed": 42,
+        "configuration": {"exhaustive_pairs": True},
+        "counts": {"train_pairs": 3, "validation_pairs": 1},
+        "skipped": {"pairs": {"tie": 3}},
+        "report": {"n": 1},
+    }
+    assert {file["path"]: file["sha256"] for file in files} == {
+        f"trl/{name}.jsonl": hashlib.sha256((tmp_path / f"trl/{name}.jsonl").read_bytes()).hexdigest()
+        for name in SplitName
+    }
+
+
+def test_a_dataset_of_nothing_still_has_its_files(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {}, PROVENANCE)
+    assert (tmp_path / "trl/train.jsonl").read_bytes() == b""
+    assert (tmp_path / "trl/validation.jsonl").read_bytes() == b""
+    assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["counts"] == {"train_pairs": 0, "validation_pairs": 0}
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        _write(tmp_path / name)
+    assert _snapshot(tmp_path / "one") == _snapshot(tmp_path / "two")
+
+
+def test_a_second_dataset_replaces_the_first(tmp_path: Path) -> None:
+    _write(tmp_path)
+    (tmp_path / "trl/stale.jsonl").touch()
+    write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, PROVENANCE)
+    assert sorted(_snapshot(tmp_path)) == FILES
+    assert len(_lines(tmp_path / "trl/train.jsonl")) == 1
+    assert json.loads((tmp_path / MANIFEST_NAME).read_bytes())["counts"]["train_pairs"] == 1
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    _write(tmp_path)
+    _write(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
+@pytest.mark.parametrize("split", SplitName)
+def test_an_error_half_way_leaves_the_previous_dataset_whole(
+    tmp_path: Path, split: SplitName, error: BaseException
+) -> None:
+    _write(tmp_path)
+    before = _snapshot(tmp_path)
+    with pytest.raises(type(error)):
+        write_dataset(tmp_path, {split: FailingRows(error)}, PROVENANCE)
+    assert _snapshot(tmp_path) == before
+
+
+def test_an_error_half_way_of_the_first_dataset_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        write_dataset(tmp_path, {SplitName.TRAIN: FailingRows(RuntimeError())}, PROVENANCE)
+    assert _snapshot(tmp_path) == {}
+
+
+def test_a_full_disk_is_an_output_error_that_names_the_folder(tmp_path: Path) -> None:
+    _write(tmp_path)
+    before = _snapshot(tmp_path)
+    with pytest.raises(OutputError, match="No space left on device") as error:
+        write_dataset(tmp_path, {SplitName.TRAIN: FailingRows(OSError(28, "No space left on device"))}, PROVENANCE)
+    assert repr(str(tmp_path)) in str(error.value)
+    assert _snapshot(tmp_path) == before
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    _write(tmp_path)
+    (tmp_path / ".trl.partial-killed").mkdir()
+    (tmp_path / ".trl.partial-killed" / "train.jsonl").write_text("{")
+    _write(tmp_path)
+    assert sorted(_snapshot(tmp_path)) == FILES
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "not json", '{"generator": "somebody else"}'])
+def test_a_folder_that_somebody_else_made_is_refused_and_untouched(tmp_path: Path, manifest: str | None) -> None:
+    (tmp_path / "trl").mkdir()
+    (tmp_path / "trl/train.jsonl").write_text("precious")
+    if manifest is not None:
+        (tmp_path / MANIFEST_NAME).write_text(manifest)
+    before = _snapshot(tmp_path)
+    with pytest.raises(OutputError, match="was not written by this package") as error:
+        _write(tmp_path)
+    assert repr(str(tmp_path / "trl")) in str(error.value)
+    assert _snapshot(tmp_path) == before
+
+
+def test_a_target_can_be_checked_before_the_work(tmp_path: Path) -> None:
+    check_target(tmp_path / "new")
+    _write(tmp_path)
+    check_target(tmp_path)
+    (tmp_path / MANIFEST_NAME).unlink()
+    check_target(tmp_path)
+    (tmp_path / "trl" / ".nat-dpo-pipeline").unlink()
+    with pytest.raises(OutputError, match="choose another output_dir"):
+        check_target(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_an_output_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(OutputError) as error:
+            _write(folder)
+        assert repr(str(folder)) in str(error.value)
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+def test_the_datasets_library_loads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets")
+    _write(tmp_path / "out")
+    loaded = datasets.load_dataset(
+        "json",
+        data_files={"train": str(tmp_path / "out/trl/train.jsonl")},
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert loaded.num_rows == 3
+    assert [row["prompt"] for row in loaded] == [trl_row(row)["prompt"] for row in TRAIN]
+    assert [row["chosen"] for row in loaded] == [trl_row(row)["chosen"] for row in TRAIN]
+    assert loaded["rejected_score"][:] == [1.0, -1.0, None]
+
+
+def test_an_unwritable_manifest_leaves_the_previous_dataset_whole(tmp_path: Path) -> None:
+    _write(tmp_path)
+    before = _snapshot(tmp_path)
+    with pytest.raises(OutputError):
+        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": {1: "no JSON key"}}, {}))
+    assert _snapshot(tmp_path) == before
+
+
+def test_a_run_killed_while_it_replaced_a_dataset_is_cleared_up(tmp_path: Path) -> None:
+    _write(tmp_path)
+    (tmp_path / "trl").rename(tmp_path / ".trl.replaced-1")
+    (tmp_path / ".trl.partial-x").mkdir()
+    with pytest.raises(OutputError):
+        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": {1: "no JSON key"}}, {}))
+    assert sorted(_snapshot(tmp_path)) == FILES
+    assert _lines(tmp_path / "trl/train.jsonl") == [trl_row(row) for row in TRAIN]

@@ -1,0 +1,291 @@
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nat.builder.workflow_builder import WorkflowBuilder
+from nat.data_models.config import Config
+from nat.data_models.intermediate_step import IntermediateStep, IntermediateStepType
+from nat.runtime.loader import PluginTypes, discover_and_register_plugins
+from nat.runtime.session import SessionManager
+from nat.utils.data_models.schema_validator import validate_schema
+from starlette.responses import JSONResponse
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.demo import create_app
+from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.plugin.config import DEFAULT_STEP_NAME
+from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates
+
+WRITER = {"_type": "dpo_demo", "model_name": "demo/stdlib-writer"}
+REWARD = {"_type": "dpo_demo", "model_name": "demo/stdlib-reward"}
+LOST = {"_type": "openai", "model_name": "m", "base_url": "http://127.0.0.1:9/v1", "max_retries": 0}
+QUESTION = "What does `heapq.nlargest` do?"
+
+
+async def _run(source: dict[str, Any], text: str) -> tuple[dict[str, Any], list[IntermediateStep]]:
+    """One input through the workflow of a configuration: its summary, and the steps that it pushed."""
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    config = validate_schema(source, Config)
+    steps: list[IntermediateStep] = []
+    async with WorkflowBuilder.from_config(config) as builder:
+        manager = await SessionManager.create(config=config, shared_builder=builder)
+        try:
+            async with manager.session(user_id="tester") as session, session.run(text) as runner:
+                runner.context.intermediate_step_manager.subscribe(steps.append)
+                output = await runner.result(to_type=str)
+        finally:
+            await manager.shutdown()
+    return json.loads(output), steps
+
+
+def _recipe(*, llms: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    workflow = {"_type": "preference_data", "writer_llm": "writer", "reward_llm": "reward", **settings}
+    return {"llms": {"writer": WRITER, "reward": REWARD, **(llms or {})}, "workflow": workflow}
+
+
+SMALL: dict[str, Any] = {"n_subtopics": 2, "n_questions": 2, "responses": "independent", "n_responses": 3, "seed": 1}
+
+
+def _decoded(steps: list[IntermediateStep], name: str = DEFAULT_STEP_NAME) -> Decoded:
+    return decode_candidates(steps, name, "example")
+
+
+def _candidate_steps(steps: list[IntermediateStep]) -> int:
+    return sum(step.event_type is IntermediateStepType.TTC_END for step in steps)
+
+
+async def test_a_topic_becomes_scored_candidates() -> None:
+    summary, steps = await _run(_recipe(**SMALL), "Data structures")
+    assert (summary["topics"], summary["subtopics"], summary["questions"], summary["candidates"]) == (1, 2, 4, 12)
+    assert (summary["skipped"], summary["failures"], summary["stopped"]) == ({}, [], None)
+    decoded = _decoded(steps)
+    assert decoded.refusals == []
+    assert Counter(candidate.turn_id for candidate in decoded.candidates) == {f"question-{n}": 3 for n in range(4)}
+    assert len({candidate.prompt for candidate in decoded.candidates}) == 4
+    one = decoded.candidates[0]
+    assert one.metadata["topic"] == "Data structures"
+    assert one.metadata["model"]
+    starts = [step.UUID for step in steps if step.event_type is IntermediateStepType.TTC_START]
+    ends = [step.UUID for step in steps if step.event_type is IntermediateStepType.TTC_END]
+    assert starts == ends
+    assert len(set(ends)) == 12
+
+
+async def test_equal_seeds_give_equal_candidates() -> None:
+    runs = [_decoded((await _run(_recipe(**SMALL), "Data structures"))[1]).candidates for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+async def test_a_question_is_answered_without_asking_for_others() -> None:
+    summary, steps = await _run(_recipe(**SMALL), QUESTION)
+    assert "topics" not in summary
+    assert (summary["questions"], summary["candidates"]) == (1, 3)
+    assert {candidate.prompt for candidate in _decoded(steps).candidates} == {(Message("user", QUESTION),)}
+
+
+async def test_messages_are_answered_in_their_conversation() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    _, steps = await _run(_recipe(**SMALL), json.dumps({"messages": messages}))
+    assert {candidate.prompt for candidate in _decoded(steps).candidates} == {
+        (Message("system", "Be brief."), Message("user", QUESTION))
+    }
+
+
+async def test_paired_responses_are_two() -> None:
+    summary, steps = await _run(_recipe(responses="paired", seed=1), QUESTION)
+    assert summary["candidates"] == 2
+    assert [candidate.candidate_index for candidate in _decoded(steps).candidates] == [0, 1]
+
+
+async def test_the_name_of_the_steps_can_be_chosen() -> None:
+    _, steps = await _run(_recipe(**SMALL, ttc_step_name="moves"), QUESTION)
+    assert _decoded(steps).candidates == []
+    assert len(_decoded(steps, "moves").candidates) == 3
+
+
+async def test_the_reward_can_be_weighed_by_hand() -> None:
+    _, steps = await _run(_recipe(**SMALL, reward={"helpfulness": 2.0}), QUESTION)
+    _, plain = await _run(_recipe(**SMALL), QUESTION)
+    for weighed, candidate in zip(_decoded(steps).candidates, _decoded(plain).candidates, strict=True):
+        assert weighed.score == pytest.approx(2 * candidate.score)
+
+
+async def test_another_model_may_answer(demo_url: str) -> None:
+    """The whole recipe over HTTP gives what it gives in process."""
+    served = {"_type": "openai", "base_url": demo_url}
+    llms = {
+        "writer": {**served, "model_name": "demo/stdlib-writer"},
+        "answerer": {**served, "model_name": "demo/stdlib-writer"},
+        "reward": {**served, "model_name": "demo/stdlib-reward"},
+    }
+    summary, steps = await _run(_recipe(llms=llms, responder_llm="answerer", **SMALL), "Data structures")
+    in_process, expected = await _run(_recipe(**SMALL), "Data structures")
+    assert summary["candidates"] == in_process["candidates"] == 12
+    assert _decoded(steps).candidates == _decoded(expected).candidates
+
+
+async def test_a_missing_key_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVIDIA_API_KEY", raising=False)
+    monkeypatch.delenv("NVIDIA_BASE_URL", raising=False)
+    llms = {"reward": {"_type": "nim", "model_name": "nvidia/nemotron-4-340b-reward"}}
+    with pytest.raises(ConfigurationError, match="NVIDIA_API_KEY"):
+        await _run(_recipe(llms=llms), QUESTION)
+
+
+async def test_weights_without_a_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no-such-weights"):
+        await _run(_recipe(reward="no-such-weights"), QUESTION)
+
+
+async def test_a_server_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ModelError, match=r"no candidate was made: model 'writer' .* cannot be reached"):
+        await _run(_recipe(llms={"writer": LOST}), QUESTION)
+
+
+async def test_responses_that_nobody_scores_are_an_error() -> None:
+    with pytest.raises(ModelError, match=r"no candidate was made: model 'reward' .* cannot be reached"):
+        await _run(_recipe(llms={"reward": LOST}), QUESTION)
+
+
+def _rows_config(**settings: str) -> dict[str, Any]:
+    return {"workflow": {"_type": "scored_candidates", **settings}}
+
+
+async def test_a_row_becomes_its_candidates() -> None:
+    row = {
+        "id": "row",
+        "prompt": [{"role": "user", "content": "Why?"}],
+        "source": "mine",
+        "candidates": [{"response": "So.", "score": 1, "length": 3}, {"response": "No.", "score": -0.5}],
+    }
+    summary, steps = await _run(_rows_config(), json.dumps(row))
+    first, second = _decoded(steps).candidates
+    assert (first.response, first.score, second.response, second.score) == ("So.", 1.0, "No.", -0.5)
+    assert first.prompt == second.prompt == (Message("user", "Why?"),)
+    assert (first.metadata["source"], first.metadata["length"]) == ("mine", 3)
+    assert (summary["candidates"], summary["skipped"]) == (2, {})
+
+
+async def test_the_keys_of_a_row_can_be_chosen() -> None:
+    row = {"question": "Why?", "answers": [{"text": "So.", "reward": 1.0}]}
+    keys = {"prompt_key": "question", "candidates_key": "answers", "response_key": "text", "score_key": "reward"}
+    _, steps = await _run(_rows_config(**keys, ttc_step_name="moves"), json.dumps(row))
+    (candidate,) = _decoded(steps, "moves").candidates
+    assert (candidate.response, candidate.score) == ("So.", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        ("not json", "not a JSON object: 'not json'"),
+        ("[1]", "must be a JSON object"),
+        ('{"id": "a"}', "row 'a' has no 'prompt'"),
+        ('{"id": "a", "prompt": "Why?"}', "row 'a' has no list of candidates"),
+        ('{"id": "a", "prompt": "Why?", "candidates": []}', "row 'a' has no list of candidates"),
+        ('{"id": "a", "prompt": 3, "candidates": [{}]}', "row 'a': 'prompt' is not a prompt"),
+        ('{"id": "a", "prompt": "Why?", "candidates": ["So."]}', "candidate 0 of row 'a'"),
+        ('{"id": "a", "prompt": "Why?", "candidates": [{"response": "So.", "score": NaN}]}', "got nan"),
+        ('{"id": "a", "prompt": "Why?", "candidates": [{"response": "So."}]}', "got None"),
+        ('{"id": "a", "prompt": "Why?", "candidates": [{"score": 1}]}', "missing_response"),
+    ],
+)
+async def test_a_malformed_row_is_counted_with_its_reason(
+    row: str, detail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "nat_dpo_pipeline"):
+        summary, steps = await _run(_rows_config(), row)
+    assert _decoded(steps).candidates == []
+    assert summary["skipped"] == {"input": {"malformed_input": 1}}
+    assert detail in summary["failures"][0]["detail"]
+
+
+async def test_a_malformed_candidate_does_not_cost_the_others() -> None:
+    candidates = [{"response": "So.", "score": 1}, {"response": "No."}, {"response": "Yes.", "score": 2}]
+    summary, steps = await _run(_rows_config(), json.dumps({"prompt": "Why?", "candidates": candidates}))
+    assert [candidate.candidate_index for candidate in _decoded(steps).candidates] == [0, 2]
+    assert (summary["candidates"], summary["skipped"]) == (2, {"input": {"malformed_input": 1}})
+
+
+@pytest.mark.parametrize("text", ["   ", "{}", '{"messages": []}', '[{"role": "assistant", "content": "No."}]'])
+async def test_an_input_that_is_none_is_counted_with_its_reason(text: str) -> None:
+    summary, steps = await _run(_recipe(**SMALL), text)
+    assert _candidate_steps(steps) == 0
+    assert summary["skipped"] == {"input": {"malformed_input": 1}}
+    assert summary["failures"][0]["detail"]
+
+
+async def test_credit_that_ends_costs_only_what_was_not_made_yet(
+    served: Callable[[object], AbstractAsyncContextManager[str]],
+) -> None:
+    demo = create_app()
+    answers = count()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paid = next(answers) < 8
+        await (demo if paid else JSONResponse({"error": {"message": "no credit"}}, 402))(scope, receive, send)
+
+    async with served(app) as url:
+        entry = {"_type": "openai", "base_url": url, "model_name": "demo/stdlib-reward", "max_retries": 0}
+        summary, steps = await _run(_recipe(llms={"reward": entry}, max_concurrency=1, **SMALL), "Data structures")
+    assert 0 < summary["candidates"] == _candidate_steps(steps) <= 8
+    assert "answered 402: no credit" in summary["stopped"]
+    assert summary["skipped"]["rewards"]["model_error"] >= 1
+
+
+async def test_a_journal_does_not_make_the_runs_of_one_process_repeat_each_other(
+    tmp_path: Path, served: Callable[[object], AbstractAsyncContextManager[str]]
+) -> None:
+    """It replays for a process that is started again, which the tests of the command line show."""
+    demo = create_app()
+    requests: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        requests.append(scope["path"])
+        await demo(scope, receive, send)
+
+    journal = tmp_path / "deep" / "calls.sqlite"
+    async with served(app) as url:
+        llms = {
+            name: {"_type": "openai", "base_url": url, "model_name": f"demo/stdlib-{name}"}
+            for name in ("writer", "reward")
+        }
+        source = _recipe(llms=llms, journal=str(journal), **SMALL)
+        runs = [await _run(source, QUESTION) for _ in range(2)]
+    assert len(requests) == 2 * (3 + 3)
+    assert _decoded(runs[0][1]).candidates == _decoded(runs[1][1]).candidates
+    assert journal.is_file()
+
+
+async def test_a_journal_that_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "calls.sqlite").write_text("something else altogether, and long enough to be taken for a database")
+    with pytest.raises(ConfigurationError, match=r"the journal .*calls\.sqlite' cannot be used"):
+        await _run(_recipe(journal=str(tmp_path / "calls.sqlite"), **SMALL), QUESTION)
+
+
+async def test_a_limit_on_calls_under_way_is_kept(
+    served: Callable[[object], AbstractAsyncContextManager[str]],
+) -> None:
+    demo = create_app()
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        under_way.append(1)
+        seen.append(len(under_way))
+        await asyncio.sleep(0.005)
+        await demo(scope, receive, send)
+        under_way.pop()
+
+    async with served(app) as url:
+        entry = {"_type": "openai", "base_url": url, "model_name": "demo/stdlib-reward"}
+        limits = {"reward": {"max_concurrency": 1}}
+        summary, _ = await _run(_recipe(llms={"reward": entry}, limits=limits, **SMALL), "Data structures")
+    assert summary["candidates"] == len(seen) == 12
+    assert max(seen) == 1
