@@ -435,3 +435,23 @@ def test_a_bold_preamble_is_no_question() -> None:
 
 def test_lines_without_a_number_count_when_the_numbered_ones_are_too_few() -> None:
     assert parse_lines("1. A?\n2. B?\nC?\nD?", 4) == ["A?", "B?", "C?", "D?"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Here are 2 questions about graphs\nWhat is a?\nWhat is b?",
+        "## Questions\n\n```\nWhat is a?\nWhat is b?\n```",
+        "What is a?\nWhat is b?\nLet me know if you would like more!",
+        "<think>\nI should list questions.\nWhat is c?\n</think>\nWhat is a?\nWhat is b?",
+        "**1.** What is a?\n**2.** What is b?",
+        "Q1: What is a?\nQ2: What is b?",
+    ],
+)
+def test_questions_as_models_really_give_them(reply: str) -> None:
+    assert parse_lines(reply, 2) == ["What is a?", "What is b?"]
+
+
+@pytest.mark.parametrize("reply", ["Subtopics: A, B", "The subtopics are: A, B", "**Subtopics:**\n- A\n- B"])
+def test_a_label_is_no_term(reply: str) -> None:
+    assert parse_terms(reply, 2) == ["A", "B"]

@@ -7,6 +7,7 @@ from typing import Any, overload
 import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.dataset.files import lock_of
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, versions
 from nat_dpo_pipeline.dataset.writer import Provenance, check_target, write_dataset
@@ -52,7 +53,7 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
-FILES = ["manifest.json", "trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
+FILES = [".lock", "manifest.json", "trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
 
 
 def _lines(path: Path) -> list[Any]:
@@ -144,7 +145,7 @@ def test_an_error_half_way_leaves_the_previous_dataset_whole(
 def test_an_error_half_way_of_the_first_dataset_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_dataset(tmp_path, {SplitName.TRAIN: FailingRows(RuntimeError())}, PROVENANCE)
-    assert _snapshot(tmp_path) == {}
+    assert list(_snapshot(tmp_path)) == [".lock"]
 
 
 def test_a_full_disk_is_an_output_error_that_names_the_folder(tmp_path: Path) -> None:
@@ -230,3 +231,17 @@ def test_a_run_killed_while_it_replaced_a_dataset_is_cleared_up(tmp_path: Path) 
         write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": {1: "no JSON key"}}, {}))
     assert sorted(_snapshot(tmp_path)) == FILES
     assert _lines(tmp_path / "trl/train.jsonl") == [trl_row(row) for row in TRAIN]
+
+
+def test_a_manifest_of_somebody_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_text('{"name": "my web app"}')
+    with pytest.raises(OutputError, match="was not written by this package"):
+        _write(tmp_path)
+    assert (tmp_path / MANIFEST_NAME).read_text() == '{"name": "my web app"}'
+
+
+def test_two_runs_cannot_write_to_one_place_at_once(tmp_path: Path) -> None:
+    with lock_of(tmp_path), pytest.raises(OutputError, match="another run is writing"):
+        _write(tmp_path)
+    _write(tmp_path)
+    assert sorted(_snapshot(tmp_path)) == FILES

@@ -275,14 +275,25 @@ async def test_a_body_that_is_not_json_is_a_model_error(server: Loopback, conten
     assert "not JSON" in str(error)
 
 
-@pytest.mark.parametrize("body", [[], [1], "text", 3, None, {}, {"choices": []}, {"choices": None}, {"choices": [3]}])
-async def test_a_body_that_is_no_reply_is_an_empty_one_for_the_parsers_to_refuse(
-    server: Loopback, body: object
-) -> None:
+@pytest.mark.parametrize("body", [[], [1], "text", 3, None, {}, {"choices": []}, {"choices": None}])
+async def test_a_body_without_a_choice_may_have_one_the_next_time(server: Loopback, body: object) -> None:
     server.answer = lambda: JSONResponse(body)
+    error = await _failure(server.settings)
+    assert error.transient
+    assert "without a choice" in str(error)
+
+
+async def test_an_error_that_comes_with_status_200_is_passed_on(server: Loopback) -> None:
+    server.answer = lambda: JSONResponse({"error": {"message": f"upstream overloaded, key {KEY}"}})
+    error = await _failure(server.settings)
+    assert error.transient
+    assert "upstream overloaded, key ***" in str(error)
+
+
+async def test_a_choice_that_is_none_is_an_empty_reply_for_the_parsers_to_refuse(server: Loopback) -> None:
+    server.answer = lambda: JSONResponse({"choices": [3]})
     reply = await _ask(server.settings)
     assert (reply.text, reply.finish_reason, reply.model, reply.usage) == ("", None, "vendor/model", Usage())
-    assert reply.body == (body if isinstance(body, dict) else {})
 
 
 @pytest.mark.parametrize("reason", [None, 3, ["stop"]])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -202,3 +203,11 @@ def test_killed_at_any_moment_the_run_goes_on_and_pays_for_no_finished_call_twic
     # What a killed process had under way, at most its four slots, was answered to nobody.
     assert counting_app.answered <= calls + 4 * kills
     assert json.loads((tmp_path / "killed").read_text()) == json.loads((tmp_path / "undisturbed").read_text())
+
+
+def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "journal")) as database, database:
+        database.execute("CREATE TABLE calls (something TEXT)")
+
+    with closing(Journal(tmp_path / "journal")) as journal, pytest.raises(ConfigurationError, match="cannot be used"):
+        journal.find(b"key", 0)

@@ -269,3 +269,28 @@ async def test_transient_faults_change_nothing_in_what_is_collected(faulty_app: 
     assert faulty_app.faults > 10
     assert disturbed == undisturbed
     assert record.failures == []
+
+
+async def test_a_cool_down_that_is_longer_than_the_time_ends_every_caller() -> None:
+    model = Model(lambda _: ModelError("come back tomorrow", throttled=True, retry_after=86_400), seconds=0.01)
+    asked = limited(model, max_concurrency=2, max_wait_seconds=1)
+
+    results = await asyncio.wait_for(
+        asyncio.gather(*(asked.complete(ASKED) for _ in range(6)), return_exceptions=True), timeout=10
+    )
+
+    assert all(isinstance(result, ModelError) for result in results)
+    assert model.calls <= 2
+
+
+async def test_nothing_is_sent_into_a_cool_down_whatever_the_pace() -> None:
+    sent: list[float] = []
+
+    def failure(number: int) -> ModelError | None:
+        sent.append(time.monotonic())
+        return ModelError("slow down", throttled=True, retry_after=0.5) if number == 1 else None
+
+    asked = limited(Model(failure), requests_per_minute=1200, max_concurrency=8)
+    await asyncio.gather(*(asked.complete(ASKED) for _ in range(5)))
+
+    assert sent[1] - sent[0] >= 0.45

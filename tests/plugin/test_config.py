@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,16 @@ def test_limits_are_those_of_the_models_that_are_used() -> None:
 
 def test_an_output_folder_is_a_path() -> None:
     assert DatasetTrainerAdapterConfig.model_validate({"output_dir": "a/b"}).output_dir == Path("a/b")
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "said"),
+    [
+        (DPOTrainerConfig, {"validation_fraction": 1.5}, "dpo_trainer.validation_fraction is 1.5: "),
+        (DPOTrainerConfig, {"num_runs": "many"}, "dpo_trainer.num_runs is 'many': "),
+        (PreferenceDataConfig, {"reward_llm": "r"}, "preference_data.writer_llm: Field required"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_value(config: type[BaseModel], values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        config.model_validate(values)

@@ -125,11 +125,11 @@ def test_a_server_of_ones_own_needs_no_key(kind: str) -> None:
     ],
 )
 def test_the_retries_that_an_entry_sets_itself(kind: str, entry: dict[str, int], retries: int | None) -> None:
-    assert retries_of(ENTRIES[kind][0].model_validate({"model_name": "m", **entry})) == retries
+    assert retries_of("writer", ENTRIES[kind][0].model_validate({"model_name": "m", **entry})) == retries
 
 
 def test_an_entry_that_cannot_set_retries_has_none() -> None:
-    assert retries_of(DemoModelConfig(model_name="demo/stdlib-writer")) is None
+    assert retries_of("writer", DemoModelConfig(model_name="demo/stdlib-writer")) is None
 
 
 def test_a_key_is_not_shown() -> None:

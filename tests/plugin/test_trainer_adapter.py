@@ -171,7 +171,7 @@ async def test_a_dataset_of_ours_is_replaced(tmp_path: Path, run_config: Finetun
         assert await adapter.is_healthy()
         await adapter.submit(_collection([_trajectory(prompt)]))
     assert _prompts(tmp_path, "train") == {"second"}
-    assert _names(tmp_path) == {"trl", "manifest.json"}
+    assert _names(tmp_path) == {".lock", "manifest.json", "trl"}
 
 
 async def test_the_job_is_complete_as_long_as_its_dataset_is_there(tmp_path: Path, run_config: FinetuneConfig) -> None:

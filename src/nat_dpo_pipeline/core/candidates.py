@@ -98,6 +98,12 @@ def _split_by_prompt(group: list[Candidate]) -> list[list[Candidate]]:
     return list(parts.values())
 
 
+def as_messages(prompt: Prompt) -> list[dict[str, str]]:
+    """The prompt as OpenAI chat messages; a text is one user message."""
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
 def finite_number(value: object) -> float | None:
     """`value` as a finite float, or None; a bool is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -12,7 +12,11 @@ from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
 from nat_dpo_pipeline.errors import ParseError
 
-_MARKER = re.compile(r"^\s*(?:[-*+•–]|\(?\d{1,3}[.):]|\(\d{1,3}\))\s+(?=\S)")
+_MARKER = re.compile(
+    r"^\s*(?:[-*+•–]|(?P<mark>\*\*|__)?(?:\(?\d{1,3}[.):]|\(\d{1,3}\)|Q\d{1,3}[.):])(?(mark)(?P=mark)))\s+(?=\S)"
+)
+_NO_ITEM = re.compile(r"^(?:```|#{1,6}\s|[-=*_]{3,}$)")
+_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _TOP_LEVEL_COMMA = re.compile(r",(?![^()\[\]]*[)\]])")
 # `RESPONSE A:` at a line's start, also as a heading or in bold; a mark is taken only with the one that opened it, since
 # the answer may start with marks of its own.
@@ -22,7 +26,9 @@ _RESPONSE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _PREAMBLE = re.compile(
-    r"^[*_ ]*(?:sure|certainly|of course|okay|here|below|the following)\b[^:\n]*:(?:\*\*|__)?\s*", re.IGNORECASE
+    r"^[*_ ]*(?:sure|certainly|of course|okay|here|below|the (?:following|list|sub-?topics)|sub-?topics)\b[^:\n]*:"
+    r"(?:\*\*|__)?\s*",
+    re.IGNORECASE,
 )
 _REFUSAL = re.compile(
     r"(?:i['’]?m sorry|i am sorry|sorry|i can['’]t|i cannot|i am unable|as an ai|unfortunately)\b", re.IGNORECASE
@@ -35,7 +41,7 @@ _LONGEST_QUESTION = 1000
 
 def parse_terms(reply: str, expected: int) -> list[str]:
     """The comma-separated terms of a reply, or its list lines when it lists them although asked not to."""
-    lines = _list_lines(_PREAMBLE.sub("", reply.strip()), expected)
+    lines = _list_lines(_PREAMBLE.sub("", _THINKING.sub("", reply).strip()), expected)
     if len(lines) == 1 or not _is_marked(reply):
         lines = [_MARKER.sub("", piece.lstrip()) for line in lines for piece in _TOP_LEVEL_COMMA.split(line)]
         lines = [*lines[:-1], *map(_without_sentence_end, lines[-1:])]
@@ -75,13 +81,26 @@ def parse_reward(body: Mapping[str, object]) -> Reward:
 
 
 def _list_lines(reply: str, expected: int) -> list[str]:
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    lines = [line.strip() for line in _THINKING.sub("", reply).splitlines() if line.strip()]
+    lines = [line for line in lines if not _NO_ITEM.match(line)]
     marked = [line for line in lines if _MARKER.match(line)]
     if len(marked) > 1 and (len(marked) >= expected or 2 * len(marked) > len(lines)):
         lines = marked
     elif len(lines) > 1 and lines[0].rstrip("*_ ").endswith(":"):
         lines = lines[1:]
-    return [_MARKER.sub("", line) for line in lines]
+    return [_MARKER.sub("", line) for line in _without_frame(lines, expected)]
+
+
+def _without_frame(lines: list[str], expected: int) -> list[str]:
+    """Without first and last lines that are no questions, where all others are and there are more than asked for."""
+    while len(lines) > expected and sum(not line.endswith("?") for line in lines) <= len(lines) - expected:
+        if not lines[0].endswith("?"):
+            lines = lines[1:]
+        elif not lines[-1].endswith("?"):
+            lines = lines[:-1]
+        else:
+            break
+    return lines
 
 
 def _without_sentence_end(last: str) -> str:

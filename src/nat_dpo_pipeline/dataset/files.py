@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+from filelock import FileLock, Timeout
 
 from nat_dpo_pipeline.errors import OutputError
 
@@ -113,8 +114,29 @@ def _swap(stage: Path, final: Path) -> None:
     previous = final.with_name(f".{final.name}{_REPLACED}{os.getpid()}")
     with suppress(FileNotFoundError):
         final.rename(previous)
-    stage.rename(final)
+    try:
+        stage.rename(final)
+    except OSError:
+        with suppress(FileNotFoundError):
+            previous.rename(final)
+        raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def lock_of(folder: Path) -> Iterator[None]:
+    """Held by one process at a time; raises OutputError when another one writes to `folder`."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            f"another run is writing to {str(folder)!r}: wait for it, or choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_writable(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.candidates import Prompt, as_messages
 
 
 class SplitName(StrEnum):
@@ -32,7 +32,7 @@ def trl_row(row: PreferenceRow) -> dict[str, object]:
     The scores and ids are extra columns, which TRL's trainers ignore.
     """
     return {
-        "prompt": _messages(row.prompt),
+        "prompt": as_messages(row.prompt),
         "chosen": [{"role": "assistant", "content": row.chosen}],
         "rejected": [{"role": "assistant", "content": row.rejected}],
         "chosen_score": row.chosen_score,
@@ -40,8 +40,3 @@ def trl_row(row: PreferenceRow) -> dict[str, object]:
         "example_id": row.example_id,
         "turn_id": row.turn_id,
     }
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    return [{"role": message.role, "content": message.content} for message in messages]

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.files import WrittenFile, check_writable, replace_file, replaced_folder, write_jsonl
+from nat_dpo_pipeline.dataset.files import (
+    WrittenFile,
+    check_writable,
+    lock_of,
+    replace_file,
+    replaced_folder,
+    write_jsonl,
+)
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
 from nat_dpo_pipeline.errors import OutputError
@@ -37,10 +44,12 @@ def check_target(folder: Path) -> None:
     """Raise OutputError when `folder` cannot be written to, or holds a `trl` folder that is not ours to replace."""
     check_writable(folder)
     data = folder / _FORMAT
-    if data.exists() and not (is_ours(folder) or (data / _MARK).exists()):
+    ours = is_ours(folder) or (data / _MARK).exists()
+    foreign = [path for path in (data, folder / MANIFEST_NAME) if path.exists() and not ours]
+    if foreign:
         raise OutputError(
-            f"{str(data)!r} exists and was not written by this package (no {MANIFEST_NAME} of ours beside "
-            "it): choose another output_dir or move it away"
+            f"{str(foreign[0])!r} exists and was not written by this package (no {MANIFEST_NAME} of ours "
+            "there): choose another output_dir or move it away"
         )
 
 
@@ -54,13 +63,14 @@ def write_dataset(
     check_target(folder)
     manifest = folder / MANIFEST_NAME
     try:
-        with replaced_folder(folder / _FORMAT) as stage:
-            (stage / _MARK).touch()
-            files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
-            text = _manifest(splits, files, provenance).to_json()
-            # From here to the end there is no manifest, as it would speak of other files than those beside it.
-            manifest.unlink(missing_ok=True)
-        replace_file(manifest, text)
+        with lock_of(folder):
+            with replaced_folder(folder / _FORMAT) as stage:
+                (stage / _MARK).touch()
+                files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
+                text = _manifest(splits, files, provenance).to_json()
+                # From here to the end there is no manifest, as it would speak of other files than those beside it.
+                manifest.unlink(missing_ok=True)
+            replace_file(manifest, text)
     except (OSError, TypeError) as error:
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
     return WrittenDataset(folder, files, manifest)

@@ -23,7 +23,10 @@ _HOPELESS = frozenset({401, 402, 403, 404})
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server."""
+    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server.
+
+    `max_retries` are those of the client itself; LimitedModel retries with regard to the other callers.
+    """
 
     name: str
     model: str
@@ -34,7 +37,7 @@ class ModelSettings:
     max_tokens: int | None = None
     seed: int | None = None
     timeout_seconds: float = 120.0
-    max_retries: int = 4
+    max_retries: int = 0
     extra_body: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -102,6 +105,10 @@ class OpenAIChatModel:
         except (ValueError, RecursionError) as error:
             message = f"{self._described()} answered with something that is not JSON: {error}"
             raise ModelError(message, transient=True) from error
+        if not (isinstance(body, dict) and body.get("choices")):
+            # Proxies answer 200 with an error in the body.
+            said = _said(body, repr(body)).replace(self._settings.api_key, "***")
+            raise ModelError(f"{self._described()} answered without a choice: {said}", transient=True)
         return read_reply(body, self._settings.model)
 
     async def aclose(self) -> None:
@@ -128,7 +135,7 @@ class OpenAIChatModel:
 
     def _refused(self, error: openai.APIStatusError) -> ModelError:
         # Some servers repeat the key that they refuse.
-        said = _error_message(error).replace(self._settings.api_key, "***")
+        said = _said(error.body, error.message).replace(self._settings.api_key, "***")
         if error.status_code in (401, 402, 403):
             advice = "check its api_key and the account's credit"
         elif error.status_code == 404:
@@ -195,11 +202,11 @@ def _parameters(settings: ModelSettings, seed: int | None) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _error_message(error: openai.APIStatusError) -> str:
-    body = error.body
+def _said(body: object, otherwise: str) -> str:
+    """What an error body says, in one line."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-    return " ".join(str(message or error.message).split())[:300]
+    return " ".join(str(message or otherwise).split())[:300]
 
 
 def _in_process_client(app: object, base_url: str) -> Any:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import Message
@@ -38,13 +39,14 @@ class Journal:
     def find(self, key: bytes, occurrence: int) -> Mapping[str, object] | None:
         """The body of a finished call. Raises ConfigurationError when the file is in use elsewhere or no journal."""
         query = "SELECT body FROM calls WHERE key = ? AND occurrence = ?"
-        row = self._opened().execute(query, (key, occurrence)).fetchone()
+        with self._translated_errors():
+            row = self._opened().execute(query, (key, occurrence)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def add(self, key: bytes, occurrence: int, body: Mapping[str, object]) -> None:
         """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""
         values = (key, occurrence, json.dumps(body))
-        with self._opened() as database:
+        with self._translated_errors(), self._opened() as database:
             database.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", values)
 
     def close(self) -> None:
@@ -54,12 +56,16 @@ class Journal:
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._database = _connected(self._path)
-            except (OSError, sqlite3.Error) as error:
-                raise ConfigurationError(_refusal(self._path, error)) from error
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _connected(self._path)
         return self._database
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(_refusal(self._path, error)) from error
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -44,7 +44,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and not (value > 0 or (name == "max_retries" and value == 0)):
-                raise ConfigurationError(f"{name} must be above 0, got {value!r}")
+                least = "at least" if name == "max_retries" else "above"
+                raise ConfigurationError(f"{name} must be {least} 0, got {value!r}")
 
 
 class Slots:
@@ -101,7 +102,7 @@ class LimitedModel:
         failures = 0
         while True:
             try:
-                return await self._once(messages, seed)
+                return await self._once(messages, seed, deadline)
             except ModelError as error:
                 failures += not error.throttled
                 pause = 0.0 if error.throttled else _backoff(failures, self._limits.first_pause_seconds)
@@ -115,10 +116,10 @@ class LimitedModel:
         most = self._limits.max_retries
         return most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
 
-    async def _once(self, messages: Sequence[Message], seed: int | None) -> ChatReply:
+    async def _once(self, messages: Sequence[Message], seed: int | None, deadline: float) -> ChatReply:
         async with self._slots.one():
-            await self._cooling.over()
             await self._pace.turn()
+            await self._cooled_down(deadline)
             if self._broken is not None:
                 raise self._broken
             sent_at = time.monotonic()
@@ -132,6 +133,15 @@ class LimitedModel:
         self._cooling.reset()
         self._pace.used(reply.usage.prompt_tokens + reply.usage.completion_tokens)
         return reply
+
+    async def _cooled_down(self, deadline: float) -> None:
+        while left := self._cooling.left():  # a 429 may prolong it meanwhile
+            if self._cooling.until > deadline:
+                raise ModelError(
+                    f"model {self.name!r} asked to be left alone for {left:.0f} s more, which is longer than a call "
+                    f"may take ({self._limits.max_wait_seconds:g} s)"
+                )
+            await asyncio.sleep(left)
 
     def _note(self, error: ModelError, sent_at: float) -> None:
         if error.fatal:
@@ -168,10 +178,6 @@ class _CoolDown:
 
     def left(self) -> float:
         return max(self.until - time.monotonic(), 0.0)
-
-    async def over(self) -> None:
-        while left := self.left():  # noqa: ASYNC110 - a 429 may prolong it meanwhile
-            await asyncio.sleep(left)
 
 
 class _Pace:

@@ -68,6 +68,8 @@ def _candidate(raw: object, index: int, prompt: Prompt, keys: RowKeys, shared: M
     if score is None:
         raise InputError(f"{keys.score!r} must be a finite number, got {raw.get(keys.score)!r:.80}")
     response = render_response(raw.get(keys.response))
+    if not response.strip():
+        raise InputError(f"{keys.response!r} is empty")
     own = {key: value for key, value in raw.items() if key not in (keys.response, keys.score)}
     return Candidate(
         example_id="",

@@ -3,10 +3,19 @@
 import logging
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nat.plugin_api import FunctionBaseConfig, LLMBaseConfig, LLMRef
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from nat_dpo_pipeline.generation.settings import InputKind, RecipeSettings, ResponseMode
 from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig, TrajectoryBuilderConfig
@@ -27,6 +36,23 @@ class StrictConfig(BaseModel):
         if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls))):
             raise ValueError(f"{_described(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_what_is_wrong(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ValueError("; ".join(_in_words(cls, details) for details in error.errors())) from error
+
+
+def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return message
+    path = ".".join(map(str, details["loc"]))
+    given = "" if details["type"] == "missing" else f" is {details['input']!r:.80}"
+    return f"{_described(config)}.{path}{given}: {message}"
 
 
 def _accepted_keys(config: type[BaseModel]) -> set[str]:

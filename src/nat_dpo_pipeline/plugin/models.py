@@ -80,9 +80,15 @@ def _api_key(name: str, config: HostedConfig, host: _Host, *, needed: bool) -> s
     return key or _NO_KEY_NEEDED
 
 
-def retries_of(config: LLMBaseConfig) -> int | None:
-    """The retries that the llm entry itself sets; its `num_retries` counts attempts, the first one too."""
-    given = {name: getattr(config, name) for name in config.model_fields_set} | (config.model_extra or {})
-    if "max_retries" in given:
-        return int(given["max_retries"])
-    return int(given["num_retries"]) - 1 if "num_retries" in given else None
+def retries_of(name: str, config: LLMBaseConfig) -> int | None:
+    """The retries that the llm entry itself sets; its `num_retries` counts attempts, the first one too.
+
+    Raises ConfigurationError for a `max_retries` that is no count: NAT lets any value through on a nim entry.
+    """
+    given = {field: getattr(config, field) for field in config.model_fields_set} | (config.model_extra or {})
+    retries = given.get("max_retries")
+    if retries is None:
+        return int(given["num_retries"]) - 1 if "num_retries" in given else None
+    if not isinstance(retries, int) or retries < 0:
+        raise ConfigurationError(f"llms.{name}.max_retries must be a whole number of at least 0, got {retries!r}")
+    return retries

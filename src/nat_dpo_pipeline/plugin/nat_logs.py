@@ -8,7 +8,7 @@ from nat_dpo_pipeline.errors import DPOPipelineError
 from nat_dpo_pipeline.plugin.nat_api import Config
 
 _SHORTENED = "nat_dpo_pipeline_error"
-_EVALUATION_LOG = "nat.plugins.eval.runtime.evaluate"
+_EVALUATION_LOGS = ("nat.plugins.eval.runtime.evaluate", "nat.plugins.eval.runtime.remote_workflow")
 
 
 class _EvaluationRecords(logging.Filter):
@@ -32,9 +32,11 @@ class _EvaluationRecords(logging.Filter):
 def evaluation_errors() -> Iterator[list[str]]:
     """The errors that evaluations log while the block runs; an evaluation reports a failed item nowhere else."""
     records = _EvaluationRecords()
-    log = logging.getLogger(_EVALUATION_LOG)
-    log.addFilter(records)
+    logs = [logging.getLogger(name) for name in _EVALUATION_LOGS]
+    for log in logs:
+        log.addFilter(records)
     try:
         yield records.errors
     finally:
-        log.removeFilter(records)
+        for log in logs:
+            log.removeFilter(records)

@@ -1,4 +1,4 @@
-"""Candidates to TTC_START/TTC_END steps, and back."""
+"""Candidates to TTC_START/TTC_END steps, and back; attributes and model travel in the metadata and stay there."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Protocol
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, as_messages
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import (
@@ -34,7 +34,7 @@ def push_candidate(manager: StepManager, step_name: str, candidate: Candidate, t
         turn_id=candidate.turn_id,
         turn_index=turn_index,
         candidate_index=candidate.candidate_index,
-        input=_messages(candidate.prompt),
+        input=as_messages(candidate.prompt),
     )
     answered = asked.model_copy(update={"output": candidate.response, "score": candidate.score})
     uuid = str(uuid4())
@@ -42,11 +42,6 @@ def push_candidate(manager: StepManager, step_name: str, candidate: Candidate, t
         manager.push_intermediate_step(
             IntermediateStepPayload(event_type=event_type, name=step_name, UUID=uuid, data=data, metadata=metadata)
         )
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +137,11 @@ def _score(raw: object) -> float:
     if raw is None:
         raise CandidateRefused(RefusalReason.MISSING_SCORE)
     if not isinstance(raw, float):
+        if not isinstance(raw, int | str) or "_" in str(raw):
+            raise CandidateRefused(RefusalReason.MALFORMED)
         try:
-            raw = float(raw)  # type: ignore[arg-type]  # whatever float() does not take raises TypeError
-        except (TypeError, ValueError, OverflowError) as error:
+            raw = float(raw)
+        except (ValueError, OverflowError) as error:
             raise CandidateRefused(RefusalReason.MALFORMED) from error
     if not isfinite(raw):
         raise CandidateRefused(RefusalReason.SCORE_NOT_FINITE)
@@ -154,7 +151,7 @@ def _score(raw: object) -> float:
 def _index(raw: object, position: int) -> int:
     if raw is None:
         return position
-    if isinstance(raw, int):
+    if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     if isinstance(raw, str) and raw.isdecimal():
         return int(raw)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
 from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
@@ -46,6 +46,7 @@ class DPOTrainer(Trainer):
         self._collected: Groups = []
         self._reports: list[CollectionReport] = []
         self._dropped: Counter[str] = Counter()
+        self._runs_ended = 0
         self._job: TrainingJobRef | None = None
 
     async def initialize(self, run_config: FinetuneConfig) -> None:
@@ -66,6 +67,9 @@ class DPOTrainer(Trainer):
         self._collected.extend(collection.trajectories)
         if isinstance(self.trajectory_builder, DPOTrajectoryBuilder):
             self._reports.append(self.trajectory_builder.reports[collection_id])
+        else:
+            pairs = sum(1 for group in collection.trajectories for one in group for _ in preference_rows(one))
+            self._reports.append(CollectionReport(pairs=pairs))
         self.log_progress(epoch, _run_metrics(collection.trajectories))
 
     async def run(self, num_epochs: int) -> list[TrainingJobStatus]:
@@ -81,6 +85,9 @@ class DPOTrainer(Trainer):
             status = await self._collect_and_submit()
         except Exception as error:
             self._write_metrics(TrainingStatusEnum.FAILED, str(error))
+            raise
+        except BaseException:
+            self._write_metrics(TrainingStatusEnum.CANCELED, "interrupted")
             raise
         self._write_metrics(status.status, status.message)
         if len(self._reports) > 1:
@@ -109,6 +116,7 @@ class DPOTrainer(Trainer):
         self._collected.clear()
         self._reports.clear()
         self._dropped.clear()
+        self._runs_ended = 0
         self._job = None
 
     async def _collect_and_submit(self) -> TrainingJobStatus:
@@ -118,7 +126,16 @@ class DPOTrainer(Trainer):
             if not chosen:
                 raise TrainingError(_nothing_collected(self._reports))
             self._job = await self._submit(chosen)
-        except BaseException:  # an interrupt too must not cost what was collected
+        except Exception:
+            self._rescue()
+            raise
+        except BaseException:
+            logger.warning(
+                "interrupted in run %d of %d: of this run nothing is kept but the model calls in the workflow's "
+                "journal, if it has one; start the same command again to go on from there",
+                self._runs_ended + 1,
+                self.config.num_runs,
+            )
             self._rescue()
             raise
         if self.config.wait_for_completion:
@@ -140,6 +157,7 @@ class DPOTrainer(Trainer):
                     raise
                 logger.warning("run %d of %d failed and is left out: %s", number + 1, self.config.num_runs, error)
                 self._reports.append(CollectionReport(problems=(str(error),)))
+            self._runs_ended = number + 1
 
     def _chosen(self) -> list[Trajectory]:
         found = [pair for group in self._collected for trajectory in group for pair in single_pairs(trajectory)]
@@ -203,15 +221,15 @@ def single_pairs(trajectory: Trajectory) -> Iterator[Trajectory]:
             yield trajectory.model_copy(update={"episode": [item]})
 
 
-def pair_key(trajectory: Trajectory) -> tuple[str, str, str]:
-    """Equal for the same pair; `trajectory` holds one DPO item."""
+def pair_key(trajectory: Trajectory) -> tuple[Prompt, str, str]:
+    """Equal for the same pair, to the letter; `trajectory` holds one DPO item."""
     row = next(preference_rows(trajectory))
-    return prompt_key(row.prompt), row.chosen, row.rejected
+    return row.prompt, row.chosen, row.rejected
 
 
 def mark_splits(trajectories: Iterable[Trajectory], *, fraction: float, seed: int) -> None:
     """Write each trajectory's side of the split into its metadata; all pairs of a prompt go to one side."""
-    keyed = [(pair_key(trajectory)[0], trajectory) for trajectory in trajectories]
+    keyed = [(prompt_key(pair_key(trajectory)[0]), trajectory) for trajectory in trajectories]
     held_out = validation_prompts((key for key, _ in keyed), fraction, seed)
     for key, trajectory in keyed:
         side = SplitName.VALIDATION if key in held_out else SplitName.TRAIN

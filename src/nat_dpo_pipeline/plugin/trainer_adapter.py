@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,16 +117,21 @@ class DatasetTrainerAdapter(TrainerAdapter):
 def split_rows(
     trajectories: Iterable[Trajectory], *, fraction: float, seed: int
 ) -> dict[SplitName, list[PreferenceRow]]:
-    """Rows by side: the one that the trainer wrote into the metadata, or else by prompt, drawn here."""
-    marked: dict[SplitName, list[PreferenceRow]] = {name: [] for name in SplitName}
-    unmarked: list[PreferenceRow] = []
-    for trajectory in trajectories:
-        side = (trajectory.metadata or {}).get(SPLIT_KEY)
-        (marked[SplitName(side)] if side in _SIDES else unmarked).extend(preference_rows(trajectory))
-    held_out = validation_prompts((prompt_key(row.prompt) for row in unmarked), fraction, seed)
-    for row in unmarked:
-        marked[SplitName.VALIDATION if prompt_key(row.prompt) in held_out else SplitName.TRAIN].append(row)
-    return marked
+    """Rows by side: as a trainer marked them all, if no prompt is on both sides, or else by prompt, drawn here."""
+    marked = [(_side(trajectory), row) for trajectory in trajectories for row in preference_rows(trajectory)]
+    prompts = {name: {prompt_key(row.prompt) for side, row in marked if side is name} for name in (*SplitName, None)}
+    held_out: Set[str] = prompts[SplitName.VALIDATION]
+    if prompts[None] or not prompts[SplitName.TRAIN].isdisjoint(held_out):
+        held_out = validation_prompts((prompt_key(row.prompt) for _, row in marked), fraction, seed)
+    splits: dict[SplitName, list[PreferenceRow]] = {name: [] for name in SplitName}
+    for _, row in marked:
+        splits[SplitName.VALIDATION if prompt_key(row.prompt) in held_out else SplitName.TRAIN].append(row)
+    return splits
+
+
+def _side(trajectory: Trajectory) -> SplitName | None:
+    mark = (trajectory.metadata or {}).get(SPLIT_KEY)
+    return SplitName(mark) if isinstance(mark, str) and mark in _SIDES else None
 
 
 def _exists(ref: TrainingJobRef) -> bool:

@@ -33,6 +33,8 @@ from nat_dpo_pipeline.report.summary import CollectionReport, describe
 
 logger = logging.getLogger(__name__)
 
+_PROBLEMS_TOLD = 5
+
 
 class DPOTrajectoryBuilder(TrajectoryBuilder):
     """Collects scored candidates from an evaluation of the workflow and pairs them."""
@@ -74,6 +76,13 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
             self.evaluation_runs.pop(run_id, None)
         with collector_paused():
             collected = collect(evaluation, self.config)
+        if not evaluation.eval_input.eval_input_items:
+            collected.problems.append(f"the dataset {_dataset_of(self.run_config)!r} holds no rows")
+        endpoint = _endpoint_of(self.run_config)
+        if endpoint and not collected.candidates:
+            collected.problems.append(
+                f"the endpoint {endpoint!r} delivered no candidates: is it up, and the right one?"
+            )
         report = collected.report(evaluation, self._errors)
         self.reports[run_id] = report
         _log(run_id, report)
@@ -135,6 +144,20 @@ def evaluation_config(run_config: FinetuneConfig) -> EvaluationRunConfig:
     )
 
 
+def _endpoint_of(run_config: FinetuneConfig | None) -> str | None:
+    run = run_config.run_configuration if run_config else None
+    return run.endpoint if run else None
+
+
+def _dataset_of(run_config: FinetuneConfig | None) -> str:
+    run = run_config.run_configuration if run_config else None
+    config = run.config_file if run else None
+    if run is not None and run.dataset is not None:
+        return str(run.dataset)
+    dataset = config.eval.general.dataset if isinstance(config, Config) else None
+    return str(dataset.file_path) if dataset is not None else "eval.general.dataset"
+
+
 @dataclass(slots=True)
 class Collected:
     """What the items of an evaluation held, and the trajectories made of it."""
@@ -166,7 +189,7 @@ class Collected:
             turns_with_one_candidate=self.turns_with_one_candidate,
             pairs=sum(map(len, self.trajectories)),
             skipped=Counter({str(reason): count for reason, count in self.skipped.items() if count}),
-            problems=tuple(dict.fromkeys((*self.problems, *errors))),
+            problems=_first_of(tuple(dict.fromkeys((*self.problems, *errors)))),
         )
 
 
@@ -207,6 +230,11 @@ def _paired(
             reward_from_score_diff=config.reward_from_score_diff,
         )
     return trajectories
+
+
+def _first_of(problems: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(problems) - _PROBLEMS_TOLD
+    return (*problems[:_PROBLEMS_TOLD], f"and {more} more") if more > 0 else problems
 
 
 def _note_other_steps(item: EvalInputItem, step_name: str, collected: Collected) -> None:

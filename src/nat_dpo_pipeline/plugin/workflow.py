@@ -48,7 +48,7 @@ def open_recipe(config: PreferenceDataConfig, builder: Builder, stack: AsyncExit
 
     @cache  # one model, one set of limits, however many roles it plays
     def opened(name: str) -> ChatModel:
-        llm = builder.get_llm_config(name)
+        llm = _llm_named(name, builder)
         model = open_model(name, llm, timeout_seconds=config.request_timeout)
         stack.push_async_callback(model.aclose)
         limited = LimitedModel(model, limits_of(name, llm, config))
@@ -64,10 +64,17 @@ def open_recipe(config: PreferenceDataConfig, builder: Builder, stack: AsyncExit
     )
 
 
+def _llm_named(name: str, builder: Builder) -> LLMBaseConfig:
+    try:
+        return builder.get_llm_config(name)
+    except ValueError as error:
+        raise ConfigurationError(f"the workflow names the llm {name!r}, which is not under llms:") from error
+
+
 def limits_of(name: str, llm: LLMBaseConfig, config: PreferenceDataConfig) -> Limits:
     """The limits of one model: what `limits` says, else the llm entry, else the workflow."""
     own = config.limits.get(name, ModelLimitsConfig())
-    retries = next(count for count in (own.max_retries, retries_of(llm), config.max_retries) if count is not None)
+    retries = next(count for count in (own.max_retries, retries_of(name, llm), config.max_retries) if count is not None)
     return Limits(
         max_concurrency=own.max_concurrency or config.max_concurrency,
         requests_per_minute=own.requests_per_minute,

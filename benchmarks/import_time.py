@@ -1,0 +1,29 @@
+"""What loading the plugin costs at the start of `nat`: the import of its entry point, after NAT's loader.
+
+Each round is a fresh process. Prints one JSON line.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+
+_MEASURE = """
+import time
+import nat.runtime.loader
+started = time.perf_counter()
+import nat_dpo_pipeline.plugin.register
+print(1000 * (time.perf_counter() - started))
+"""
+
+
+def main() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", _MEASURE]
+    rounds = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]) for _ in range(5)
+    ]
+    print(json.dumps({"benchmark": "import_time", "milliseconds": round(statistics.median(rounds), 1)}))
+
+
+if __name__ == "__main__":
+    main()
