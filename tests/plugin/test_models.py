@@ -183,3 +183,14 @@ def test_a_key_that_cannot_be_one_is_named() -> None:
 
 def test_white_space_around_a_key_is_not_part_of_it() -> None:
     assert _settings("nim", api_key=" k\n").api_key == "k"
+
+
+def test_no_retries_given_is_not_a_count() -> None:
+    assert retries_of("writer", NIMModelConfig.model_validate({"model_name": "m", "max_retries": None})) is None
+
+
+@pytest.mark.parametrize("retries", ["x", -1, 1.5])
+def test_retries_that_are_no_count_are_named(retries: object) -> None:
+    config = NIMModelConfig.model_validate({"model_name": "m", "max_retries": retries})
+    with pytest.raises(ConfigurationError, match=r"llms\.writer\.max_retries must be"):
+        retries_of("writer", config)

@@ -490,3 +490,39 @@ async def test_the_dataset_adapter_learns_how_the_pairs_were_collected(
     assert manifest["counts"] == {"train_pairs": 6, "validation_pairs": 4}
     assert manifest["skipped"] == {"pairs": {"tie": 10}, "trainer": {"duplicate_pairs": 10}}
     assert manifest["report"]["pairs"] == 20
+
+
+class InterruptedBuilder(ForeignBuilder):
+    """Delivers its first run and is interrupted in the second."""
+
+    async def finalize(self, run_id: str, meta: dict[str, Any] | None = None) -> TrajectoryCollection:
+        if run_id.endswith("_run1"):
+            raise asyncio.CancelledError
+        return await super().finalize(run_id)
+
+
+async def test_an_interrupted_run_says_so_and_keeps_what_ended_before(
+    run_config: FinetuneConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = await _trainer(run_config, InterruptedBuilder([[_trajectory("q", "good")]]), RemoteAdapter(), num_runs=2)
+    with caplog.at_level(logging.WARNING, OURS), pytest.raises(asyncio.CancelledError):
+        await trainer.run(1)
+    assert "interrupted in run 2 of 2" in caplog.text
+    assert _metrics(run_config)["status"] == "canceled"
+    assert len(_kept(run_config)) == 1
+
+
+async def test_pairs_of_somebody_elses_builder_are_counted(run_config: FinetuneConfig) -> None:
+    builder = ForeignBuilder([[_trajectory("q", "good", "better"), _trajectory("p", "fine")]])
+    await (await _trainer(run_config, builder, RemoteAdapter())).run(1)
+    assert _metrics(run_config)["collected"]["pairs"] == 3
+
+
+async def test_prompts_that_differ_in_white_space_are_one_side_of_the_split_but_not_one_pair(
+    run_config: FinetuneConfig,
+) -> None:
+    adapter = RemoteAdapter()
+    builder = ForeignBuilder([[_trajectory("if x:\n    a\nb", "good"), _trajectory("if x:\n    a\n    b", "good")]])
+    await (await _trainer(run_config, builder, adapter)).run(1)
+    assert len(_submitted(adapter)) == 2
+    assert len({(trajectory.metadata or {})[SPLIT_KEY] for trajectory in _submitted(adapter)}) == 1

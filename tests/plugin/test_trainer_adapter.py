@@ -286,3 +286,18 @@ async def test_the_manifest_holds_the_configuration_without_secrets(
     assert configuration["workflow"]["api_key"] == "***"
     assert configuration["workflow"]["prompt_key"] == "prompt", "its name only looks like a secret's"
     assert SECRET not in (tmp_path / "out" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [("train", "validation"), ("train", None), (None, "validation"), (["train"], "train"), ("test", "train")],
+)
+def test_marks_that_do_not_make_a_split_are_left_aside(sides: tuple[object, object]) -> None:
+    trajectories = [_trajectory("same"), _trajectory("same", chosen="other"), _trajectory("different")]
+    for trajectory, side in zip(trajectories, (*sides, "train"), strict=True):
+        trajectory.metadata = {**(trajectory.metadata or {}), SPLIT_KEY: side}
+    splits = split_rows(trajectories, fraction=0.5, seed=0)
+    prompts = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
+    assert prompts[SplitName.TRAIN].isdisjoint(prompts[SplitName.VALIDATION])
+    assert sum(map(len, splits.values())) == 3
+    assert all(splits.values())

@@ -555,3 +555,22 @@ async def test_an_item_that_fails_leaves_its_reason_in_the_report(tmp_path: Path
     assert report.interrupted_runs == 1
     (problem,) = report.problems
     assert problem.startswith("no candidate was made: model 'lost' (m at http://127.0.0.1:9/v1) cannot be reached")
+
+
+async def test_an_endpoint_that_delivers_nothing_is_named(tmp_path: Path) -> None:
+    finetuning = _finetune_config(tmp_path, endpoint="http://127.0.0.1:9/generate")
+    run = finetuning.run_configuration
+    assert run is not None
+    (tmp_path / "rows.json").write_text('[{"id": 1, "question": "Why?"}]')
+    source = {
+        "workflow": {"_type": "scored_candidates"},
+        "eval": {
+            "general": {
+                "output_dir": str(tmp_path / "eval"),
+                "dataset": {"_type": "json", "file_path": str(tmp_path / "rows.json")},
+            }
+        },
+    }
+    run.config_file, run.dataset = validate_schema(source, Config), None
+    _, report = await _run(DPOTrajectoryBuilder(DPOTrajectoryBuilderConfig()), finetuning)
+    assert "the endpoint 'http://127.0.0.1:9/generate' delivered no candidates" in report.problems[0]

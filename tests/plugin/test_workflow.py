@@ -289,3 +289,8 @@ async def test_a_limit_on_calls_under_way_is_kept(
         summary, _ = await _run(_recipe(llms={"reward": entry}, limits=limits, **SMALL), "Data structures")
     assert summary["candidates"] == len(seen) == 12
     assert max(seen) == 1
+
+
+async def test_an_llm_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="names the llm 'nope', which is not under llms:"):
+        await _run(_recipe(writer_llm="nope"), "Data structures")

@@ -20,8 +20,8 @@ class _EvaluationRecords(logging.Filter):
         error = record.exc_info[1] if record.exc_info else getattr(record, _SHORTENED, None)
         if error is not None:
             self.errors.append(" ".join(str(error).split()) or type(error).__name__)
-        if isinstance(error, DPOPipelineError):
-            # Meant for the user, who needs its message; a traceback is for bugs. Outer blocks see the error too.
+        if isinstance(error, DPOPipelineError | OSError):
+            # The user needs the message; a traceback is for bugs. Outer blocks see the error too.
             setattr(record, _SHORTENED, error)
             record.exc_info = None
         # NAT logs the whole configuration, some thousand characters, when it gets one that is not a path.
