@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from types import MappingProxyType
 from typing import Protocol
 from uuid import uuid4
 
@@ -15,6 +16,8 @@ from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepType,
     TTCEventData,
 )
+
+_NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
 
 
 class StepManager(Protocol):
@@ -89,24 +92,26 @@ class _Decoder:
             self.refusals.append(Refusal(self._example_id, payload.UUID, refused.reason))
 
     def _candidate(self, payload: IntermediateStepPayload) -> Candidate:
+        # A hot path: what has the type it should have is taken as it is, without a call.
         fields, own = _values(payload.data)
-        turn_id = _turn_id(own.get("turn_id"))
-        score = _score(own.get("score"))
+        turn_id, score, index = own.get("turn_id"), own.get("score"), own.get("candidate_index")
+        if type(turn_id) is not str:
+            turn_id = _turn_id(turn_id)
+        if type(score) is not float or not isfinite(score):
+            score = _score(score)
         prompt = self._rendered(fields.get("input"))
-        response = render_response(fields.get("output"))
+        response = fields.get("output")
+        if type(response) is not str or not response.isascii():
+            response = render_response(response)
         position = self._turn_sizes.get(turn_id, 0)
         self._turn_sizes[turn_id] = position + 1
+        if type(index) is not int:
+            index = _index(index, position)
         metadata = payload.metadata
         if metadata is not None and not isinstance(metadata, dict):
             metadata = metadata.model_dump()
         return Candidate(
-            self._example_id,
-            turn_id,
-            _index(own.get("candidate_index"), position),
-            prompt,
-            response,
-            score,
-            metadata=metadata or {},
+            self._example_id, turn_id, index, prompt, response, score, _NO_ATTRIBUTES, None, metadata or {}
         )
 
     def _rendered(self, raw: object) -> Prompt:

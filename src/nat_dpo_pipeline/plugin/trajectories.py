@@ -4,6 +4,8 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from pydantic import BaseModel
+
 from nat_dpo_pipeline.core.candidates import Message, Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
@@ -12,7 +14,10 @@ from nat_dpo_pipeline.plugin.nat_api import DPOItem, OpenAIMessage, Trajectory
 _ITEM_FIELDS = set(DPOItem.model_fields)
 _TRAJECTORY_FIELDS = set(Trajectory.model_fields)
 _new = object.__new__
-_set = object.__setattr__
+_set_dict = object.__setattr__
+_set_fields = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
 
 
 @contextmanager
@@ -39,7 +44,28 @@ def build_trajectories(
 ) -> list[Trajectory]:
     """The pairs of one turn, one trajectory each; they share the prompt and the candidates' texts and metadata."""
     prompt = nat_prompt(pairs[0].chosen.prompt) if pairs else ""
-    return [_trajectory(pair, prompt, exhaustive, reward_from_score_diff) for pair in pairs]
+    trajectories = []
+    for chosen, rejected, num_candidates in pairs:
+        chosen_score, rejected_score = chosen.score, rejected.score
+        margin = chosen_score - rejected_score
+        metadata = {
+            "dpo_type": "preference_pair",
+            "score_diff": margin,
+            "example_id": chosen.example_id,
+            "turn_id": chosen.turn_id,
+            "chosen_score": chosen_score,
+            "rejected_score": rejected_score,
+            "chosen_index": chosen.candidate_index,
+            "rejected_index": rejected.candidate_index,
+        }
+        if exhaustive:
+            metadata["chosen_raw_metadata"] = chosen.metadata
+            metadata["rejected_raw_metadata"] = rejected.metadata
+        else:
+            metadata["num_candidates"] = num_candidates
+        reward = margin if reward_from_score_diff else chosen_score
+        trajectories.append(_filled(prompt, chosen.response, rejected.response, reward, metadata))
+    return trajectories
 
 
 def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
@@ -49,43 +75,23 @@ def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
     return [OpenAIMessage(role=message.role, content=message.content) for message in prompt]
 
 
-def _trajectory(
-    pair: PreferencePair, prompt: list[OpenAIMessage] | str, exhaustive: bool, reward_from_score_diff: bool
+def _filled(
+    prompt: list[OpenAIMessage] | str, chosen: str, rejected: str, reward: float, metadata: dict[str, object]
 ) -> Trajectory:
-    chosen, rejected = pair.chosen, pair.rejected
-    chosen_score, rejected_score = chosen.score, rejected.score
-    margin = chosen_score - rejected_score
-    metadata = {
-        "dpo_type": "preference_pair",
-        "score_diff": margin,
-        "example_id": chosen.example_id,
-        "turn_id": chosen.turn_id,
-        "chosen_score": chosen_score,
-        "rejected_score": rejected_score,
-        "chosen_index": chosen.candidate_index,
-        "rejected_index": rejected.candidate_index,
-    }
-    if exhaustive:
-        metadata["chosen_raw_metadata"] = chosen.metadata
-        metadata["rejected_raw_metadata"] = rejected.metadata
-    else:
-        metadata["num_candidates"] = pair.num_candidates
-
     # What validation would build, without validating again what is typed already: validation, and model_construct too,
     # took more time than all the rest of building a pair. The sets can be shared, as each holds every field.
     item = _new(DPOItem)
-    _set(
-        item, "__dict__", {"prompt": prompt, "chosen_response": chosen.response, "rejected_response": rejected.response}
-    )
-    _set(item, "__pydantic_fields_set__", _ITEM_FIELDS)
-    _set(item, "__pydantic_extra__", None)
-    _set(item, "__pydantic_private__", None)
+    _set_dict(item, "__dict__", {"prompt": prompt, "chosen_response": chosen, "rejected_response": rejected})
+    _set_fields(item, _ITEM_FIELDS)
+    _set_extra(item, None)
+    _set_private(item, None)
     trajectory = _new(Trajectory)
-    reward = margin if reward_from_score_diff else chosen_score
-    _set(trajectory, "__dict__", {"episode": [item], "reward": reward, "shaped_rewards": None, "metadata": metadata})
-    _set(trajectory, "__pydantic_fields_set__", _TRAJECTORY_FIELDS)
-    _set(trajectory, "__pydantic_extra__", None)
-    _set(trajectory, "__pydantic_private__", None)
+    _set_dict(
+        trajectory, "__dict__", {"episode": [item], "reward": reward, "shaped_rewards": None, "metadata": metadata}
+    )
+    _set_fields(trajectory, _TRAJECTORY_FIELDS)
+    _set_extra(trajectory, None)
+    _set_private(trajectory, None)
     return trajectory
 
 
