@@ -63,8 +63,22 @@ def build_trajectories(
             metadata["rejected_raw_metadata"] = rejected.metadata
         else:
             metadata["num_candidates"] = num_candidates
+        # What validation would build, without validating again what is typed already: validation, and model_construct
+        # too, took more time than all the rest of building a pair. The sets can be shared, as each holds every field.
+        item = _new(DPOItem)
+        texts = {"prompt": prompt, "chosen_response": chosen.response, "rejected_response": rejected.response}
+        _set_dict(item, "__dict__", texts)
+        _set_fields(item, _ITEM_FIELDS)
+        _set_extra(item, None)
+        _set_private(item, None)
+        trajectory = _new(Trajectory)
         reward = margin if reward_from_score_diff else chosen_score
-        trajectories.append(_filled(prompt, chosen.response, rejected.response, reward, metadata))
+        values = {"episode": [item], "reward": reward, "shaped_rewards": None, "metadata": metadata}
+        _set_dict(trajectory, "__dict__", values)
+        _set_fields(trajectory, _TRAJECTORY_FIELDS)
+        _set_extra(trajectory, None)
+        _set_private(trajectory, None)
+        trajectories.append(trajectory)
     return trajectories
 
 
@@ -73,26 +87,6 @@ def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
     if isinstance(prompt, str):
         return prompt
     return [OpenAIMessage(role=message.role, content=message.content) for message in prompt]
-
-
-def _filled(
-    prompt: list[OpenAIMessage] | str, chosen: str, rejected: str, reward: float, metadata: dict[str, object]
-) -> Trajectory:
-    # What validation would build, without validating again what is typed already: validation, and model_construct too,
-    # took more time than all the rest of building a pair. The sets can be shared, as each holds every field.
-    item = _new(DPOItem)
-    _set_dict(item, "__dict__", {"prompt": prompt, "chosen_response": chosen, "rejected_response": rejected})
-    _set_fields(item, _ITEM_FIELDS)
-    _set_extra(item, None)
-    _set_private(item, None)
-    trajectory = _new(Trajectory)
-    _set_dict(
-        trajectory, "__dict__", {"episode": [item], "reward": reward, "shaped_rewards": None, "metadata": metadata}
-    )
-    _set_fields(trajectory, _TRAJECTORY_FIELDS)
-    _set_extra(trajectory, None)
-    _set_private(trajectory, None)
-    return trajectory
 
 
 def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:

@@ -87,7 +87,8 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         self.reports[run_id] = report
         _log(run_id, report)
         self._keep_failures(run_id, collected.failures)
-        return TrajectoryCollection(trajectories=collected.trajectories, run_id=run_id)
+        # Not validated: the trajectories were just built, and validation would copy every list of them.
+        return TrajectoryCollection.model_construct(trajectories=collected.trajectories, run_id=run_id)
 
     def log_progress(self, run_id: str, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the run to `dpo_trajectory_builder_<run_id>.jsonl` in `output_dir`."""
