@@ -4,6 +4,7 @@ DPOPipelineError
 ├── ConfigurationError    a setting, credential or file path that the user can mend
 ├── InputError            an input row or file that does not say what it should
 │   └── CandidateRefused  something that claims to be a scored candidate and is none
+├── ItemDropped           an item of a pipeline that a step does not want
 ├── ParseError            a model's reply that is not in the form that was asked for
 ├── ModelError            a call to a model that failed; `fatal` when no other call to it can succeed
 ├── CollectionError       an evaluation from which nothing could be collected
@@ -32,6 +33,14 @@ class CandidateRefused(InputError):  # noqa: N818 - it reads as what happened to
         self.reason = reason
 
 
+class ItemDropped(DPOPipelineError):  # noqa: N818 - it reads as what happened to the item
+    """An item of a pipeline that a step does not want; `reason` is one word to count it under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class ParseError(DPOPipelineError):
     """A model's reply that is not in the form that was asked for."""
 
@@ -46,7 +55,8 @@ class ModelError(DPOPipelineError):
 
     `fatal`: no other call to this model can succeed (its credential, its credit, its name). `transient`: the same call
     may succeed later; `throttled` with it: because the model said that it is asked too much, for `retry_after` seconds
-    if it said how long.
+    if it said how long. `llm` is the model's name in the configuration, `requests` how often it was asked, and
+    `passed_over` are the errors of models that should have answered before it.
     """
 
     def __init__(
@@ -63,6 +73,9 @@ class ModelError(DPOPipelineError):
         self.transient = transient or throttled
         self.throttled = throttled
         self.retry_after = retry_after
+        self.llm: str | None = None
+        self.requests = 0
+        self.passed_over: tuple[ModelError, ...] = ()
 
 
 class CollectionError(DPOPipelineError):

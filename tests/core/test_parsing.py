@@ -5,7 +5,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.parsing import parse_lines, parse_reward, parse_terms, parse_two_responses
+from nat_dpo_pipeline.core.parsing import (
+    parse_classified,
+    parse_lines,
+    parse_pooled,
+    parse_reward,
+    parse_terms,
+    parse_two_responses,
+    parse_yes_no,
+)
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES
 from nat_dpo_pipeline.errors import ParseError
 
@@ -455,3 +463,78 @@ def test_questions_as_models_really_give_them(reply: str) -> None:
 @pytest.mark.parametrize("reply", ["Subtopics: A, B", "The subtopics are: A, B", "**Subtopics:**\n- A\n- B"])
 def test_a_label_is_no_term(reply: str) -> None:
     assert parse_terms(reply, 2) == ["A", "B"]
+
+
+def _first_token(*tops: tuple[object, object]) -> dict[str, Any]:
+    content = [{"token": "Yes", "logprob": 0.0, "top_logprobs": [{"token": name, "logprob": p} for name, p in tops]}]
+    return {"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": content}}]}
+
+
+def _served(**entry: object) -> dict[str, Any]:
+    return {"id": "pool-1", "data": [{"index": 0, **entry}]}
+
+
+@given(st.floats(-50, 0), st.floats(-50, 0))
+def test_the_reward_for_a_principle_is_the_log_odds_of_yes_against_no(yes: float, no: float) -> None:
+    assert parse_yes_no(_first_token(("No", no), ("yes", 3.0), ("Yes", yes))) == yes - no
+
+
+@pytest.mark.parametrize(
+    ("tops", "missing"),
+    [
+        ([("Yes", -0.01), ("YES", -5.0), (" No", -6.0)], "No among the 3 top ones"),
+        ([("No", -0.01)], "Yes among the 1 top ones"),
+        ([("yes", -0.01)], "Yes and No among"),
+        ([], "Yes and No among the 0 top ones"),
+        ([("Yes", -0.01), ("No", float("-inf"))], "of No among"),
+        ([("Yes", None), ("No", -0.01)], "of Yes among"),
+        ([("Yes", 0.0), ("No", -9999.0)], "of No among"),
+        ([(["Yes"], -0.1), ("No", -0.01)], "of Yes among"),
+    ],
+)
+def test_a_token_without_its_log_probability_is_never_guessed(tops: list[tuple[object, object]], missing: str) -> None:
+    with pytest.raises(ParseError, match=missing):
+        parse_yes_no(_first_token(*tops))
+
+
+@pytest.mark.parametrize("data", [2.5, [2.5], [[2.5]], [0.1, 2.5], [[0.1], [7.0], [2.5]], [[[1.0, 2.5]]]])
+def test_the_pooled_reward_is_the_last_number(data: object) -> None:
+    assert parse_pooled(_served(data=data)) == 2.5
+
+
+@pytest.mark.parametrize("data", [None, [], [1.0, []], "2.5", [True], [float("nan")], {"a": 1}])
+def test_a_pooled_body_without_a_number_is_a_parse_error(data: object) -> None:
+    with pytest.raises(ParseError, match=r"no number at the end of data\[0\]"):
+        parse_pooled(_served(data=data))
+
+
+def test_the_only_probability_of_a_classified_body_is_the_reward() -> None:
+    assert parse_classified(_served(label="LABEL_0", probs=[-3.25], num_classes=1)) == -3.25
+
+
+@pytest.mark.parametrize(
+    ("probs", "reason"),
+    [([0.2, 0.8], "has 2 numbers: a classifier"), ([], "no number"), (None, "no number"), (["x"], "no number")],
+)
+def test_a_classified_body_with_more_or_fewer_numbers_is_a_parse_error(probs: object, reason: str) -> None:
+    with pytest.raises(ParseError, match=reason):
+        parse_classified(_served(probs=probs))
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["data", "choices"]),
+        st.lists(
+            st.dictionaries(st.sampled_from(["data", "probs", "logprobs", "message"]), JSON, max_size=3), max_size=2
+        )
+        | JSON,
+        max_size=2,
+    )
+)
+def test_any_body_of_a_scalar_server_is_a_number_or_a_parse_error(body: dict[str, Any]) -> None:
+    for parse in (parse_pooled, parse_classified, parse_yes_no):
+        try:
+            value = parse(body)
+        except ParseError:
+            continue
+        assert json.dumps(value, allow_nan=False)

@@ -4,9 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, WEIGHTS, Reward, combine, weights_named
+from nat_dpo_pipeline.core.rewards import (
+    HELPSTEER_ATTRIBUTES,
+    WEIGHTS,
+    Combination,
+    Reward,
+    agreement,
+    combine,
+    combine_members,
+    weights_named,
+)
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TURNS = st.integers(1, 4).flatmap(
+    lambda size: st.lists(
+        st.fixed_dictionaries({f"member {index}": st.integers(0, 3).map(float) for index in range(size)}),
+        min_size=2,
+        max_size=5,
+    )
+)
 NOTEBOOK = {
     "helpfulness": 4.09375,
     "correctness": 4.03125,
@@ -59,3 +76,56 @@ def test_a_reward_of_nothing_is_an_input_error() -> None:
 def test_attributes_that_overflow_are_an_input_error_and_not_an_infinite_score() -> None:
     with pytest.raises(InputError, match="add up to inf"):
         combine(Reward(attributes=dict.fromkeys(HELPSTEER_ATTRIBUTES, 1.7e308)), {"helpfulness": 1.0, "coherence": 1.0})
+
+
+@given(st.lists(FINITE, min_size=1, max_size=5))
+def test_several_values_become_one_between_the_lowest_and_the_highest(values: list[float]) -> None:
+    assert combine_members(values, Combination.WORST) == min(values)
+    try:
+        mean = combine_members(values, Combination.MEAN)
+    except InputError:
+        assert max(map(abs, values)) > 1e307
+    else:
+        assert min(values) <= mean <= max(values) or isclose(mean, min(values)) or isclose(mean, max(values))
+
+
+@given(st.permutations([0.1, 0.2, 0.3, 0.7]))
+def test_a_mean_does_not_depend_on_the_order_of_the_members(values: list[float]) -> None:
+    assert combine_members(values, Combination.MEAN) == combine_members(sorted(values), Combination.MEAN)
+
+
+def test_values_without_a_finite_mean_are_an_input_error() -> None:
+    with pytest.raises(InputError, match="no finite mean"):
+        combine_members([1.7e308, 1.7e308], Combination.MEAN)
+
+
+def test_members_that_split_agree_by_the_share_of_the_larger_part() -> None:
+    members = [{"a": 3.0, "b": 1.0, "c": 9.0}, {"a": 2.0, "b": 0.0, "c": 10.0}, {"a": 1.0, "b": 0.5, "c": 11.0}]
+    assert agreement(members) == [pytest.approx(2 / 3)] * 3
+    assert agreement([{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]) == [0.5, 0.5]
+
+
+def test_agreement_on_a_candidate_is_the_mean_over_the_others() -> None:
+    members = [{"a": 3.0, "b": 3.0}, {"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 2.0}]
+    assert agreement(members) == [1.0, 0.75, 0.75]
+
+
+def test_a_member_that_scored_only_one_of_two_candidates_agrees_with_none() -> None:
+    assert agreement([{"a": 1.0, "b": 1.0}, {"a": 2.0}, {}]) == [0.5, 0.5, None]
+
+
+@pytest.mark.parametrize("members", [[], [{"a": 1.0}], [{}, {}], [{"a": 1.0}, {"b": 1.0}]])
+def test_there_is_no_agreement_where_nothing_is_compared(members: list[dict[str, float]]) -> None:
+    assert agreement(members) == [None] * len(members)
+
+
+@given(TURNS)
+def test_agreement_is_a_share_of_at_least_a_third(members: list[dict[str, float]]) -> None:
+    assert all(share is not None and 1 / 3 - 1e-9 <= share <= 1 for share in agreement(members))
+
+
+@given(TURNS)
+def test_members_that_order_alike_agree_whatever_their_scales(members: list[dict[str, float]]) -> None:
+    firsts = [values["member 0"] for values in members]
+    alike = [{"a": value, "b": 10 * value - 3, "c": value**3} for value in firsts]
+    assert agreement(alike) == [1.0] * len(alike)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.dataset.files import append_json, check_writable, replaced_folder, write_json, write_jsonl
+from nat_dpo_pipeline.dataset.files import (
+    append_json,
+    check_writable,
+    replaced_file,
+    replaced_folder,
+    write_json,
+    write_jsonl,
+    write_lines,
+)
 from nat_dpo_pipeline.errors import OutputError
 
 AWKWARD = 'line\u2028separator \u2029 \x00 \x85 \r\n " \\ 😀 é \ufeff'
@@ -51,6 +59,39 @@ def test_rows_are_counted_across_writes(tmp_path: Path, count: int) -> None:
     assert written.rows == count
     assert path.read_bytes().count(b"\n") == count
     assert written.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    written = write_lines(path, (b"%d\n" % number for number in range(600)))
+    assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(600))
+    assert (written.path, written.rows, written.size) == ("lines", 600, path.stat().st_size)
+
+
+def test_a_file_takes_its_place_once_it_is_written(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    final.write_text("old")
+    with replaced_file(final) as stage:
+        stage.write_text("new")
+        assert final.read_text() == "old"
+    assert final.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path, error: type[BaseException]) -> None:
+    final = tmp_path / "final"
+    final.write_text("old")
+
+    def write_half() -> None:
+        with replaced_file(final) as stage:
+            stage.write_text("ne")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert final.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
 
 
 def test_json_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:

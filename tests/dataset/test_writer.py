@@ -219,7 +219,7 @@ def test_an_unwritable_manifest_leaves_the_previous_dataset_whole(tmp_path: Path
     _write(tmp_path)
     before = _snapshot(tmp_path)
     with pytest.raises(OutputError):
-        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": {1: "no JSON key"}}, {}))
+        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": 2**70}, {}))
     assert _snapshot(tmp_path) == before
 
 
@@ -228,7 +228,7 @@ def test_a_run_killed_while_it_replaced_a_dataset_is_cleared_up(tmp_path: Path) 
     (tmp_path / "trl").rename(tmp_path / ".trl.replaced-1")
     (tmp_path / ".trl.partial-x").mkdir()
     with pytest.raises(OutputError):
-        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": {1: "no JSON key"}}, {}))
+        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": 2**70}, {}))
     assert sorted(_snapshot(tmp_path)) == FILES
     assert _lines(tmp_path / "trl/train.jsonl") == [trl_row(row) for row in TRAIN]
 

@@ -37,9 +37,13 @@ REQUESTS = st.fixed_dictionaries(
     {"model": st.sampled_from([WRITER, REWARD]) | JSON, "messages": st.lists(MESSAGES | JSON, max_size=4) | JSON},
     optional={"max_tokens": st.integers() | JSON, "seed": st.integers() | JSON, "n": st.integers() | JSON},
 )
-PROMPTS = st.one_of(
+LISTS = st.one_of(
     st.builds(lambda topic, n: prompts.load("subtopics").render(topic=topic, n_subtopics=n), st.text(), JSON),
     st.builds(lambda topic, n: prompts.load("questions").render(sub_topic=topic, n_questions=n), st.text(), JSON),
+)
+PROMPTS = st.one_of(
+    LISTS,
+    st.builds(lambda prompt, known: prompts.load("more").render(prompt=prompt, known=known), LISTS, st.text()),
     st.builds(lambda question: prompts.load("responses").render(question=question), st.text()),
 )
 
@@ -81,6 +85,9 @@ async def test_the_whole_recipe_can_be_walked(client: AsyncOpenAI) -> None:
     lines = await _ask(client, prompts.load("questions").render(sub_topic=modules[0], n_questions=4))
     questions = parse_lines(_content(lines), 4)
     assert len(questions) == 4
+    again = prompts.load("questions").render(sub_topic=modules[0], n_questions=2)
+    more = await _ask(client, prompts.load("more").render(prompt=again, known="\n".join(questions)))
+    assert not set(parse_lines(_content(more), 2)) & set(questions)
     pairs = 0
     for question in questions:
         reply = await _ask(client, prompts.load("responses").render(question=question))

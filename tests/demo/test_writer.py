@@ -42,6 +42,34 @@ def test_more_questions_than_there_are_gives_all_there_are() -> None:
     assert len(set(questions)) == len(library.members("heapq")) * len(QUESTION_FORMS)
 
 
+def _more(prompt: str, known: list[str]) -> str:
+    return write(prompts.load("more").render(prompt=prompt, known="\n".join(known)), CHANCE)
+
+
+def test_a_further_list_repeats_nothing_that_is_there_already() -> None:
+    known = parse_lines(_questions("heapq", 5), 5)
+    more = parse_lines(_more(prompts.load("questions").render(sub_topic="heapq", n_questions=4), known), 4)
+    assert len(set(more)) == 4
+    assert not set(more) & set(known)
+    modules = parse_terms(write(prompts.load("subtopics").render(topic="Trees", n_subtopics=4), CHANCE), 4)
+    further = parse_terms(_more(prompts.load("subtopics").render(topic="Trees", n_subtopics=3), modules), 3)
+    assert len(set(further)) == 3
+    assert not set(further) & set(modules)
+
+
+def test_where_all_is_there_already_a_further_list_is_empty() -> None:
+    known = parse_lines(_questions("heapq", 10_000), 1)
+    more = _more(prompts.load("questions").render(sub_topic="heapq", n_questions=4), known)
+    with pytest.raises(ParseError):
+        parse_lines(more, 4)
+
+
+@pytest.mark.parametrize("prompt", ["Hello!", prompts.load("questions").render(sub_topic="astrology", n_questions=2)])
+def test_a_further_list_of_something_else_is_refused(prompt: str) -> None:
+    with pytest.raises(InputError):
+        _more(prompt, ["something"])
+
+
 def test_few_replies_to_the_responses_prompt_lack_a_marker_and_few_have_a_preamble() -> None:
     parsed = 0
     for reply in PAIR_REPLIES:

@@ -6,35 +6,38 @@ import random
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
-from nat_dpo_pipeline.generation.journal import Journal, JournalledModel
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, ModelSettings, OpenAIChatModel, Route, Sampling
+from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.testing import ScriptedModel
+from nat_dpo_pipeline.testing.server import LoopbackServer, Response, asgi_answer
 
-QUESTION = [Message("user", "What does `heapq.nlargest` do?")]
+QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),))
 SECRET = "sk-planted-secret"
 
-# Runs the recipe against the server and writes what it collected; it is killed again and again.
+# Runs the recipe against the server and writes the turns; it is killed again and again.
 WORKER = """
 import asyncio, json, sys
 from contextlib import closing
 from pathlib import Path
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
-from nat_dpo_pipeline.generation.journal import Journal, JournalledModel
-from nat_dpo_pipeline.generation.preference import PreferenceRecipe, read_request
+from nat_dpo_pipeline.generation.inputs import read_request
+from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
@@ -42,127 +45,300 @@ from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
 async def main(base_url, journal_path, output):
     with closing(Journal(Path(journal_path))) as journal:
         def model(name):
-            settings = ModelSettings(name, "demo/stdlib-" + name, base_url, "key")
-            model = OpenAIChatModel(settings)
-            return JournalledModel(model, journal, model.identity)
+            model = OpenAIChatModel(ModelSettings(name, "demo/stdlib-" + name, base_url, "key"))
+            recorded = RecordedModel(model, journal, model.identity)
+            return ReplayedModel(LimitedModel(recorded, Limits(max_concurrency=2)), journal, model.identity)
+        writer, record = model("writer"), GenerationRecord()
         recipe = PreferenceRecipe(
-            writer=model("writer"), responder=model("writer"),
+            writer=writer, responders=[writer],
             scorer=RewardModelScorer(model("reward"), weights_named("helpfulness")),
             settings=RecipeSettings(
-                n_subtopics=3, n_questions=4, n_responses=3, responses=ResponseMode.INDEPENDENT, seed=5
+                n_subtopics=3, n_questions=4, n_responses=4, responses=ResponseMode.INDEPENDENT, seed=5
             ),
-            max_concurrency=4,
         )
-        found = []
-        async for turn in recipe.turns(read_request("Data structures"), GenerationRecord()):
-            found += [[c.turn_id, c.candidate_index, c.response, c.score] for c in turn]
-    Path(output).write_text(json.dumps(found))
+        turns = await recipe.turns(read_request("Data structures"), record)
+    Path(output).write_text(json.dumps([repr(turns), record.counts]))
 
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-class CountingApp:
-    """The demo model, a little slow, with its answered chat completions counted."""
+def test_killed_at_any_moment_the_run_goes_on_and_pays_for_no_finished_call_twice(
+    tmp_path: Path, make_server: Callable[..., LoopbackServer]
+) -> None:
+    server = make_server(asgi_answer(create_app(seed=1)), latency=lambda _: 0.02)
 
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self.answered = 0
-        self._app = app
-        self._seconds = seconds
+    def worker(name: str) -> list[str]:
+        return [sys.executable, "-c", WORKER, server.url, str(tmp_path / f"{name}.journal"), str(tmp_path / name)]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await asyncio.sleep(self._seconds)
-            self.answered += 1
-        await self._app(scope, receive, send)
+    subprocess.run(worker("undisturbed"), check=True)
+    calls = server.answered
+    undisturbed = json.loads((tmp_path / "undisturbed").read_text())
+    assert calls > 90
 
+    draw = random.Random(11)
+    kills = 0
+    while not (tmp_path / "killed").exists():
+        process = subprocess.Popen(worker("killed"))
+        before = server.answered
+        most = draw.randint(0, 8)
+        while process.poll() is None and (kills >= 20 or server.answered <= before + most):
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
 
-@pytest.fixture
-def counting_app() -> CountingApp:
-    return CountingApp(create_app(seed=1), seconds=0.03)
-
-
-@pytest.fixture
-def base_url(counting_app: CountingApp) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(counting_app, port=0, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/v1"
-    server.should_exit = True
-    thread.join()
+    assert kills > 10
+    # What a killed process had under way, at most two slots of two models, was answered to nobody.
+    assert server.answered - calls <= calls + 4 * kills
+    assert json.loads((tmp_path / "killed").read_text()) == undisturbed
 
 
 def demo_model(**settings: Any) -> OpenAIChatModel:
-    chosen = {"base_url": "http://demo.invalid/v1", "api_key": SECRET, "max_retries": 0, **settings}
-    return OpenAIChatModel(ModelSettings("writer", "demo/stdlib-writer", **chosen), create_app())
+    chosen = {"model": "demo/stdlib-writer", "base_url": "http://demo.invalid/v1", "api_key": SECRET, **settings}
+    return OpenAIChatModel(ModelSettings(name="writer", **chosen), create_app())
 
 
-def journalled(journal: Journal, **settings: Any) -> JournalledModel:
-    model = demo_model(**settings)
-    return JournalledModel(model, journal, model.identity)
+def recorded(journal: Journal, model: OpenAIChatModel) -> ReplayedModel:
+    return ReplayedModel(RecordedModel(model, journal, model.identity), journal, model.identity)
 
 
-def restarted(journal: Path) -> Journal:
-    """A journal as another process would see it."""
-    moved = journal.rename(journal.with_name(f"{journal.name}-moved"))
-    return Journal(moved)
+def scripted(journal: Journal, model: ChatModel) -> ReplayedModel:
+    def identity(call: Call) -> dict[str, object]:
+        return {"messages": [message.content for message in call.messages], "sample": call.sample, "run": call.run}
+
+    return ReplayedModel(RecordedModel(model, journal, identity), journal, identity)
 
 
-async def test_a_finished_call_is_replayed_by_the_next_process(tmp_path: Path) -> None:
+class Slow:
+    """Waits until it is told to go on; then answers, or raises what `answers` says."""
+
+    name = "slow"
+
+    def __init__(self, *answers: str | ModelError) -> None:
+        self.calls = 0
+        self.go = asyncio.Event()
+        self._answers = answers
+
+    async def complete(self, call: Call) -> ChatReply:
+        answer = self._answers[min(self.calls, len(self._answers) - 1)]
+        self.calls += 1
+        await self.go.wait()
+        return await ScriptedModel(lambda _: answer, self.name).complete(call)
+
+
+# What is on record.
+
+
+async def test_a_finished_call_is_replayed(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
-        first = await journalled(journal).complete(QUESTION)
-    with closing(restarted(tmp_path / "journal")) as journal:
-        again = await journalled(journal).complete(QUESTION)
+        first = await recorded(journal, demo_model()).complete(QUESTION)
+    with closing(Journal(tmp_path / "journal")) as journal:
+        again = await recorded(journal, demo_model()).complete(QUESTION)
 
     assert not first.replayed
     assert again.replayed
-    assert (again.text, again.model, again.usage) == (first.text, first.model, first.usage)
+    assert (again.text, again.llm, again.model, again.usage) == (first.text, first.llm, first.model, first.usage)
+    assert again.finish_reason == first.finish_reason
 
 
-async def test_the_same_process_never_gets_one_reply_twice(tmp_path: Path) -> None:
-    for _ in range(2):
+SCORED = Call((*QUESTION.messages, Message("assistant", "It finds the largest.")))
+
+
+@pytest.mark.parametrize("route", [Route.POOLING, Route.CLASSIFY])
+async def test_a_reply_of_another_route_is_replayed_with_its_body(
+    tmp_path: Path, make_server: Callable[..., LoopbackServer], route: Route
+) -> None:
+    body = {"model": "m-1", "data": [{"data": [1.5], "probs": [0.5]}]}
+    server = make_server(lambda _: Response(body=body))
+    for replayed in (False, True):
         with closing(Journal(tmp_path / "journal")) as journal:
-            reply = await journalled(journal).complete(QUESTION)
-            assert not reply.replayed
+            model = OpenAIChatModel(ModelSettings("reward", "m", server.url, "key"))
+            reply = await recorded(journal, model).complete(replace(SCORED, route=route))
+            await model.aclose()
+        assert reply.replayed is replayed
+        assert (reply.body["data"], reply.model, reply.llm) == (body["data"], "m-1", "reward")
+    assert server.answered == 1
 
 
-@pytest.mark.parametrize("other", [{"temperature": 0.5}, {"base_url": "http://elsewhere.invalid/v1"}, {"seed": 3}])
-async def test_another_parameter_or_endpoint_is_another_call(tmp_path: Path, other: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"base_url": "http://elsewhere.invalid/v1"},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(seed=3)},
+        {"sampling": Sampling(extra_body={"top_k": 1})},
+    ],
+)
+async def test_another_endpoint_or_setting_is_another_call(tmp_path: Path, other: dict[str, Any]) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
-        await journalled(journal).complete(QUESTION)
-    with closing(restarted(tmp_path / "journal")) as journal:
-        reply = await journalled(journal, **other).complete(QUESTION)
+        await recorded(journal, demo_model()).complete(QUESTION)
+        reply = await recorded(journal, demo_model(**other)).complete(QUESTION)
 
     assert not reply.replayed
 
 
-async def test_a_failed_call_is_asked_again(tmp_path: Path) -> None:
-    with closing(Journal(tmp_path / "journal")) as journal, pytest.raises(ModelError):
-        await journalled(journal).complete([Message("user", "Tell me a joke.")])
-    with closing(restarted(tmp_path / "journal")) as journal, pytest.raises(ModelError):
-        await journalled(journal).complete([Message("user", "Tell me a joke.")])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"messages": (Message("user", "What does `heapq.nsmallest` do?"),)},
+        {"messages": (Message("system", "Be brief."), *QUESTION.messages)},
+        {"sampling": Sampling(temperature=0.5)},
+        {"sampling": Sampling(top_p=0.5)},
+        {"sampling": Sampling(max_tokens=5)},
+        {"sampling": Sampling(seed=3)},
+        {"sampling": Sampling(extra_body={"top_k": 1})},
+        {"sample": 1},
+        {"run": 1},
+    ],
+)
+async def test_another_message_parameter_sample_or_run_is_another_call(tmp_path: Path, other: dict[str, Any]) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        model = recorded(journal, demo_model())
+        await model.complete(QUESTION)
+        assert not (await model.complete(replace(QUESTION, **other))).replayed
+        assert (await model.complete(replace(QUESTION, **other))).replayed
+
+
+async def test_where_a_call_stands_and_whose_key_pays_for_it_make_no_difference(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await recorded(journal, demo_model()).complete(QUESTION)
+        reply = await recorded(journal, demo_model(api_key="another")).complete(replace(QUESTION, place=7))
+
+    assert reply.replayed
+
+
+async def test_a_failed_call_is_never_on_record(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: ModelError("overloaded") if len(model.calls) < 3 else "at last")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        for _ in range(2):
+            with pytest.raises(ModelError, match="overloaded"):
+                await scripted(journal, model).complete(QUESTION)
+        assert (await scripted(journal, model).complete(QUESTION)).text == "at last"
+        assert (await scripted(journal, model).complete(QUESTION)).replayed
+    assert len(model.calls) == 3
 
 
 def test_the_file_holds_neither_keys_nor_messages(tmp_path: Path) -> None:
+    planted = (Message("system", "planted system text"), *QUESTION.messages)
     with closing(Journal(tmp_path / "journal")) as journal:
-        model = journalled(journal)
-        asyncio.run(model.complete([Message("system", "planted system text"), *QUESTION]))
+        asyncio.run(recorded(journal, demo_model()).complete(replace(QUESTION, messages=planted)))
+        # While it is open, what was just written is in a file beside it.
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    content += b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
-    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"finish_reason" in content, "the reply is there"
     assert SECRET.encode() not in content
     assert b"planted system text" not in content
+    assert b"demo.invalid" not in content
+
+
+def test_the_runs_of_a_process_over_one_input_are_counted_for_each_file(tmp_path: Path) -> None:
+    first, again, other = Journal(tmp_path / "one"), Journal(tmp_path / "x" / ".." / "one"), Journal(tmp_path / "two")
+    assert [first.next_run("Tea"), first.next_run("Tea"), first.next_run("Coffee")] == [0, 1, 0]
+    assert (again.next_run("Tea"), other.next_run("Tea")) == (2, 0)
+
+
+# Calls under way.
+
+
+async def test_equal_calls_at_the_same_time_are_made_once(tmp_path: Path) -> None:
+    model = Slow("the answer")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        asked = scripted(journal, model)
+        calls = [asyncio.create_task(asked.complete(QUESTION)) for _ in range(5)]
+        other = asyncio.create_task(asked.complete(replace(QUESTION, sample=1)))
+        await asyncio.sleep(0.01)
+        model.go.set()
+        replies = await asyncio.gather(*calls, other)
+
+    assert model.calls == 2
+    assert [reply.text for reply in replies] == ["the answer"] * 6
+    assert [reply.replayed for reply in replies] == [False, True, True, True, True, False]
+
+
+async def test_an_equal_call_is_made_when_the_first_one_failed(tmp_path: Path) -> None:
+    model = Slow(ModelError("overloaded"), "the answer")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        calls = [asyncio.create_task(scripted(journal, model).complete(QUESTION)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        model.go.set()
+        first, *others = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert isinstance(first, ModelError)
+    assert [other.text for other in others if isinstance(other, ChatReply)] == ["the answer"] * 2
+    assert model.calls == 2
+
+
+async def _cancelled(call: "asyncio.Task[ChatReply]") -> None:
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call
+
+
+async def test_a_call_whose_caller_was_cancelled_is_still_put_on_record(tmp_path: Path) -> None:
+    model = Slow("paid for")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
+        finishing = asyncio.create_task(journal.finish(10))
+        await asyncio.sleep(0.01)
+        assert not finishing.done()
+        model.go.set()
+        await finishing
+    with closing(Journal(tmp_path / "journal")) as journal:
+        again = await scripted(journal, model).complete(QUESTION)
+
+    assert (again.text, again.replayed, model.calls) == ("paid for", True, 1)
+
+
+async def test_a_call_that_takes_too_long_to_finish_is_given_up(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await _cancelled(asyncio.create_task(scripted(journal, Slow("too late")).complete(QUESTION)))
+        await asyncio.wait_for(journal.finish(0.01), 10)
+        assert asyncio.all_tasks() == before
+        await journal.finish(0.01)  # nothing is left to wait for
+
+
+async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(tmp_path: Path) -> None:
+    model = Slow(ModelError("overloaded"))
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
+        model.go.set()
+        await journal.finish(10)
+
+
+async def test_replays_do_not_wait_for_the_limits_of_their_model(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        model = demo_model()
+        limited = LimitedModel(RecordedModel(model, journal, model.identity), Limits(requests_per_minute=1))
+        asked = ReplayedModel(limited, journal, model.identity)
+        first = await asked.complete(QUESTION)
+        # The next request would have to wait for a minute.
+        replies = [await asyncio.wait_for(asked.complete(QUESTION), 5) for _ in range(20)]
+
+    assert not first.replayed
+    assert all(reply.replayed for reply in replies)
+
+
+async def test_models_on_record_have_the_name_of_their_model(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    assert recorded(journal, demo_model()).name == "writer"
+    assert RecordedModel(demo_model(), journal, lambda _: {}).name == "writer"
+    assert not (tmp_path / "journal").exists(), "it is opened at its first use"
+
+
+# Files that cannot be used.
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with closing(Journal(path)) as journal:
-        journal.add(b"key", 0, {})
+        journal.add(b"key", {})
         script = (
             "import sys; from pathlib import Path; from nat_dpo_pipeline.generation.journal import Journal;"
-            "Journal(Path(sys.argv[1])).find(b'key', 0)"
+            "Journal(Path(sys.argv[1])).find(b'key')"
         )
         second = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=False)
 
@@ -175,39 +351,25 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
     path.write_text("something else entirely, long enough to be taken for a database header " * 20, encoding="utf-8")
 
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        Journal(path).find(b"key", 0)
-
-
-def test_killed_at_any_moment_the_run_goes_on_and_pays_for_no_finished_call_twice(
-    tmp_path: Path, base_url: str, counting_app: CountingApp
-) -> None:
-    def worker(name: str) -> list[str]:
-        return [sys.executable, "-c", WORKER, base_url, str(tmp_path / f"{name}.journal"), str(tmp_path / name)]
-
-    subprocess.run(worker("undisturbed"), check=True)
-    calls = counting_app.answered
-    counting_app.answered = 0
-
-    draw = random.Random(11)
-    kills = 0
-    while not (tmp_path / "killed").exists():
-        process = subprocess.Popen(worker("killed"))
-        before = counting_app.answered
-        while process.poll() is None and counting_app.answered < before + draw.randint(1, 25):
-            time.sleep(0.005)
-        kills += process.poll() is None
-        process.kill() if kills <= 20 else process.wait()
-        process.wait()
-
-    assert kills > 3
-    # What a killed process had under way, at most its four slots, was answered to nobody.
-    assert counting_app.answered <= calls + 4 * kills
-    assert json.loads((tmp_path / "killed").read_text()) == json.loads((tmp_path / "undisturbed").read_text())
+        Journal(path).find(b"key")
 
 
 def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "journal")) as database, database:
-        database.execute("CREATE TABLE calls (something TEXT)")
+        database.execute("CREATE TABLE replies (something TEXT)")
 
     with closing(Journal(tmp_path / "journal")) as journal, pytest.raises(ConfigurationError, match="cannot be used"):
-        journal.find(b"key", 0)
+        journal.find(b"key")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        Journal(tmp_path / "file" / "journal").add(b"key", {})
+
+
+def test_a_journal_is_made_with_its_folder(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "deep" / "journal")) as journal:
+        assert journal.find(b"key") is None
+        journal.add(b"key", {"choices": []})
+        assert journal.find(b"key") == {"choices": []}

@@ -1,28 +1,28 @@
 """Limits and retries, with a model that is told how to fail, and with a real server that fails at random."""
 
 import asyncio
-import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import ChatReply, ModelSettings, OpenAIChatModel, Usage
+from nat_dpo_pipeline.generation.chat import Call, ChatReply, ModelSettings, OpenAIChatModel, Usage
+from nat_dpo_pipeline.generation.inputs import read_request
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
-from nat_dpo_pipeline.generation.preference import PreferenceRecipe, read_request
+from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
+from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, asgi_answer, at_random
 
-ASKED = [Message("user", "Hello?")]
+ASKED = Call((Message("user", "Hello?"),))
 
 
 class Model:
@@ -38,7 +38,8 @@ class Model:
         self._seconds = seconds
         self._tokens = tokens
 
-    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:  # noqa: ARG002
+    async def complete(self, call: Call) -> ChatReply:
+        assert call is ASKED
         self.calls += 1
         number = self.calls
         self.under_way += 1
@@ -49,7 +50,7 @@ class Model:
                 raise error
         finally:
             self.under_way -= 1
-        return ChatReply("hi", "stop", self.name, Usage(0, self._tokens), {})
+        return ChatReply("hi", "stop", self.name, "m-1", Usage(0, self._tokens), {})
 
 
 def limited(model: Model, **limits: float) -> LimitedModel:
@@ -189,62 +190,12 @@ def test_limits_that_allow_nothing_are_refused(limits: dict[str, int]) -> None:
         Limits(**limits)
 
 
-class FaultyApp:
-    """The demo model behind a server that fails at random, three times in ten, in every way that may pass."""
-
-    def __init__(self, app: ASGIApp, *, seed: int) -> None:
-        self.faults = 0
-        self._app = app
-        self._draw = random.Random(seed)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._draw.random() >= 0.3:
-            await self._app(scope, receive, send)
-            return
-        self.faults += 1
-        fault = self._draw.choice(["429", "429 with time", "500", "502", "truncated", "hang", "reset", "html"])
-        await self._fail(fault, send)
-
-    async def _fail(self, fault: str, send: Send) -> None:
-        if fault == "hang":
-            await asyncio.sleep(0.6)
-        if fault == "reset":
-            raise ConnectionResetError("the server closes the connection without a reply")
-        status = int(fault[:3]) if fault[:3].isdigit() else 200
-        headers = [(b"retry-after", b"0.01")] if fault == "429 with time" else []
-        body = {"truncated": b'{"choices": [{"mess', "html": b"<html>sign in</html>"}.get(fault, b"{}")
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-def served(app: ASGIApp) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def faulty_app() -> FaultyApp:
-    return FaultyApp(create_app(), seed=3)
-
-
-@pytest.fixture
-def faulty_url(faulty_app: FaultyApp) -> Iterator[str]:
-    yield from served(faulty_app)
-
-
-async def collected(base_url: str, app: ASGIApp | None = None) -> tuple[list[Candidate], GenerationRecord]:
+async def collected(base_url: str, app: ASGIApp | None = None) -> tuple[list[Turn], GenerationRecord]:
     async with AsyncExitStack() as stack:
 
         def asked(name: str) -> LimitedModel:
-            settings = ModelSettings(
-                name, f"demo/stdlib-{name}", base_url, "key", timeout_seconds=0.5 if app is None else 30, max_retries=0
-            )
+            seconds = 0.5 if app is None else 30
+            settings = ModelSettings(name, f"demo/stdlib-{name}", base_url, "key", timeout_seconds=seconds)
             model = OpenAIChatModel(settings, app)
             stack.push_async_callback(model.aclose)
             return LimitedModel(model, Limits(first_pause_seconds=0.01, max_retries=30))
@@ -252,23 +203,41 @@ async def collected(base_url: str, app: ASGIApp | None = None) -> tuple[list[Can
         writer = asked("writer")
         recipe = PreferenceRecipe(
             writer=writer,
-            responder=writer,
+            responders=[writer],
             scorer=RewardModelScorer(asked("reward"), weights_named("helpfulness")),
             settings=RecipeSettings(3, 4, 3, responses=ResponseMode.INDEPENDENT, seed=2),
-            max_concurrency=16,
         )
         record = GenerationRecord()
-        found = [one async for turn in recipe.turns(read_request("Data structures"), record) for one in turn]
-    return found, record
+        return await recipe.turns(read_request("Data structures"), record), record
 
 
-async def test_transient_faults_change_nothing_in_what_is_collected(faulty_app: FaultyApp, faulty_url: str) -> None:
+TRANSIENT = [
+    Fault.TOO_MANY_REQUESTS,
+    Fault.RETRY_AFTER,
+    Fault.SERVER_ERROR,
+    Fault.BAD_GATEWAY,
+    Fault.WRONG_CONTENT_TYPE,
+    Fault.TRUNCATED_JSON,
+    Fault.EMPTY_CHOICES,
+    Fault.RESET,
+    Fault.HANG,
+    Fault.SLOW_DRIP,
+]
+
+
+async def test_transient_faults_change_nothing_in_what_is_collected(
+    make_server: Callable[..., LoopbackServer],
+) -> None:
+    server = make_server(asgi_answer(create_app()), fault=at_random(0.3, TRANSIENT, seed=3))
     undisturbed, _ = await collected("http://demo.invalid/v1", create_app())
-    disturbed, record = await collected(faulty_url)
+    disturbed, record = await collected(server.url)
 
-    assert faulty_app.faults > 10
+    assert sum(exchange.fault is not None for exchange in server.requests) > 10
     assert disturbed == undisturbed
     assert record.failures == []
+    # What was asked in vain is on record: all that reached the server, but for what was given up before it was sent.
+    assert sum(used.requests for used in record.usage.values()) >= len(server.requests)
+    assert sum(used.requests - used.retries for used in record.usage.values()) <= server.answered
 
 
 async def test_a_cool_down_that_is_longer_than_the_time_ends_every_caller() -> None:
@@ -294,3 +263,53 @@ async def test_nothing_is_sent_into_a_cool_down_whatever_the_pace() -> None:
     await asyncio.gather(*(asked.complete(ASKED) for _ in range(5)))
 
     assert sent[1] - sent[0] >= 0.45
+
+
+async def test_a_reply_says_how_many_requests_failed_before_it() -> None:
+    busy = ModelError("busy", transient=True)
+    later = ModelError("slow down", throttled=True, retry_after=0.001)
+    asked = limited(Model(lambda number: {1: busy, 2: later, 3: busy}.get(number)))
+
+    assert (await asked.complete(ASKED)).retries == 3
+    assert (await asked.complete(ASKED)).retries == 0
+
+
+@pytest.mark.parametrize("error", [ModelError("busy", transient=True), ModelError("bad"), ModelError("no", fatal=True)])
+async def test_an_error_says_which_model_it_is_of_and_how_many_requests_it_took(error: ModelError) -> None:
+    model = Model(lambda _: error)
+
+    with pytest.raises(ModelError) as raised:
+        await limited(model, max_retries=1).complete(ASKED)
+
+    assert (raised.value.llm, raised.value.requests) == ("model", model.calls)
+
+
+async def test_a_model_that_a_fatal_error_ended_is_not_asked_and_says_why() -> None:
+    model = Model(lambda _: ModelError("no credit", fatal=True))
+    asked = limited(model)
+    with pytest.raises(ModelError):
+        await asked.complete(ASKED)
+
+    with pytest.raises(ModelError, match="no credit") as raised:
+        await asked.complete(ASKED)
+
+    assert (raised.value.fatal, raised.value.llm, raised.value.requests) == (True, "model", 0)
+    assert model.calls == 1
+
+
+async def test_a_caller_that_is_cancelled_gives_its_place_back() -> None:
+    model = Model(never, seconds=0.01)
+    asked = limited(model, max_concurrency=1)
+    callers = [asyncio.create_task(asked.complete(ASKED)) for _ in range(4)]
+    await asyncio.sleep(0.001)
+
+    for caller in callers[:3]:
+        caller.cancel()
+    results = await asyncio.wait_for(asyncio.gather(*callers, return_exceptions=True), 5)
+
+    assert [isinstance(result, asyncio.CancelledError) for result in results] == [True, True, True, False]
+    assert model.under_way == 0
+
+
+def test_a_limited_model_has_the_name_of_its_model() -> None:
+    assert limited(Model(never)).name == "model"

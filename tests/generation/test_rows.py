@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, StepName
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
+from nat_dpo_pipeline.generation.settings import StepName
 
 GOOD = {"response": "Because.", "score": 1.5}
 
@@ -105,6 +106,8 @@ def test_a_row_without_a_list_of_candidates_is_an_input_error(candidates: object
         ({"response": "a", "score": "1.5"}, "got '1.5'"),
         ({"response": "a", "score": True}, "got True"),
         ({"response": "a", "score": [1]}, "got [1]"),
+        ({"response": "", "score": 1}, "'response' is empty"),
+        ({"response": " \n", "score": 1}, "'response' is empty"),
         ({"score": 1}, "missing_response"),
         ({"response": None, "score": 1}, "missing_response"),
         ({"response": ["see", {"type": "image_url"}], "score": 1}, "content_not_text"),

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from math import isclose
 
 import pytest
@@ -5,53 +6,135 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatReply
-from nat_dpo_pipeline.generation.scorers import RewardModelScorer, fold_system
+from nat_dpo_pipeline.generation.chat import Call, ChatReply, Route
+from nat_dpo_pipeline.generation.scorers import (
+    PoolingScorer,
+    PrincipleScorer,
+    RewardModelScorer,
+    Score,
+    Scorer,
+    fold_system,
+)
 from nat_dpo_pipeline.testing import ScriptedModel
 
 USER, ASSISTANT, SYSTEM = Message("user", "q"), Message("assistant", "a"), Message("system", "Be brief.")
+DIALOGUE = [SYSTEM, USER, ASSISTANT, Message("user", "r")]
+FOLDED = (Message("user", "Be brief.\n\nq"), ASSISTANT, Message("user", "r"), Message("assistant", "b"))
 ATTRIBUTES = "helpfulness:4,correctness:3,coherence:4,complexity:1,verbosity:2"
 
 
 def _rewarding(content: str) -> ScriptedModel:
-    body: dict[str, object] = {"model": "reward-1", "choices": [{"message": {"content": content}}]}
-    return ScriptedModel(lambda messages, seed: body)  # noqa: ARG005
+    return ScriptedModel(lambda _: {"model": "reward-1", "choices": [{"message": {"content": content}}]})
+
+
+def _served(**entry: object) -> ScriptedModel:
+    return ScriptedModel(lambda _: {"model": "reward-1", "data": [{"index": 0, **entry}]})
+
+
+def _answering_yes(yes: float, no: float) -> ScriptedModel:
+    tops = [{"token": "Yes", "logprob": yes}, {"token": "No", "logprob": no}]
+    token = {"token": "Yes", "logprob": yes, "top_logprobs": tops}
+    choice = {"message": {"content": "Yes"}, "logprobs": {"content": [token]}, "finish_reason": "length"}
+    return ScriptedModel(lambda _: {"model": "reward-1", "choices": [choice]})
+
+
+async def _score(scorer: Scorer, prompt: list[Message] | None = None, paid: list[ChatReply] | None = None) -> Score:
+    return await scorer.score(prompt or [USER], "b", (paid if paid is not None else []).append)
 
 
 async def test_attributes_are_weighed_and_kept() -> None:
-    scorer = RewardModelScorer(_rewarding(ATTRIBUTES), weights_named("nemotron-4-340b"))
-    score = await scorer.score([USER], "a", lambda reply: None)  # noqa: ARG005
+    score = await _score(RewardModelScorer(_rewarding(ATTRIBUTES), weights_named("nemotron-4-340b")))
     assert isclose(score.value, 0.3 * 4 + 0.74 * 3 + 0.46 * 4 + 0.47 * 1 - 0.33 * 2)
     assert score.attributes == {"helpfulness": 4, "correctness": 3, "coherence": 4, "complexity": 1, "verbosity": 2}
     assert score.model == "reward-1"
+    assert score.members == {}
 
 
 async def test_a_scalar_reward_has_no_attributes() -> None:
-    score = await RewardModelScorer(_rewarding("reward:-25.6"), {"helpfulness": 1.0}).score([USER], "a", print)
-    assert (score.value, dict(score.attributes)) == (-25.6, {})
+    assert await _score(RewardModelScorer(_rewarding("reward:-25.6"), {"helpfulness": 1.0})) == Score(
+        -25.6, {}, "reward-1"
+    )
 
 
 async def test_the_request_is_the_conversation_ending_with_the_response() -> None:
     model = _rewarding("1")
-    await RewardModelScorer(model, {}).score([SYSTEM, USER, ASSISTANT, Message("user", "r")], "b", lambda reply: None)  # noqa: ARG005
-    assert model.calls == [
-        [Message("user", "Be brief.\n\nq"), ASSISTANT, Message("user", "r"), Message("assistant", "b")]
-    ]
+    await _score(RewardModelScorer(model, {}), DIALOGUE)
+    assert model.calls == [Call(FOLDED)]
 
 
-@pytest.mark.parametrize("content", ["It is good.", "correctness:3"])
-async def test_a_reply_without_the_score_is_a_parse_error_and_still_paid_for(content: str) -> None:
+async def test_a_suffix_is_added_to_the_last_user_turn() -> None:
+    model = _rewarding("1")
+    await _score(RewardModelScorer(model, {}, "/nothink"), DIALOGUE)
+    assert model.calls == [Call((*FOLDED[:2], Message("user", "r /nothink"), FOLDED[3]))]
+
+
+async def test_a_suffix_without_a_user_turn_is_left_out() -> None:
+    model = _rewarding("1")
+    await _score(RewardModelScorer(model, {}, "/nothink"), [ASSISTANT])
+    assert model.calls == [Call((ASSISTANT, Message("assistant", "b")))]
+
+
+async def test_a_principle_is_asked_about_in_a_turn_after_the_response() -> None:
+    model = _answering_yes(-0.125, -5.0)
+    assert await _score(PrincipleScorer(model, "correctness."), DIALOGUE) == Score(4.875, {}, "reward-1")
+    (call,) = model.calls
+    assert call.messages[:-1] == FOLDED
+    assert call.messages[-1] == Message(
+        "user",
+        "Evaluate the response to the previous prompt in terms of whether it satisfies this principle: correctness. "
+        "Only answer Yes or No.",
+    )
+    assert call.sampling.max_tokens == 1
+    assert call.sampling.extra_body == {"logprobs": True, "top_logprobs": 20}
+
+
+@pytest.mark.parametrize(
+    ("route", "entry"), [(Route.POOLING, {"data": [[0.5], [-7.25]]}), (Route.CLASSIFY, {"probs": [-7.25]})]
+)
+async def test_a_scalar_server_is_asked_under_its_route(route: Route, entry: dict[str, object]) -> None:
+    model = _served(**entry)
+    assert await _score(PoolingScorer(model, route), DIALOGUE) == Score(-7.25, {}, "reward-1")
+    assert model.calls == [Call(FOLDED, route=route)]
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        RewardModelScorer(_rewarding("It is good."), {"helpfulness": 1.0}),
+        RewardModelScorer(_rewarding("correctness:3"), {"helpfulness": 1.0}),
+        PrincipleScorer(_rewarding("Yes"), "correctness"),
+        PoolingScorer(_served(data=[])),
+        PoolingScorer(_served(probs=[0.2, 0.8]), Route.CLASSIFY),
+    ],
+)
+async def test_a_reply_without_the_score_is_a_parse_error_and_still_paid_for(scorer: Scorer) -> None:
     paid: list[ChatReply] = []
+    with pytest.raises(ParseError):
+        await _score(scorer, paid=paid)
+    assert [reply.model for reply in paid] == ["reward-1"]
+
+
+async def test_a_parse_error_holds_the_reply() -> None:
     with pytest.raises(ParseError) as error:
-        await RewardModelScorer(_rewarding(content), {"helpfulness": 1.0}).score([USER], "a", paid.append)
-    assert [reply.text for reply in paid] == [content]
-    assert content in error.value.reply
+        await _score(RewardModelScorer(_rewarding("correctness:3"), {"helpfulness": 1.0}))
+    assert error.value.reply == "correctness:3"
 
 
-async def test_a_failed_call_stays_a_model_error() -> None:
-    model = ScriptedModel(lambda messages, seed: ModelError("slow"))  # noqa: ARG005
-    with pytest.raises(ModelError, match="slow"):
-        await RewardModelScorer(model, {}).score([USER], "a", lambda reply: None)  # noqa: ARG005
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: RewardModelScorer(model, {}),
+        lambda model: PrincipleScorer(model, "correctness"),
+        PoolingScorer,
+    ],
+)
+async def test_a_conversation_that_is_too_long_is_asked_about_once(make: Callable[[ScriptedModel], Scorer]) -> None:
+    model = ScriptedModel(lambda _: ModelError("answered 400: the maximum context length is 4096 tokens"))
+    paid: list[ChatReply] = []
+    with pytest.raises(ModelError, match="4096"):
+        await _score(make(model), paid=paid)
+    assert len(model.calls) == 1
+    assert not paid
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,43 @@
-from nat_dpo_pipeline.generation.settings import InputKind, RecipeSettings, ResponseMode
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from nat_dpo_pipeline.generation.settings import (
+    InputKind,
+    RecipeSettings,
+    ResponseMode,
+    Spread,
+    StepName,
+    StepSampling,
+)
 
 
 def test_unless_told_otherwise_the_recipe_is_nvidias() -> None:
     settings = RecipeSettings()
-    assert (settings.n_subtopics, settings.n_questions) == (10, 10)
+    assert (settings.n_subtopics, settings.n_questions, settings.n_responses) == (10, 10, 2)
     assert settings.responses is ResponseMode.PAIRED
     assert not settings.keep_truncated
+    assert not settings.keep_refusals
+    assert settings.min_best_score is None
+    assert settings.seed is None
+    assert settings.sampling == {}
 
 
-def test_modes_and_kinds_are_written_as_in_a_configuration() -> None:
+def test_unless_told_otherwise_sampling_is_left_to_the_model() -> None:
+    sampling = StepSampling()
+    assert sampling.temperatures == ()
+    assert (sampling.top_p, sampling.max_tokens, sampling.seed) == (None, None, None)
+    assert sampling.extra_body == {}
+
+
+def test_modes_kinds_and_spreads_are_written_as_in_a_configuration() -> None:
     assert [*ResponseMode] == ["paired", "independent"]
     assert [*InputKind] == ["auto", "topic", "question"]
+    assert [*Spread] == ["round_robin", "weighted", "all"]
+    assert [*StepName] == ["input", "subtopics", "questions", "responses", "rewards"]
+
+
+@pytest.mark.parametrize("settings", [RecipeSettings(), StepSampling()])
+def test_settings_do_not_change(settings: object) -> None:
+    with pytest.raises(FrozenInstanceError):
+        settings.seed = 1  # type: ignore[attr-defined]

@@ -4,18 +4,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nat.data_models.config import Config
+from nat.runtime.loader import PluginTypes, discover_and_register_plugins
+from nat.utils.data_models.schema_validator import validate_schema
 from pydantic import BaseModel, ValidationError
 
-from nat_dpo_pipeline.generation.settings import InputKind, RecipeSettings, ResponseMode
+from nat_dpo_pipeline.generation.settings import (
+    InputKind,
+    RecipeSettings,
+    ResponseMode,
+    Spread,
+    StepName,
+    StepSampling,
+)
 from nat_dpo_pipeline.plugin.config import (
     DatasetTrainerAdapterConfig,
     DemoModelConfig,
     DPOTrainerConfig,
     DPOTrajectoryBuilderConfig,
+    ModelPoolConfig,
     PreferenceDataConfig,
     ScoredCandidatesConfig,
     SharedDPOTrajectoryBuilderConfig,
+    llms_in,
 )
+from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
 
 REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
     PreferenceDataConfig: {"writer_llm": "writer", "reward_llm": "reward"},
@@ -92,6 +105,12 @@ def test_a_misspelt_required_key_is_told_as_such() -> None:
         (PreferenceDataConfig, "max_concurrency", [0, -1]),
         (PreferenceDataConfig, "request_timeout", [0, -1.0]),
         (PreferenceDataConfig, "max_retries", [-1]),
+        (PreferenceDataConfig, "max_top_ups", [-1, 101, 1.5]),
+        (PreferenceDataConfig, "near_duplicate", [0.0, -0.1, 1.1, float("nan")]),
+        (PreferenceDataConfig, "min_best_score", [float("nan"), float("inf"), "good"]),
+        (PreferenceDataConfig, "keep_refusals", ["perhaps"]),
+        (PreferenceDataConfig, "pipeline", [3]),
+        (PreferenceDataConfig, "prices", [{"writer": {"prompt": -1, "completion": 1}}, {"writer": {"prompt": 1}}]),
         (PreferenceDataConfig, "ttc_step_name", [None, 3]),
         (ScoredCandidatesConfig, "prompt_key", [None, 3]),
         (ScoredCandidatesConfig, "ttc_step_name", [None, 3]),
@@ -178,15 +197,188 @@ def test_paired_responses_are_two() -> None:
 
 
 def test_the_recipe_gets_its_settings() -> None:
-    config = _recipe(n_subtopics=3, n_questions=4, n_responses=5, responses="independent", seed=6, keep_truncated=True)
-    assert config.input_kind is InputKind.AUTO
-    assert config.recipe_settings() == RecipeSettings(3, 4, 5, ResponseMode.INDEPENDENT, 6, keep_truncated=True)
-
-
-def test_the_recipes_defaults_are_nvidias() -> None:
-    assert _recipe().recipe_settings() == RecipeSettings(
-        n_subtopics=10, n_questions=10, n_responses=2, responses=ResponseMode.PAIRED
+    config = _recipe(
+        n_subtopics=3,
+        n_questions=4,
+        n_responses=5,
+        responses="independent",
+        seed=6,
+        keep_truncated=True,
+        keep_refusals=True,
+        max_top_ups=7,
+        near_duplicate=0.9,
+        min_best_score=3,
+        sampling={
+            "questions": {"temperature": 0, "top_p": 0.5, "max_tokens": 100, "seed": 8},
+            "responses": {"temperature": [0.2, 1], "extra_body": {"top_k": 3}},
+        },
     )
+    assert config.input_kind is InputKind.AUTO
+    assert config.recipe_settings() == RecipeSettings(
+        3,
+        4,
+        5,
+        ResponseMode.INDEPENDENT,
+        6,
+        keep_truncated=True,
+        keep_refusals=True,
+        max_top_ups=7,
+        near_duplicate=0.9,
+        min_best_score=3.0,
+        sampling={
+            StepName.SUBTOPICS: NOT_TOLD,
+            StepName.QUESTIONS: StepSampling((0.0,), 0.5, 100, 8, {}),
+            StepName.RESPONSES: StepSampling((0.2, 1.0), extra_body={"top_k": 3}),
+        },
+    )
+
+
+NOT_TOLD = StepSampling(extra_body={})
+
+
+def test_the_recipes_defaults_are_those_of_its_settings() -> None:
+    steps = (StepName.SUBTOPICS, StepName.QUESTIONS, StepName.RESPONSES)
+    assert _recipe().recipe_settings() == RecipeSettings(sampling=dict.fromkeys(steps, NOT_TOLD))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ({"rewards": {}}, "SamplingConfig has no 'rewards'; its keys are questions, responses, subtopics"),
+        ({"questions": {"temprature": 1}}, "has no 'temprature'; did you mean 'temperature'"),
+        ({"questions": {"top_p": 0}}, "top_p is 0: "),
+        ({"questions": {"max_tokens": 0}}, "max_tokens is 0: "),
+        ({"questions": {"temperature": float("nan")}}, "temperature"),
+        ({"questions": {"temperature": ["hot"]}}, "temperature"),
+    ],
+)
+def test_impossible_sampling_is_refused_in_words(sampling: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        _recipe(sampling=sampling)
+
+
+# Which models.
+
+
+@pytest.mark.parametrize(
+    ("given", "models", "use"),
+    [
+        ("w", {"w": 1.0}, Spread.ROUND_ROBIN),
+        (["a", "b"], {"a": 1.0, "b": 1.0}, Spread.ROUND_ROBIN),
+        ({"models": "w"}, {"w": 1.0}, Spread.ROUND_ROBIN),
+        ({"models": ["a", "b"], "use": "all"}, {"a": 1.0, "b": 1.0}, Spread.ALL),
+        ({"models": {"a": 1, "b": 3}}, {"a": 1.0, "b": 3.0}, Spread.WEIGHTED),
+        ({"models": {"a": 1, "b": 3}, "use": "round_robin"}, {"a": 1.0, "b": 3.0}, Spread.ROUND_ROBIN),
+    ],
+)
+def test_the_models_of_a_step_can_be_given_in_short(given: object, models: dict[str, float], use: Spread) -> None:
+    config = _recipe(writer_llm="w", responder_llm=given)
+    assert config.responder_llm is not None
+    assert (config.responder_llm.models, config.responder_llm.use) == (models, use)
+    assert set(llms_in(config)) == {"w", "r", *models}
+
+
+def test_what_is_read_from_a_dump_is_what_was_dumped() -> None:
+    config = _recipe(writer_llm={"models": {"a": 1, "b": 3}})
+    assert ModelPoolConfig.model_validate(config.writer_llm.model_dump()) == config.writer_llm
+    assert ModelPoolConfig.model_validate(config.writer_llm) == config.writer_llm
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "models must name llms, each with a weight above 0, got {}"),
+        ({"models": {}}, "models must name llms, each with a weight above 0, got {}"),
+        ({"models": {"a": 0}}, "models must name llms, each with a weight above 0, got {'a': 0.0}"),
+        ({"models": {"a": -1}}, "each with a weight above 0"),
+        ({"models": {"a": float("inf")}}, "each with a weight above 0"),
+        ({"models": {"a": float("nan")}}, "each with a weight above 0"),
+        ({"large": 1, "small": 3}, "ModelPoolConfig has no 'large'; its keys are models, use"),
+        ({"models": ["a"], "use": "some"}, "use is 'some': "),
+        ({"use": "all"}, "models: Field required"),
+        (3, "3"),
+    ],
+)
+def test_models_that_cannot_be_asked_are_refused_in_words(given: object, said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        _recipe(responder_llm=given)
+
+
+def test_all_is_for_the_models_that_answer() -> None:
+    everyone = {"models": ["a", "b"], "use": "all"}
+    assert _recipe(writer_llm=everyone).writer_llm.use is Spread.ALL
+    assert _recipe(responder_llm=everyone).responder_llm is not None
+    with pytest.raises(ValidationError, match=r"writer_llm\.use is 'all', .*: set responder_llm\.use"):
+        _recipe(writer_llm=everyone, responder_llm="b")
+
+
+# What scores.
+
+
+def test_a_reward_llm_is_short_for_a_scorer() -> None:
+    scorer = _recipe(reward={"helpfulness": 2.0}).scorer_config()
+    assert scorer == RewardModelConfig(kind="reward_model", llm="r", weights={"helpfulness": 2.0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"reward_llm": None}, "what scores the responses? Set one of reward_llm and scorer"),
+        ({"scorer": {"kind": "pooling", "llm": "p"}}, "what scores the responses? Set one of reward_llm and scorer"),
+        (
+            {"reward_llm": None, "scorer": {"kind": "pooling", "llm": "p"}, "reward": "helpfulness"},
+            "`reward` goes with reward_llm; with `scorer` set the weights there",
+        ),
+        ({"reward_llm": None, "scorer": {"kind": "oracle"}}, "'oracle'"),
+        ({"reward_llm": None, "scorer": {"kind": "pooling", "llm": "p", "lm": 1}}, "PoolingConfig has no 'lm'"),
+    ],
+)
+def test_exactly_one_thing_scores(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        _recipe(**given)
+
+
+def test_the_llms_of_a_scorer_are_used_too() -> None:
+    members = {"one": {"kind": "pooling", "llm": ["a", "b"]}, "two": {"kind": "rating_judge", "llm": "c"}}
+    config = _recipe(reward_llm=None, scorer={"kind": "ensemble", "members": members}, limits={"c": {}}, prices={})
+    assert isinstance(config.scorer_config(), EnsembleConfig)
+    assert set(llms_in(config)) == {"w", "a", "b", "c"}
+
+
+def test_nat_loads_all_that_can_be_said_of_a_recipe() -> None:
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    demo = {"_type": "dpo_demo", "model_name": "demo/stdlib-writer"}
+    workflow = {
+        "_type": "preference_data",
+        "writer_llm": ["a", "b"],
+        "responder_llm": {"models": {"a": 1, "b": 3}, "use": "weighted"},
+        "scorer": {"kind": "ensemble", "members": {n: {"kind": "pooling", "llm": n} for n in "cd"}},
+        "responses": "independent",
+        "sampling": {"responses": {"temperature": [0.2, 0.9]}},
+        "limits": {"a": {"requests_per_minute": 40}},
+        "prices": {"a": {"prompt": 1, "completion": 2}},
+        "pipeline": "package.module.function",
+    }
+    config = validate_schema({"llms": dict.fromkeys("abcd", demo), "workflow": workflow}, Config)
+    assert isinstance(config.workflow, PreferenceDataConfig)
+    assert config.workflow.writer_llm.models == {"a": 1.0, "b": 1.0}
+    assert config.workflow.prices["a"].completion == 2.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("reward_llm", None, "what scores the responses? Set one of reward_llm and scorer"),
+        ("writer_llm", [], "models must name llms"),
+        ("limits", {"x": {}}, "limits name 'x', which this workflow does not use; it uses r, w"),
+        ("n_responses", 1, "n_responses is 1: "),
+    ],
+)
+def test_nat_says_what_is_wrong_in_words(key: str, value: object, said: str) -> None:
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    workflow = {"_type": "preference_data", "writer_llm": "w", "reward_llm": "r", key: value}
+    with pytest.raises(Exception, match=re.escape(said)):
+        validate_schema({"workflow": workflow}, Config)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +401,13 @@ def test_limits_are_those_of_the_models_that_are_used() -> None:
     assert _recipe(limits={"r": {"requests_per_minute": 40}}).limits["r"].requests_per_minute == 40
     with pytest.raises(ValidationError, match="limits name 'x', which this workflow does not use; it uses r, w"):
         _recipe(limits={"x": {"requests_per_minute": 40}})
+
+
+def test_prices_are_those_of_the_models_that_are_used() -> None:
+    price = {"prompt": 1, "completion": 2.5}
+    assert _recipe(prices={"r": price}).prices["r"].completion == 2.5
+    with pytest.raises(ValidationError, match="prices name 'x', which this workflow does not use; it uses r, w"):
+        _recipe(prices={"x": price})
 
 
 def test_an_output_folder_is_a_path() -> None:

@@ -8,11 +8,11 @@ from pydantic import SecretStr
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.chat import Call, ModelSettings, OpenAIChatModel, Sampling
 from nat_dpo_pipeline.plugin.config import DemoModelConfig
 from nat_dpo_pipeline.plugin.models import model_settings, open_model, retries_of
 
-QUESTION = [Message("user", "What does `heapq.nlargest` do?")]
+QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),), Sampling(seed=3))
 ENTRIES: dict[str, tuple[type[NIMModelConfig | OpenAIModelConfig], str, str, str]] = {
     "nim": (NIMModelConfig, "NVIDIA_API_KEY", "NVIDIA_BASE_URL", "https://integrate.api.nvidia.com/v1"),
     "openai": (OpenAIModelConfig, "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
@@ -36,10 +36,8 @@ def test_what_an_entry_leaves_out_is_left_to_the_server(kind: str) -> None:
     settings = _settings(kind, api_key="k")
     assert (settings.name, settings.model, settings.api_key) == ("writer", "m", "k")
     assert settings.base_url == ENTRIES[kind][3]
-    assert (settings.temperature, settings.top_p, settings.seed) == (None, None, None)
+    assert settings.sampling == Sampling(max_tokens=1024 if kind == "nim" else None, extra_body={})
     assert settings.timeout_seconds == 33.0
-    assert settings.max_retries == 0, "it is not the client that retries"
-    assert dict(settings.extra_body) == {}
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
@@ -60,33 +58,19 @@ def test_what_an_entry_says_is_taken(kind: str) -> None:
         model="m",
         base_url="http://127.0.0.1:8000/v1",
         api_key="k",
-        temperature=0.2,
-        top_p=0.7,
-        max_tokens=77,
-        seed=5,
+        sampling=Sampling(0.2, 0.7, 77, 5, {"nvext": {"guided_json": {}}}),
         timeout_seconds=9.0,
-        max_retries=0,
-        extra_body={"nvext": {"guided_json": {}}},
     )
 
 
-def test_zero_is_a_temperature() -> None:
-    assert _settings("nim", api_key="k", temperature=0.0, seed=0) == ModelSettings(
-        "writer",
-        "m",
-        ENTRIES["nim"][3],
-        "k",
-        temperature=0.0,
-        max_tokens=1024,
-        seed=0,
-        timeout_seconds=33.0,
-        max_retries=0,
-    )
+def test_zero_is_a_temperature_and_a_seed() -> None:
+    settings = _settings("nim", api_key="k", temperature=0.0, seed=0)
+    assert (settings.sampling.temperature, settings.sampling.seed) == (0.0, 0)
 
 
 def test_nim_answers_are_not_cut_at_nats_300_tokens_unless_that_was_said() -> None:
-    assert _settings("nim", api_key="k").max_tokens == 1024
-    assert _settings("nim", api_key="k", max_tokens=300).max_tokens == 300
+    assert _settings("nim", api_key="k").sampling.max_tokens == 1024
+    assert _settings("nim", api_key="k", max_tokens=300).sampling.max_tokens == 300
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
@@ -149,7 +133,7 @@ def test_a_type_that_is_not_spoken_is_named() -> None:
 
 async def _answer(model: OpenAIChatModel) -> str:
     try:
-        return (await model.complete(QUESTION, seed=3)).text
+        return (await model.complete(QUESTION)).text
     finally:
         await model.aclose()
 

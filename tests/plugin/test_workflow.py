@@ -1,9 +1,12 @@
 import asyncio
 import json
 import logging
+import traceback
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,13 @@ from nat.runtime.session import SessionManager
 from nat.utils.data_models.schema_validator import validate_schema
 from starlette.responses import JSONResponse
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.plugin.config import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates
+from nat_dpo_pipeline.testing.models import completion
+from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response, asgi_answer
 
 WRITER = {"_type": "dpo_demo", "model_name": "demo/stdlib-writer"}
 REWARD = {"_type": "dpo_demo", "model_name": "demo/stdlib-reward"}
@@ -67,7 +72,9 @@ async def test_a_topic_becomes_scored_candidates() -> None:
     assert (summary["skipped"], summary["failures"], summary["stopped"]) == ({}, [], None)
     decoded = _decoded(steps)
     assert decoded.refusals == []
-    assert Counter(candidate.turn_id for candidate in decoded.candidates) == {f"question-{n}": 3 for n in range(4)}
+    assert Counter(candidate.turn_id for candidate in decoded.candidates) == {
+        f"question-{subtopic}.{question}": 3 for subtopic in range(2) for question in range(2)
+    }
     assert len({candidate.prompt for candidate in decoded.candidates}) == 4
     one = decoded.candidates[0]
     assert one.metadata["topic"] == "Data structures"
@@ -128,7 +135,13 @@ async def test_another_model_may_answer(demo_url: str) -> None:
     summary, steps = await _run(_recipe(llms=llms, responder_llm="answerer", **SMALL), "Data structures")
     in_process, expected = await _run(_recipe(**SMALL), "Data structures")
     assert summary["candidates"] == in_process["candidates"] == 12
-    assert _decoded(steps).candidates == _decoded(expected).candidates
+    found, same = _decoded(steps).candidates, _decoded(expected).candidates
+    assert {candidate.metadata["llm"] for candidate in found} == {"answerer"}
+    assert [_without({"llm"}, one) for one in found] == [_without({"llm"}, one) for one in same]
+
+
+def _without(names: Container[str], candidate: Candidate) -> Candidate:
+    return replace(candidate, metadata={key: value for key, value in candidate.metadata.items() if key not in names})
 
 
 async def test_a_missing_key_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +271,8 @@ async def test_a_journal_does_not_make_the_runs_of_one_process_repeat_each_other
         }
         source = _recipe(llms=llms, journal=str(journal), **SMALL)
         runs = [await _run(source, QUESTION) for _ in range(2)]
-    assert len(requests) == 2 * (3 + 3)
+    # Equal responses have equal scores, which were paid for.
+    assert len(requests) == 2 * 3 + 3
     assert _decoded(runs[0][1]).candidates == _decoded(runs[1][1]).candidates
     assert journal.is_file()
 
@@ -294,3 +308,154 @@ async def test_a_limit_on_calls_under_way_is_kept(
 async def test_an_llm_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigurationError, match="names the llm 'nope', which is not under llms:"):
         await _run(_recipe(writer_llm="nope"), "Data structures")
+
+
+# What a configuration can say.
+
+
+async def test_every_model_of_several_answers_every_question() -> None:
+    everyone = {"models": ["writer", "other"], "use": "all"}
+    llms = {"other": {**WRITER, "seed": 1}}
+    summary, steps = await _run(_recipe(llms=llms, responder_llm=everyone, **{**SMALL, "n_responses": 2}), QUESTION)
+    found = Counter(candidate.metadata["llm"] for candidate in _decoded(steps).candidates)
+    assert (summary["candidates"], found) == (4, {"writer": 2, "other": 2})
+
+
+async def test_another_model_stands_in_for_one_that_is_out_of_credit() -> None:
+    async with LoopbackServer(lambda _: Response(402, {"error": {"message": "no credit"}})) as server:
+        spent = {"_type": "openai", "base_url": server.url, "model_name": "m", "max_retries": 0}
+        source = _recipe(llms={"spent": spent}, responder_llm=["spent", "writer"], **SMALL)
+        summary, steps = await _run(source, QUESTION)
+        asked = len(server.requests)
+    assert {candidate.metadata["llm"] for candidate in _decoded(steps).candidates} == {"writer"}
+    assert (summary["candidates"], summary["stopped"]) == (3, None)
+    requests = {row["llm"]: row["requests"] for row in summary["tokens"] if row["step"] == "responses"}
+    assert requests == {"spent": asked, "writer": 3}
+
+
+async def test_responses_can_be_compared_by_a_judge() -> None:
+    def verdict(request: Request) -> Response:
+        text = request.json["messages"][-1]["content"]
+        first, second = (_between(text, name) for name in ("reply-a", "reply-b"))
+        return Response(body=completion(json.dumps({"winner": "A" if len(first) > len(second) else "B"})))
+
+    async with LoopbackServer(verdict) as server:
+        judge = {"_type": "openai", "base_url": server.url, "model_name": "judge"}
+        scorer = {"kind": "pairwise_judge", "llm": "judge"}
+        summary, steps = await _run(_recipe(llms={"judge": judge}, reward_llm=None, scorer=scorer, **SMALL), QUESTION)
+        assert server.answered == 3 * 2
+    candidates = sorted(_decoded(steps).candidates, key=lambda candidate: len(candidate.response))
+    assert summary["candidates"] == 3
+    assert [candidate.score for candidate in candidates] == [0.0, 0.5, 1.0]
+
+
+def _between(text: str, name: str) -> str:
+    """What stands between the last pair of marks of this name."""
+    opened = text.rindex(f"<{name}-")
+    return text[text.index(">", opened) : text.rindex(f"</{name}-")]
+
+
+async def test_an_ensemble_says_what_its_members_scored_and_how_far_they_agree() -> None:
+    members = {
+        name: {"kind": "reward_model", "llm": "reward", "weights": name} for name in ("helpfulness", "nemotron-4-340b")
+    }
+    scorer = {"kind": "ensemble", "combine": "worst", "members": members}
+    _, steps = await _run(_recipe(reward_llm=None, scorer=scorer, **SMALL), QUESTION)
+    for candidate in _decoded(steps).candidates:
+        scores = candidate.metadata["member_scores"]
+        assert isinstance(scores, dict)
+        assert set(scores) == set(members)
+        assert candidate.score == min(scores.values())
+        assert 0.0 < candidate.metadata["agreement"] <= 1.0  # type: ignore[operator]
+
+
+async def test_questions_without_a_good_response_are_not_to_be_paired() -> None:
+    summary, steps = await _run(_recipe(min_best_score=100.0, **SMALL), QUESTION)
+    assert _candidate_steps(steps) == 0
+    assert (summary["candidates"], summary["questions_below_min_best_score"]) == (3, 1)
+
+
+async def test_costs_are_told_when_there_are_prices() -> None:
+    prices = {"writer": {"prompt": 1.0, "completion": 0.0}, "reward": {"prompt": 0.0, "completion": 1.0}}
+    summary, _ = await _run(_recipe(prices=prices, **SMALL), QUESTION)
+    rows = {row["step"]: row for row in summary["tokens"]}
+    cost = (rows["responses"]["prompt_tokens"] + rows["rewards"]["completion_tokens"]) / 1e6
+    assert summary["cost"] == pytest.approx(cost)
+    unpriced, _ = await _run(_recipe(prices={"writer": prices["writer"]}, **SMALL), QUESTION)
+    assert unpriced["cost"] is None
+
+
+async def test_a_pipeline_of_the_users_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_pipeline_of_a_test.py").write_text(
+        "def without_change(pipeline):\n    return pipeline\n\n\ndef nothing(pipeline):\n    return None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    summary, _ = await _run(_recipe(pipeline="own_pipeline_of_a_test.without_change", **SMALL), QUESTION)
+    assert summary["candidates"] == 3
+    with pytest.raises(ConfigurationError, match="must return a Pipeline, got None"):
+        await _run(_recipe(pipeline="own_pipeline_of_a_test.nothing", **SMALL), QUESTION)
+    with pytest.raises(ConfigurationError, match=r"pipeline: 'own_pipeline_of_a_test\.none' cannot be imported"):
+        await _run(_recipe(pipeline="own_pipeline_of_a_test.none", **SMALL), QUESTION)
+
+
+# Secrets.
+
+KEY, VARIABLE, PASSWORD = "sk-planted-in-the-entry", "sk-planted-in-the-environment", "planted-in-the-address"
+LOGIN = b64encode(f"user:{PASSWORD}".encode()).decode()
+
+
+def _echoing(status: int) -> Callable[[Request], Any]:
+    """Every second request is refused with its own headers in the message, as some proxies do."""
+    demo = asgi_answer(create_app())
+
+    def answer(request: Request) -> Any:
+        if request.number % 2:
+            return demo(request)
+        # Long enough for the message to be cut, also within the key.
+        said = f"{request.headers['authorization']} {'.' * (request.number % 40 + 220)} {request.headers}"
+        return Response(status, {"error": {"message": said, "code": "rejected"}})
+
+    return answer
+
+
+async def _told(source: dict[str, Any]) -> str:
+    """The summary, or the error with its causes, of a run that may fail."""
+    try:
+        return json.dumps((await _run(source, "Data structures"))[0])
+    except ModelError as error:
+        return "".join(traceback.format_exception(error))
+
+
+def _with_planted_secrets(url: str, journal: Path) -> dict[str, Any]:
+    entry = {"_type": "openai", "base_url": url, "max_retries": 1}
+    writer = {**entry, "model_name": "demo/stdlib-writer", "api_key": KEY}
+    reward = {**entry, "model_name": "demo/stdlib-reward"}
+    limits = {name: {"max_wait_seconds": 0.5, "max_retries": 1} for name in ("writer", "reward")}
+    return _recipe(llms={"writer": writer, "reward": reward}, limits=limits, journal=str(journal), **SMALL)
+
+
+def _texts(folder: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    files = [file.read_bytes().decode(errors="replace") for file in folder.iterdir()]
+    return [caplog.text, *(str(record.__dict__) for record in caplog.records), *files]
+
+
+@pytest.mark.parametrize(
+    "with_login",
+    [
+        False,
+        True,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
+async def test_no_secret_reaches_a_file_a_log_a_summary_or_a_message(
+    status: int, with_login: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", VARIABLE)
+    async with LoopbackServer(_echoing(status)) as server:
+        url = server.url.replace("//", f"//user:{PASSWORD}@") if with_login else server.url
+        with caplog.at_level(logging.DEBUG):
+            told = await _told(_with_planted_secrets(url, tmp_path / "calls.sqlite"))
+        assert len(server.requests) > 1
+    for secret in (KEY, VARIABLE, PASSWORD, LOGIN):
+        for text in (told, *_texts(tmp_path, caplog)):
+            assert secret not in text

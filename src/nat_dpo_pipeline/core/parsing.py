@@ -2,7 +2,8 @@
 
 The reward reply formats are those of nemotron-4-340b-reward (attributes in `logprobs`), the NIM reward models
 (`name:value,…` in the content), llama-3.1-nemotron-70b-reward (`reward:value`, or the number as a token) and plain
-numbers, all inside an OpenAI chat completion.
+numbers, all inside an OpenAI chat completion; the yes-or-no tokens of Llama-3.3-Nemotron-70B-Reward-Principle; and the
+bodies of vLLM's `/pooling` and `/classify`.
 """
 
 import re
@@ -35,6 +36,7 @@ _REFUSAL = re.compile(
 )
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _WRAPPINGS = ("**", "__", "*", "`", '"', "'")
+_LOG_OF_NOTHING = -9999.0
 _LONGEST_TERM = 100
 _LONGEST_QUESTION = 1000
 
@@ -78,6 +80,46 @@ def parse_reward(body: Mapping[str, object]) -> Reward:
             "no reward where a reward model puts it (logprobs, or numbers in the content)", str(dict(body))
         )
     return reward
+
+
+def parse_yes_no(body: Mapping[str, object]) -> float:
+    """How much likelier a chat completion is to begin with Yes than with No: the difference of their log-probabilities.
+
+    It equals the difference of their logits, the reward on the card of Llama-3.3-Nemotron-70B-Reward-Principle.
+    Raises ParseError when either is not among the `top_logprobs`: how unlikely it is cannot be known then.
+    """
+    logprobs = _mapping(_mapping(_first(body.get("choices"))).get("logprobs"))
+    first = _mapping(_first(logprobs.get("content")))
+    tops = [_mapping(top) for top in _sequence(first.get("top_logprobs"))]
+    found = {str(top.get("token")): _log_probability(top.get("logprob")) for top in tops}
+    yes, no = found.get("Yes"), found.get("No")
+    if yes is None or no is None:
+        missing = " and ".join(name for name, value in (("Yes", yes), ("No", no)) if value is None)
+        raise ParseError(f"no log-probability of {missing} among the {len(tops)} top ones", str(dict(body)))
+    return yes - no
+
+
+def parse_pooled(body: Mapping[str, object]) -> float:
+    """The reward in a body of vLLM's `/pooling`: the last number of `data[0].data`, which may hold some per token."""
+    value = _mapping(_first(body.get("data"))).get("data")
+    while isinstance(value, list):
+        value = value[-1] if value else None
+    number = finite_number(value)
+    if number is None:
+        raise ParseError("no number at the end of data[0].data", str(dict(body)))
+    return number
+
+
+def parse_classified(body: Mapping[str, object]) -> float:
+    """The reward in a body of vLLM's `/classify`: the only number in `data[0].probs`."""
+    numbers = _sequence(_mapping(_first(body.get("data"))).get("probs"))
+    if len(numbers) > 1:
+        reason = f"data[0].probs has {len(numbers)} numbers: a classifier of so many classes is no reward model"
+        raise ParseError(reason, str(dict(body)))
+    number = finite_number(_first(numbers))
+    if number is None:
+        raise ParseError("no number in data[0].probs", str(dict(body)))
+    return number
 
 
 def _list_lines(reply: str, expected: int) -> list[str]:
@@ -161,6 +203,12 @@ def _from_only_token(tokens: Sequence[Mapping[str, object]]) -> Reward | None:
     # Only where it is the whole reply: the tokens of an ordinary answer may start with a number too.
     number = _number(str(tokens[0].get("token"))) if len(tokens) == 1 else None
     return None if number is None else Reward(scalar=number)
+
+
+def _log_probability(value: object) -> float | None:
+    number = finite_number(value)
+    # vLLM writes -9999 for minus infinity.
+    return number if number is not None and number > _LOG_OF_NOTHING else None
 
 
 def _number(text: str) -> float | None:

@@ -1,8 +1,11 @@
-"""From the attribute scores of a reward model to the one number that ranks a candidate."""
+"""From what one or several reward models say to the one number that ranks a candidate."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import isfinite
+from statistics import fmean
 from types import MappingProxyType
 
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
@@ -18,6 +21,20 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "llama3-70b-steerlm": dict(zip(HELPSTEER_ATTRIBUTES, (0.65, 0.8, 0.45, 0.55, -0.4), strict=True)),
     }
 )
+
+
+class Combination(StrEnum):
+    """How the values of several scorers become one: their mean, or the lowest of them."""
+
+    MEAN = "mean"
+    WORST = "worst"
+
+
+class GenRMFormat(StrEnum):
+    """How a generative reward model answers, named for the model that does."""
+
+    NEMOTRON_SUPER_49B = "nemotron-super-49b"
+    QWEN3_NEMOTRON_235B = "qwen3-nemotron-235b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +64,33 @@ def combine(reward: Reward, weights: Mapping[str, float]) -> float:
     if not isfinite(score):
         raise InputError(f"the attributes {dict(attributes)!r} add up to {score!r}")
     return score
+
+
+def combine_members(values: Sequence[float], combination: Combination) -> float:
+    """One value for those of several scorers, at least one. Raises InputError when they are too large to add up."""
+    if combination is Combination.WORST:
+        return min(values)
+    try:
+        return fmean(values)
+    except OverflowError as error:
+        raise InputError(f"the values {list(values)!r} have no finite mean") from error
+
+
+def agreement(members: Sequence[Mapping[str, float]]) -> list[float | None]:
+    """How far the scorers of an ensemble agree on each candidate of one turn; `members` has each one's values by name.
+
+    Two candidates are ordered by each scorer: the one, the other, or neither is better. The share of scorers that order
+    them as most do is averaged over the other candidates, so it is 1 where all agree. None where no scorer has a value
+    for this candidate and another one.
+    """
+    return [_agreement_on(one, [*members[:index], *members[index + 1 :]]) for index, one in enumerate(members)]
+
+
+def _agreement_on(one: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> float | None:
+    shares = [_largest_share(one, other) for other in others if one.keys() & other.keys()]
+    return fmean(shares) if shares else None
+
+
+def _largest_share(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    orders = Counter((one[name] > other[name]) - (one[name] < other[name]) for name in one.keys() & other.keys())
+    return max(orders.values()) / len(one.keys() | other.keys())

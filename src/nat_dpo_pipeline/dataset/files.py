@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,7 @@ from nat_dpo_pipeline.errors import OutputError
 _PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
 _ROWS_A_WRITE = 512
+_READABLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +34,40 @@ class WrittenFile:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> WrittenFile:
     """Write one JSON object a line, streaming; `path` in the result is the file's name."""
+    return write_lines(path, (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> WrittenFile:
+    """Write lines that end with a newline each, streaming; `path` in the result is the file's name."""
     digest = hashlib.sha256()
     count = size = 0
+    waiting = iter(lines)
     with path.open("wb") as file:
-        for lines, number in _encoded(rows):
-            file.write(lines)
-            digest.update(lines)
-            count += number
-            size += len(lines)
+        while batch := list(islice(waiting, _ROWS_A_WRITE)):
+            text = b"".join(batch)
+            file.write(text)
+            digest.update(text)
+            count += len(batch)
+            size += len(text)
         file.flush()
         os.fsync(file.fileno())
     return WrittenFile(path.name, count, size, digest.hexdigest())
 
 
-def _encoded(rows: Iterable[Mapping[str, object]]) -> Iterator[tuple[bytes, int]]:
-    lines: list[bytes] = []
-    for row in rows:
-        lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-        if len(lines) == _ROWS_A_WRITE:
-            yield b"".join(lines), len(lines)
-            lines.clear()
-    yield b"".join(lines), len(lines)
+@contextmanager
+def replaced_file(final: Path) -> Iterator[Path]:
+    """A path to write to; it takes the place of `final` when the block succeeds, and is removed when it does not."""
+    stage = final.with_name(f".{final.name}{_PARTIAL}{os.getpid()}")
+    try:
+        yield stage
+        stage.replace(final)
+    finally:
+        stage.unlink(missing_ok=True)
 
 
 def json_text(value: Mapping[str, object]) -> bytes:
     """`value` as indented JSON; what JSON does not know is written as its text."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(value, default=str, option=_READABLE)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

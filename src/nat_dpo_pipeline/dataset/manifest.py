@@ -11,8 +11,8 @@ import orjson
 from nat_dpo_pipeline.dataset.files import WrittenFile, json_text
 
 MANIFEST_NAME = "manifest.json"
-_GENERATOR = "nat-dpo-pipeline"
-_VERSIONED = (_GENERATOR, "nvidia-nat", "openai", "pydantic")
+GENERATOR = "nat-dpo-pipeline"
+_VERSIONED = (GENERATOR, "nvidia-nat", "openai", "pydantic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The text of manifest.json."""
-        return json_text({"generator": _GENERATOR, "versions": versions(), **asdict(self)})
+        return json_text({"generator": GENERATOR, "versions": versions(), **asdict(self)})
 
 
 def is_ours(folder: Path) -> bool:
@@ -37,7 +37,7 @@ def is_ours(folder: Path) -> bool:
         manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return False
-    return isinstance(manifest, dict) and manifest.get("generator") == _GENERATOR
+    return isinstance(manifest, dict) and manifest.get("generator") == GENERATOR
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The dataset on disk: `<folder>/trl/train.jsonl`, `validation.jsonl` and `<folder>/manifest.json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +54,11 @@ def check_target(folder: Path) -> None:
 
 
 def write_dataset(
-    folder: Path, splits: Mapping[SplitName, Sequence[PreferenceRow]], provenance: Provenance
+    folder: Path, splits: Mapping[SplitName, Iterable[PreferenceRow]], provenance: Provenance
 ) -> WrittenDataset:
     """Write every split, then the manifest. A dataset of ours that is there is replaced once the new one is whole.
 
-    Raises OutputError; an empty split still gets its (empty) file.
+    Rows are written as they come. Raises OutputError; an empty split still gets its (empty) file.
     """
     check_target(folder)
     manifest = folder / MANIFEST_NAME
@@ -67,7 +67,7 @@ def write_dataset(
             with replaced_folder(folder / _FORMAT) as stage:
                 (stage / _MARK).touch()
                 files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
-                text = _manifest(splits, files, provenance).to_json()
+                text = _manifest(files, provenance).to_json()
                 # From here to the end there is no manifest, as it would speak of other files than those beside it.
                 manifest.unlink(missing_ok=True)
             replace_file(manifest, text)
@@ -76,15 +76,13 @@ def write_dataset(
     return WrittenDataset(folder, files, manifest)
 
 
-def _write_split(stage: Path, name: SplitName, rows: Sequence[PreferenceRow]) -> WrittenFile:
+def _write_split(stage: Path, name: SplitName, rows: Iterable[PreferenceRow]) -> WrittenFile:
     written = write_jsonl(stage / f"{name}.jsonl", map(trl_row, rows))
     return WrittenFile(f"{_FORMAT}/{written.path}", written.rows, written.size, written.sha256)
 
 
-def _manifest(
-    splits: Mapping[SplitName, Sequence[PreferenceRow]], files: Sequence[WrittenFile], provenance: Provenance
-) -> Manifest:
-    counts = {f"{name}_pairs": len(splits.get(name, ())) for name in SplitName}
+def _manifest(files: Sequence[WrittenFile], provenance: Provenance) -> Manifest:
+    counts = {f"{name}_pairs": file.rows for name, file in zip(SplitName, files, strict=True)}
     return Manifest(
         seed=provenance.seed,
         configuration=provenance.configuration,

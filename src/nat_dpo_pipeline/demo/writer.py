@@ -21,30 +21,36 @@ _ANSWERS = (
 
 def write(prompt: str, chance: Chance) -> str:
     """The reply to the prompt. Raises InputError when it is none of those that the demo can answer."""
+    more = prompts.load("more").match(prompt)
+    known = frozenset(more["known"].splitlines()) if more else frozenset()
+    prompt = more["prompt"] if more else prompt
     if values := prompts.load("subtopics").match(prompt):
-        return _subtopics(values, chance)
+        return _subtopics(values, known, chance)
     if values := prompts.load("questions").match(prompt):
-        return _questions(values, chance)
+        return _questions(values, known, chance)
     if values := prompts.load("responses").match(prompt):
         return _two_responses(values["question"].strip(), chance)
     question = prompt.strip()
     return answer(_asked_about(question), one_variant(question, chance), chance)
 
 
-def _subtopics(values: Mapping[str, str], chance: Chance) -> str:
+def _subtopics(values: Mapping[str, str], known: frozenset[str], chance: Chance) -> str:
     topic = values["topic"].strip()
-    modules = modules_about(topic, _count(values, "n_subtopics"), chance)
+    count = _count(values, "n_subtopics")
+    found = modules_about(topic, count + len(known), chance)
+    modules = [module for module in found if module not in known][:count]
     opening = f"Here are {len(modules)} subtopics:"
     return _listed(modules, ", ", opening, chance, "subtopics", topic)
 
 
-def _questions(values: Mapping[str, str], chance: Chance) -> str:
+def _questions(values: Mapping[str, str], known: frozenset[str], chance: Chance) -> str:
     module = values["sub_topic"].strip()
     members = chance.shuffled(library.members(module), "questions", module)
     if not members:
         raise InputError(f"the demo model knows no module {reprlib.repr(module)}; {_ANSWERS}")
     count = _count(values, "n_questions")
-    questions = [_question(member, turn, chance) for turn in range(len(QUESTION_FORMS)) for member in members]
+    every = [_question(member, turn, chance) for turn in range(len(QUESTION_FORMS)) for member in members]
+    questions = [question for question in every if question not in known]
     opening = f"Here are {len(questions[:count])} questions about {module}:"
     return _listed(questions[:count], "\n", opening, chance, "questions", module)
 

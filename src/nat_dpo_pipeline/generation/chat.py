@@ -1,44 +1,81 @@
 """Chat models behind the OpenAI API: one call in, one reply out, every failure translated once."""
 
+import asyncio
+import json
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from functools import cache
+from importlib import import_module
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import openai
 from openai import AsyncOpenAI
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.errors import ModelError
+from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 
-_CREDENTIALS = re.compile(r"//[^/@]*@")
 # 401, 402 and 403 say that the credential is wrong or its credit spent, 404 that there is no such model or server.
 _HOPELESS = frozenset({401, 402, 403, 404})
+# OpenAI says with a 429 that the credit is spent (platform.openai.com/docs/guides/error-codes).
+_SPENT_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+_NO_EXTRAS: Mapping[str, object] = MappingProxyType({})
+
+
+class Route(StrEnum):
+    """Where a server takes a call; the last two are those of vLLM and SGLang for scalar reward models."""
+
+    CHAT = "chat/completions"
+    POOLING = "pooling"
+    CLASSIFY = "classify"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a call is sampled. None, or an empty `extra_body`, leaves it to the model's own settings."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    extra_body: Mapping[str, object] = field(default_factory=lambda: _NO_EXTRAS)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a model.
+
+    `sample` tells apart calls that are equal otherwise and yet are to be made several times, `run` the runs of one
+    process over the same input. `place` is where the call stands among its like: a pool picks the member by it, or by
+    the conversation so far when it is None.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    sample: int = 0
+    run: int = 0
+    place: int | None = None
+    route: Route = Route.CHAT
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server.
-
-    `max_retries` are those of the client itself; LimitedModel retries with regard to the other callers.
-    """
+    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server."""
 
     name: str
     model: str
     base_url: str
     api_key: str = field(repr=False)
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
+    sampling: Sampling = Sampling()
     timeout_seconds: float = 120.0
-    max_retries: int = 0
-    extra_body: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,92 +88,133 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The first choice of a chat completion, and the whole JSON body it came in; `replayed` from a journal or not."""
+    """The first choice of a chat completion, and the whole JSON body it came in.
+
+    `llm` is the user's name of the model that answered, `model` what the server calls it. `refused`: the server says
+    that this is a refusal. `retries` failed before it, and with these errors models that should have answered;
+    `replayed` from a journal, or not.
+    """
 
     text: str
     finish_reason: str | None
+    llm: str
     model: str
     usage: Usage
     body: Mapping[str, object]
+    refused: bool = False
+    retries: int = 0
+    passed_over: tuple[ModelError, ...] = ()
     replayed: bool = False
 
 
 class ChatModel(Protocol):
-    """What the recipe needs of a model. `complete` raises ModelError."""
+    """Whatever answers calls. `complete` raises ModelError."""
 
     @property
     def name(self) -> str: ...
 
-    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply: ...
+    async def complete(self, call: Call) -> ChatReply: ...
 
 
 class OpenAIChatModel:
-    """A model reached with the `openai` package. `app` answers in this process instead of over the network."""
+    """A model reached with the `openai` package. `app` answers in this process instead of over the network.
+
+    Raises ConfigurationError for a base_url that is none.
+    """
 
     def __init__(self, settings: ModelSettings, app: object | None = None) -> None:
         self._settings = settings
+        self._address, login = _address_and_login(settings)
+        self._secrets = [settings.api_key, *(header.removeprefix("Basic ") for header in login.values())]
         _quiet_request_logs()
         self._client = AsyncOpenAI(
-            base_url=settings.base_url,
+            base_url=self._address,
             api_key=settings.api_key,
-            timeout=settings.timeout_seconds,
-            max_retries=settings.max_retries,
-            http_client=None if app is None else _in_process_client(app, settings.base_url),
+            timeout=None,  # see complete
+            max_retries=0,
+            default_headers=login,
+            http_client=_client_over_network() if app is None else _client_in_process(app),
         )
 
     @property
     def name(self) -> str:
         return self._settings.name
 
-    def identity(self, messages: Sequence[Message], seed: int | None = None) -> dict[str, Any]:
+    def identity(self, call: Call) -> dict[str, object]:
         """Everything that determines the reply to a call; no credential."""
-        return {"endpoint": self._settings.base_url, **self._request(messages, seed)}
+        return {"url": self._url(call.route), "body": self._body(call), "sample": call.sample, "run": call.run}
 
-    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
+    async def complete(self, call: Call) -> ChatReply:
         try:
-            # The raw reply: reward models send bodies that do not fit the client's types.
-            raw = await self._client.chat.completions.with_raw_response.create(**self._request(messages, seed))
+            # A server that sends a byte now and then never meets the client's own time-out, which is one for each read.
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                # The raw text: reward models send bodies that do not fit the client's types.
+                text = await self._client.post(self._url(call.route), body=self._body(call), cast_to=str)
         except openai.OpenAIError as error:
             raise self._translated(error) from error
+        except aiohttp.ClientError as error:
+            # openai 3 lets through what its transport does not know: replies that are not HTTP.
+            raise self._unreachable(error) from error
+        except TimeoutError as error:
+            message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
+            raise ModelError(message, transient=True) from error
         except UnicodeError as error:
             raise ModelError(f"{self._described()} cannot be sent this: {error}") from error
+        return self._read(text, call.route)
+
+    def _read(self, text: str, route: Route) -> ChatReply:
         try:
-            body = raw.http_response.json()
+            body = json.loads(text)
         except (ValueError, RecursionError) as error:
             message = f"{self._described()} answered with something that is not JSON: {error}"
             raise ModelError(message, transient=True) from error
-        if not (isinstance(body, dict) and body.get("choices")):
+        key = "choices" if route is Route.CHAT else "data"
+        if not (isinstance(body, dict) and body.get(key)):
             # Proxies answer 200 with an error in the body.
-            said = _said(body, repr(body)).replace(self._settings.api_key, "***")
-            raise ModelError(f"{self._described()} answered without a choice: {said}", transient=True)
-        return read_reply(body, self._settings.model)
+            said = self._quoted(_said(body, repr(body)))
+            raise ModelError(f"{self._described()} answered without {key}: {said}", transient=True)
+        return read_reply(body, self._settings.name, self._settings.model)
 
     async def aclose(self) -> None:
         await self._client.close()
 
-    def _request(self, messages: Sequence[Message], seed: int | None) -> dict[str, Any]:
-        payload = [{"role": message.role, "content": message.content} for message in messages]
-        return {"messages": payload, **_parameters(self._settings, seed)}
+    def _url(self, route: Route) -> str:
+        base_url = self._address.rstrip("/")
+        return f"{base_url if route is Route.CHAT else base_url.removesuffix('/v1')}/{route}"
+
+    def _body(self, call: Call) -> dict[str, object]:
+        messages = [{"role": message.role, "content": message.content} for message in call.messages]
+        parameters = {} if call.route is not Route.CHAT else _parameters(self._settings.sampling, call.sampling)
+        return {"model": self._settings.model, "messages": messages, **parameters}
 
     def _described(self) -> str:
-        address = _CREDENTIALS.sub("//", self._settings.base_url)
-        return f"model {self._settings.name!r} ({self._settings.model} at {address})"
+        return f"model {self._settings.name!r} ({self._settings.model} at {self._address})"
+
+    def _quoted(self, said: str) -> str:
+        """Some servers repeat the key that they refuse, and some send a whole page."""
+        for secret in filter(None, self._secrets):
+            said = said.replace(secret, "***")
+        return " ".join(said.split())[:300]
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
-        if isinstance(error, openai.APITimeoutError):
-            message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
-            return ModelError(message, transient=True)
-        if isinstance(error, openai.APIConnectionError):
-            message = f"{self._described()} cannot be reached: check its base_url and the network"
-            return ModelError(message, transient=True)
         if isinstance(error, openai.APIStatusError):
             return self._refused(error)
-        return ModelError(f"{self._described()} failed: {error}")
+        if isinstance(error, openai.APIConnectionError):
+            # APITimeoutError is one of these, and as no time-out is set it is not about time: the transport over
+            # aiohttp reports every lost or refused connection as a ConnectTimeout.
+            return self._unreachable(error.__cause__ or error)
+        return ModelError(f"{self._described()} failed: {self._quoted(str(error))}")
+
+    def _unreachable(self, cause: BaseException) -> ModelError:
+        said = self._quoted(str(cause) or type(cause).__name__)
+        return ModelError(
+            f"{self._described()} cannot be reached: {said} (check its base_url and the network)", transient=True
+        )
 
     def _refused(self, error: openai.APIStatusError) -> ModelError:
-        # Some servers repeat the key that they refuse.
-        said = _said(error.body, error.message).replace(self._settings.api_key, "***")
-        if error.status_code in (401, 402, 403):
+        said = self._quoted(_said(error.body, error.message))
+        spent = error.status_code == 429 and _code(error.body) in _SPENT_CREDIT
+        if spent or error.status_code in (401, 402, 403):
             advice = "check its api_key and the account's credit"
         elif error.status_code == 404:
             advice = "check its model_name and base_url"
@@ -144,27 +222,31 @@ class OpenAIChatModel:
             advice = "the request was refused" if error.status_code < 500 else "the server failed"
         return ModelError(
             f"{self._described()} answered {error.status_code}: {said} ({advice})",
-            fatal=error.status_code in _HOPELESS,
+            fatal=spent or error.status_code in _HOPELESS,
             transient=error.status_code in (408, 409) or error.status_code >= 500,
-            throttled=error.status_code == 429,
+            throttled=error.status_code == 429 and not spent,
             retry_after=_retry_after(error.response.headers),
         )
 
 
-def read_reply(body: object, requested_model: str, *, replayed: bool = False) -> ChatReply:
+def read_reply(body: object, llm: str, requested_model: str | None = None, *, replayed: bool = False) -> ChatReply:
     """The reply in the JSON body of a chat completion; a missing piece is empty, for the parsers to refuse."""
     whole = body if isinstance(body, dict) else {}
     choices = whole.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    model = whole.get("model")
+    message, reason, model = choice.get("message"), choice.get("finish_reason"), whole.get("model")
+    # Hosted reward models, and proxies before them, send a list of one message.
+    message = message[0] if isinstance(message, list) and message else message
+    message = message if isinstance(message, dict) else {}
+    content = message.get("content")
     return ChatReply(
         text=content if isinstance(content, str) else "",
-        finish_reason=reason if isinstance(reason := choice.get("finish_reason"), str) else None,
-        model=model if isinstance(model, str) and model else requested_model,
+        finish_reason=reason if isinstance(reason, str) else None,
+        llm=llm,
+        model=model if isinstance(model, str) and model else requested_model or llm,
         usage=_usage(whole.get("usage")),
         body=whole,
+        refused=bool(message.get("refusal")) or reason == "content_filter",
         replayed=replayed,
     )
 
@@ -190,32 +272,60 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _parameters(settings: ModelSettings, seed: int | None) -> dict[str, Any]:
-    chosen = {
-        "model": settings.model,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_tokens,
-        "seed": settings.seed if seed is None else seed,
-        "extra_body": dict(settings.extra_body) or None,
-    }
-    return {name: value for name, value in chosen.items() if value is not None}
+def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:
+    names = ("temperature", "top_p", "max_tokens", "seed")
+    own = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    given = {name: getattr(defaults, name) for name in names if getattr(defaults, name) is not None}
+    return {**given, **defaults.extra_body, **own, **asked.extra_body}
+
+
+def _code(body: object) -> object:
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    return inner.get("code") or inner.get("type") if isinstance(inner, dict) else None
 
 
 def _said(body: object, otherwise: str) -> str:
-    """What an error body says, in one line."""
+    """What an error body says."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-    return " ".join(str(message or otherwise).split())[:300]
+    return str(message or otherwise)
 
 
-def _in_process_client(app: object, base_url: str) -> Any:
-    # openai 3 speaks httpx2 and openai 2 httpx: take the transport of whichever its client is made of.
-    client_class = openai.DefaultAsyncHttpxClient
-    library = __import__(
-        next(base for base in client_class.__mro__ if base.__name__ == "AsyncClient").__module__.split(".")[0]
-    )
-    return client_class(transport=library.ASGITransport(app=app), base_url=base_url)
+def _address_and_login(settings: ModelSettings) -> tuple[str, dict[str, str]]:
+    """The base_url without the user and password in it, which aiohttp does not take beside a key, and their header."""
+    try:
+        parts = urlsplit(settings.base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        told = settings.base_url.rpartition("@")[2]
+        raise ConfigurationError(f"model {settings.name!r}: base_url must be like https://host/v1, got {told!r}")
+    if parts.username is None:
+        return settings.base_url, {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return address, {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
+
+
+def _http_library() -> Any:
+    # openai 3 speaks httpx2 and openai 2 httpx: take whichever its client is made of.
+    client_class = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
+    return import_module(client_class.__module__.partition(".")[0])
+
+
+@cache
+def _certificates() -> Any:
+    """One for all models: it takes 20 ms to load."""
+    return _http_library().create_ssl_context()
+
+
+def _client_over_network() -> Any:
+    return openai.DefaultAioHttpClient(verify=_certificates())
+
+
+def _client_in_process(app: object) -> Any:
+    return openai.DefaultAsyncHttpxClient(transport=_http_library().ASGITransport(app=app), verify=_certificates())
 
 
 def _quiet_request_logs() -> None:

@@ -1,26 +1,25 @@
 """A record on disk of every finished call, so that a run that was killed goes on without paying for one twice.
 
-A call is known by everything that determines its reply (endpoint, model, messages, parameters) and by how often this
-process has made the same call before: the n-th identical call of a process gets the n-th reply on record. So samples of
-one question stay distinct, a second collection run asks anew, and a process that is started again replays what an
-earlier one finished, in order. Neither keys nor messages are written, only their hash and the reply.
+A call is known by everything that determines its reply: endpoint, model, messages, parameters, sample, and which run of
+its process over the same input asks. Neither keys nor messages are written, only their hash and the reply.
 """
 
+import asyncio
 import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply, read_reply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, read_reply
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS calls (key BLOB, occurrence INTEGER, body TEXT, PRIMARY KEY (key, occurrence))"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID"
 # By file: a process opens a journal once per collection run, and those must not replay one another.
-_occurrences: dict[Path, Counter[bytes]] = {}
+_runs: dict[Path, Counter[str]] = {}
+_Identity = Callable[[Call], Mapping[str, object]]
 
 
 class Journal:
@@ -28,26 +27,60 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
-        self._seen = _occurrences.setdefault(self._path, Counter())
         self._database: sqlite3.Connection | None = None
+        self._asking: dict[bytes, asyncio.Event] = {}
+        self._unfinished: set[asyncio.Task[ChatReply]] = set()
 
-    def next_occurrence(self, key: bytes) -> int:
-        """How often this process asked for `key` before."""
-        self._seen[key] += 1
-        return self._seen[key] - 1
+    def next_run(self, text: str) -> int:
+        """How often this process ran over the input `text` before."""
+        runs = _runs.setdefault(self._path, Counter())
+        runs[text] += 1
+        return runs[text] - 1
 
-    def find(self, key: bytes, occurrence: int) -> Mapping[str, object] | None:
+    def find(self, key: bytes) -> Mapping[str, object] | None:
         """The body of a finished call. Raises ConfigurationError when the file is in use elsewhere or no journal."""
-        query = "SELECT body FROM calls WHERE key = ? AND occurrence = ?"
         with self._translated_errors():
-            row = self._opened().execute(query, (key, occurrence)).fetchone()
+            row = self._opened().execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def add(self, key: bytes, occurrence: int, body: Mapping[str, object]) -> None:
+    def add(self, key: bytes, body: Mapping[str, object]) -> None:
         """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""
-        values = (key, occurrence, json.dumps(body))
         with self._translated_errors(), self._opened() as database:
-            database.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", values)
+            database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(body)))
+
+    async def replayed_or(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+        """The reply on record, or else that of `model`; equal calls at the same time are made once."""
+        while key in self._asking:
+            await self._asking[key].wait()
+        body = self.find(key)
+        if body is not None:
+            return read_reply(body, str(body.get("llm") or model.name), replayed=True)
+        done = self._asking[key] = asyncio.Event()
+        try:
+            return await model.complete(call)
+        finally:
+            del self._asking[key]
+            done.set()
+
+    async def keeping(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+        """The reply of `model`, on record before it is given, and also when the caller is cancelled meanwhile."""
+        task = asyncio.create_task(self._kept(model, call, key))
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(task)
+
+    async def _kept(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+        reply = await model.complete(call)
+        self.add(key, {**reply.body, "model": reply.model, "llm": reply.llm})
+        return reply
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the calls that were cancelled while under way: they are paid for. What takes longer is given up."""
+        if self._unfinished:
+            _, late = await asyncio.wait(self._unfinished, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def close(self) -> None:
         if self._database is not None:
@@ -90,18 +123,10 @@ def _refusal(path: Path, error: Exception) -> str:
     return f"the journal {str(path)!r} cannot be used ({error}): name another journal, or remove the file"
 
 
-class JournalledModel:
-    """A chat model whose finished calls are on record; what is on record is not asked again.
+class RecordedModel:
+    """A chat model whose finished calls are put on record. `identity` gives what determines the reply to a call."""
 
-    `identity` gives everything that determines the reply to a call.
-    """
-
-    def __init__(
-        self,
-        model: ChatModel,
-        journal: Journal,
-        identity: Callable[[Sequence[Message], int | None], Mapping[str, object]],
-    ) -> None:
+    def __init__(self, model: ChatModel, journal: Journal, identity: _Identity) -> None:
         self._model = model
         self._journal = journal
         self._identity = identity
@@ -110,15 +135,26 @@ class JournalledModel:
     def name(self) -> str:
         return self._model.name
 
-    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
-        key = _key(self._identity(messages, seed))
-        occurrence = self._journal.next_occurrence(key)
-        body = self._journal.find(key, occurrence)
-        if body is not None:
-            return read_reply(body, self.name, replayed=True)
-        reply = await self._model.complete(messages, seed=seed)
-        self._journal.add(key, occurrence, {**reply.body, "model": reply.model})
-        return reply
+    async def complete(self, call: Call) -> ChatReply:
+        return await self._journal.keeping(self._model, call, _key(self._identity(call)))
+
+
+class ReplayedModel:
+    """A chat model that is not asked what is on record. It stands before the limits of a model, a RecordedModel behind
+    them: a replay costs none of what is limited, and a reply is on record at the moment it arrives.
+    """
+
+    def __init__(self, model: ChatModel, journal: Journal, identity: _Identity) -> None:
+        self._model = model
+        self._journal = journal
+        self._identity = identity
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    async def complete(self, call: Call) -> ChatReply:
+        return await self._journal.replayed_or(self._model, call, _key(self._identity(call)))
 
 
 def _key(identity: Mapping[str, object]) -> bytes:

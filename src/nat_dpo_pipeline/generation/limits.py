@@ -8,15 +8,15 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 
 from aiolimiter import AsyncLimiter
 
-from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Slots:
         self._most = most
         self._limit = float(most)
         self._under_way = 0
-        self._changed = asyncio.Condition()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def limit(self) -> int:
@@ -63,15 +63,35 @@ class Slots:
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[None, None]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._under_way < self.limit)
-            self._under_way += 1
+        await self._taken()
         try:
             yield
         finally:
-            self._under_way -= 1
-            async with self._changed:
-                self._changed.notify(max(self.limit - self._under_way, 1))
+            self._given_back()
+
+    async def _taken(self) -> None:
+        if self._under_way < self.limit and not self._waiting:
+            self._under_way += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place  # which was counted by whoever gave it
+        except asyncio.CancelledError:
+            if place.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(place)
+            else:
+                self._given_back()
+            raise
+
+    def _given_back(self) -> None:
+        self._under_way -= 1
+        while self._waiting and self._under_way < self.limit:
+            place = self._waiting.popleft()
+            if not place.done():
+                self._under_way += 1
+                place.set_result(None)
 
     def shrink(self) -> None:
         self._limit = max(1.0, self._limit * _SHRINK)
@@ -96,36 +116,41 @@ class LimitedModel:
     def name(self) -> str:
         return self._model.name
 
-    async def complete(self, messages: Sequence[Message], *, seed: int | None = None) -> ChatReply:
+    async def complete(self, call: Call) -> ChatReply:
         """Raises ModelError when retries or time are used up, and at once for a model that a fatal error ended."""
         deadline = time.monotonic() + self._limits.max_wait_seconds
-        failures = 0
+        failures = requests = 0
         while True:
             try:
-                return await self._once(messages, seed, deadline)
+                reply = await self._once(call, deadline)
             except ModelError as error:
                 failures += not error.throttled
+                requests += error.requests
                 pause = 0.0 if error.throttled else _backoff(failures, self._limits.first_pause_seconds)
                 out_of_time = max(time.monotonic() + pause, self._cooling.until) > deadline
                 if not error.transient or failures > self._retries() or out_of_time:
+                    error.requests = requests
                     raise
                 logger.info("%s; next try in %.1f s", error, max(pause, self._cooling.left()))
+            else:
+                return replace(reply, retries=requests) if requests else reply
             await asyncio.sleep(pause)
 
     def _retries(self) -> int:
         most = self._limits.max_retries
         return most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
 
-    async def _once(self, messages: Sequence[Message], seed: int | None, deadline: float) -> ChatReply:
+    async def _once(self, call: Call, deadline: float) -> ChatReply:
         async with self._slots.one():
             await self._pace.turn()
             await self._cooled_down(deadline)
             if self._broken is not None:
-                raise self._broken
+                raise self._error(str(self._broken), fatal=True)
             sent_at = time.monotonic()
             try:
-                reply = await self._model.complete(messages, seed=seed)
+                reply = await self._model.complete(call)
             except ModelError as error:
+                error.llm, error.requests = self.name, 1
                 self._note(error, sent_at)
                 raise
         self._has_answered = True
@@ -137,11 +162,16 @@ class LimitedModel:
     async def _cooled_down(self, deadline: float) -> None:
         while left := self._cooling.left():  # a 429 may prolong it meanwhile
             if self._cooling.until > deadline:
-                raise ModelError(
+                raise self._error(
                     f"model {self.name!r} asked to be left alone for {left:.0f} s more, which is longer than a call "
                     f"may take ({self._limits.max_wait_seconds:g} s)"
                 )
             await asyncio.sleep(left)
+
+    def _error(self, message: str, *, fatal: bool = False) -> ModelError:
+        error = ModelError(message, fatal=fatal)
+        error.llm = self.name
+        return error
 
     def _note(self, error: ModelError, sent_at: float) -> None:
         if error.fatal:

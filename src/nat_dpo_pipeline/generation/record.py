@@ -1,27 +1,20 @@
-"""What a generation run did: counts, failures with their replies, tokens by step and model."""
+"""What a generation run did: counts, failures with their replies, progress, requests and tokens by step and model."""
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from nat_dpo_pipeline.errors import ItemDropped, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import ChatReply, Usage
+from nat_dpo_pipeline.generation.steps import Item
 
 #: Marks the JSON summary of a run, so that a reader of workflow outputs knows what it holds.
 SUMMARY_KIND = "nat_dpo_pipeline.summary/1"
 _SUMMARY_START = f'{{"kind": "{SUMMARY_KIND}"'
 _SUMMARY_KEYS = frozenset({"skipped", "tokens", "failures", "stopped"})
-
-
-class StepName(StrEnum):
-    """The steps of the recipe, and the reading of rows that need none."""
-
-    INPUT = "input"
-    SUBTOPICS = "subtopics"
-    QUESTIONS = "questions"
-    RESPONSES = "responses"
-    REWARDS = "rewards"
 
 
 class FailureReason(StrEnum):
@@ -31,6 +24,7 @@ class FailureReason(StrEnum):
     UNPARSABLE_REPLY = "unparsable_reply"
     EMPTY_REPLY = "empty_reply"
     TRUNCATED_REPLY = "truncated_reply"
+    REFUSAL = "refusal"
     MODEL_ERROR = "model_error"
 
 
@@ -38,81 +32,184 @@ class FailureReason(StrEnum):
 class Failure:
     """One thing that went wrong: at which step, for what, why, and the reply if there was one."""
 
-    step: StepName
+    step: str
     subject: str
     reason: FailureReason
     detail: str
     reply: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in any one currency, per million tokens."""
+
+    prompt: float
+    completion: float
+
+
 @dataclass(slots=True)
 class ModelUsage:
-    """Requests and tokens of one model in one step; replies from a journal cost neither."""
+    """What one model was asked in one step.
 
+    `requests` were sent, `retries` of them because another had failed. Replies from a journal were paid for by an
+    earlier process; their tokens are counted apart.
+    """
+
+    model: str = ""
     requests: int = 0
+    retries: int = 0
     replayed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    replayed_prompt_tokens: int = 0
+    replayed_completion_tokens: int = 0
 
-    def add(self, usage: Usage) -> None:
-        self.requests += 1
-        self.prompt_tokens += usage.prompt_tokens
-        self.completion_tokens += usage.completion_tokens
+    def add(self, reply: ChatReply) -> None:
+        self.model = reply.model
+        if reply.replayed:
+            self.replayed += 1
+            self.replayed_prompt_tokens += reply.usage.prompt_tokens
+            self.replayed_completion_tokens += reply.usage.completion_tokens
+        else:
+            self._sent(1 + reply.retries)
+            self.prompt_tokens += reply.usage.prompt_tokens
+            self.completion_tokens += reply.usage.completion_tokens
+
+    def add_error(self, error: ModelError) -> None:
+        self._sent(error.requests)
+
+    def _sent(self, requests: int) -> None:
+        self.requests += requests
+        self.retries += max(requests - 1, 0)
+
+    def cost(self, price: Price | None) -> float | None:
+        """What this process spent, or None when the user gave no price."""
+        return None if price is None else _cost(Usage(self.prompt_tokens, self.completion_tokens), price)
+
+    def cost_before(self, price: Price | None) -> float | None:
+        """What earlier processes spent on the replies from the journal."""
+        used = Usage(self.replayed_prompt_tokens, self.replayed_completion_tokens)
+        return None if price is None else _cost(used, price)
+
+
+def _cost(usage: Usage, price: Price) -> float:
+    return (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
+
+
+@dataclass(slots=True)
+class StepProgress:
+    """How many items of a step are under way, done and failed."""
+
+    running: int = 0
+    done: int = 0
+    failed: int = 0
 
 
 @dataclass(slots=True)
 class GenerationRecord:
-    """Filled while a run goes on; `summary` turns it into JSON values."""
+    """Filled while a run goes on, as the observer of its pipeline; `summary` turns it into JSON values.
 
+    `on_failure` is given each failure as it happens; without it they are kept in `failures`.
+    """
+
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    on_failure: Callable[[Failure], None] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    usage: dict[tuple[StepName, str], ModelUsage] = field(default_factory=dict)
+    failed_by: dict[str, Counter[str]] = field(default_factory=dict)
+    usage: dict[tuple[str, str], ModelUsage] = field(default_factory=dict)
+    progress: dict[str, StepProgress] = field(default_factory=dict)
     stopped: str | None = None
+    _ended: set[str] = field(default_factory=set)
 
-    def spent(self, step: StepName, reply: ChatReply) -> None:
-        used = self.usage.setdefault((step, reply.model), ModelUsage())
-        if reply.replayed:
-            used.replayed += 1
+    @property
+    def stopping(self) -> bool:
+        """A model that no call can reach any more ends the run: no further input is taken."""
+        return self.stopped is not None
+
+    def started(self, step: str) -> None:
+        self.progress.setdefault(step, StepProgress()).running += 1
+
+    def finished(self, step: str) -> None:
+        self.progress[step].running -= 1
+        self.progress[step].done += 1
+
+    def failed(self, step: str, item: Item[Any], error: Exception) -> None:
+        """An item of the pipeline that came to nothing."""
+        self.progress[step].running -= 1
+        self.progress[step].failed += 1
+        if isinstance(error, ItemDropped):
+            self.counts[f"dropped_{error.reason}"] += 1
         else:
-            used.add(reply.usage)
+            self.note(step, str(item.value), error)
 
-    def failed(self, failure: Failure) -> None:
-        self.failures.append(failure)
+    def note(self, step: str, subject: str, error: Exception) -> None:
+        """Count an error as a failure. A model's end is told once, and then only counted."""
+        if isinstance(error, ModelError):
+            self._note_model_error(step, subject, error)
+        elif isinstance(error, ParseError):
+            self.add(Failure(step, subject, FailureReason.UNPARSABLE_REPLY, error.reason, error.reply))
+        else:
+            self.add(Failure(step, subject, FailureReason.MALFORMED_INPUT, str(error)))
+
+    def _note_model_error(self, step: str, subject: str, error: ModelError) -> None:
+        self._spent_in_vain(step, (*error.passed_over, error))
+        message = str(error)
+        if error.fatal:
+            self.stopped = self.stopped or message
+        if message in self._ended:
+            self._count(step, FailureReason.MODEL_ERROR)
+            return
+        if error.fatal:
+            self._ended.add(message)
+        self.add(Failure(step, subject, FailureReason.MODEL_ERROR, message))
+
+    def add(self, failure: Failure) -> None:
+        self._count(failure.step, failure.reason)
+        if self.on_failure is None:
+            self.failures.append(failure)
+        else:
+            self.on_failure(failure)
+
+    def _count(self, step: str, reason: FailureReason) -> None:
+        self.failed_by.setdefault(step, Counter())[reason] += 1
+
+    def spent(self, step: str, reply: ChatReply) -> None:
+        """A reply that was paid for, now or by the process that put it on record."""
+        self.usage.setdefault((step, reply.llm), ModelUsage()).add(reply)
+        self._spent_in_vain(step, reply.passed_over)
+
+    def _spent_in_vain(self, step: str, errors: Iterable[ModelError]) -> None:
+        for error in errors:
+            if error.llm is not None:
+                self.usage.setdefault((step, error.llm), ModelUsage()).add_error(error)
 
     def skips(self) -> dict[str, dict[str, int]]:
         """How many failures, by step and reason."""
-        skips: dict[str, dict[str, int]] = {}
-        for failure in self.failures:
-            reasons = skips.setdefault(failure.step, {})
-            reasons[failure.reason] = reasons.get(failure.reason, 0) + 1
-        return skips
+        return {step: dict(reasons) for step, reasons in self.failed_by.items()}
+
+    def spending(self) -> list[dict[str, object]]:
+        """Requests, tokens and cost by step and model; a cost is None where the user gave no price."""
+        return [
+            {"step": step, "llm": llm, **asdict(used), "cost": used.cost(price), "cost_before": used.cost_before(price)}
+            for (step, llm), used in self.usage.items()
+            for price in (self.prices.get(llm),)
+        ]
+
+    def total_cost(self) -> float | None:
+        """What this process spent; None unless every model that was asked has a price."""
+        costs = [used.cost(self.prices.get(llm)) for (_, llm), used in self.usage.items()]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if costs and len(known) == len(costs) else None
 
     def summary(self) -> dict[str, object]:
         return {
             "kind": SUMMARY_KIND,
             **self.counts,
             "skipped": self.skips(),
-            "tokens": [
-                {
-                    "step": step,
-                    "model": model,
-                    "requests": used.requests,
-                    "replayed": used.replayed,
-                    "prompt_tokens": used.prompt_tokens,
-                    "completion_tokens": used.completion_tokens,
-                }
-                for (step, model), used in self.usage.items()
-            ],
-            "failures": [
-                {
-                    "step": failure.step,
-                    "subject": failure.subject,
-                    "reason": failure.reason,
-                    "detail": failure.detail,
-                    "reply": failure.reply,
-                }
-                for failure in self.failures
-            ],
+            "tokens": self.spending(),
+            "cost": self.total_cost(),
+            "failures": [asdict(failure) for failure in self.failures],
             "stopped": self.stopped,
         }
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt, finite_number
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
-from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, StepName
+from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.settings import StepName
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def read_row(text: str, keys: RowKeys, record: GenerationRecord) -> list[Candida
             candidates.append(_candidate(raw, index, prompt, keys, shared))
         except InputError as error:
             detail = f"candidate {index} of row {name!r}: {error}"
-            record.failed(Failure(StepName.INPUT, name, FailureReason.MALFORMED_INPUT, detail))
+            record.add(Failure(StepName.INPUT, name, FailureReason.MALFORMED_INPUT, detail))
     return candidates
 
 

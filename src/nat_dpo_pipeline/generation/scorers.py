@@ -1,44 +1,86 @@
-"""Scorers: a prompt and a response in, a score out."""
+"""Scorers: a prompt and its responses in, scores out. Here are the protocols, and the models that are made to score.
+
+What cannot be scored is an error on that candidate, never a 0. A call that failed is not made again here: that is the
+model's business, and a conversation that is longer than a model's context stays so.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.core.parsing import parse_reward
+from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
-from nat_dpo_pipeline.errors import InputError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ParseError
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Route, Sampling
+
+#: Sees every reply that was paid for, also one without a score.
+OnReply = Callable[[ChatReply], None]
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+_PRINCIPLE_QUESTION = (
+    "Evaluate the response to the previous prompt in terms of whether it satisfies this principle: {}. "
+    "Only answer Yes or No."
+)
+# As many as OpenAI and vLLM allow. Neutral sampling, since some servers give the log-probabilities after it.
+_FIRST_TOKEN = Sampling(
+    temperature=1.0,
+    top_p=1.0,
+    max_tokens=1,
+    extra_body=MappingProxyType({"logprobs": True, "top_logprobs": 20}),
+)
+_ROUTE_PARSERS = MappingProxyType({Route.POOLING: parse_pooled, Route.CLASSIFY: parse_classified})
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A finite score, the attributes it was made of (empty for a scalar reward), and the model that gave it."""
+    """A finite score and where it came from.
+
+    `attributes` are empty for a scalar, `model` is what the server calls itself (the members of an ensemble are joined
+    by ` + `), and `members` has the values of an ensemble's members by their names, and is empty otherwise.
+    """
 
     value: float
     attributes: Mapping[str, float]
     model: str
+    members: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
 
 
+@runtime_checkable
 class Scorer(Protocol):
-    """What scores one response. `on_reply` sees every reply that was paid for, also one without a score.
+    """What scores one response. `score` raises ModelError for a call that failed, ParseError where it gave no score."""
 
-    `score` raises ModelError for a call that failed and ParseError for a reply without a score.
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score: ...
+
+
+@runtime_checkable
+class TurnScorer(Protocol):
+    """What scores all responses of one prompt together.
+
+    The scores are in the order of the responses; one that could not be scored has its error instead. A ModelError that
+    is fatal is raised.
     """
 
-    async def score(self, prompt: Sequence[Message], response: str, on_reply: Callable[[ChatReply], None]) -> Score: ...
+    async def score_turn(
+        self, prompt: Sequence[Message], responses: Sequence[str], on_reply: OnReply
+    ) -> list[Score | DPOPipelineError]: ...
 
 
 class RewardModelScorer:
-    """A reward model behind the chat API: the conversation, ending with the response, is the request."""
+    """A reward model behind the chat API: the conversation, ending with the response, is the request.
 
-    def __init__(self, model: ChatModel, weights: Mapping[str, float]) -> None:
+    `user_suffix` is added to the last user turn: Qwen-3-Nemotron-32B-Reward wants `/nothink` there.
+    """
+
+    def __init__(self, model: ChatModel, weights: Mapping[str, float], user_suffix: str | None = None) -> None:
         self._model = model
         self._weights = weights
+        self._user_suffix = user_suffix
 
-    async def score(self, prompt: Sequence[Message], response: str, on_reply: Callable[[ChatReply], None]) -> Score:
-        reply = await self._model.complete([*fold_system(prompt), Message("assistant", response)])
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
+        turns = _with_suffix(fold_system(prompt), self._user_suffix)
+        reply = await self._model.complete(Call((*turns, Message("assistant", response))))
         on_reply(reply)
         reward = parse_reward(reply.body)
         try:
@@ -46,6 +88,39 @@ class RewardModelScorer:
         except InputError as error:
             raise ParseError(str(error), reply.text) from error
         return Score(value, MappingProxyType(dict(reward.attributes or {})), reply.model)
+
+
+class PrincipleScorer:
+    """A model that says how far a response satisfies a principle, by the odds of Yes against No.
+
+    The question is that on the card of Llama-3.3-Nemotron-70B-Reward-Principle, whose example of a principle is
+    `correctness`.
+    """
+
+    def __init__(self, model: ChatModel, principle: str) -> None:
+        self._model = model
+        self._question = Message("user", _PRINCIPLE_QUESTION.format(principle.strip().rstrip(".")))
+
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
+        turns = (*fold_system(prompt), Message("assistant", response), self._question)
+        reply = await self._model.complete(Call(turns, _FIRST_TOKEN))
+        on_reply(reply)
+        return Score(parse_yes_no(reply.body), _NOTHING, reply.model)
+
+
+class PoolingScorer:
+    """A scalar reward model that vLLM or SGLang serves under `/pooling` or `/classify`, without chat completions."""
+
+    def __init__(self, model: ChatModel, route: Route = Route.POOLING) -> None:
+        self._model = model
+        self._route = route
+        self._parse = _ROUTE_PARSERS[route]
+
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
+        turns = (*fold_system(prompt), Message("assistant", response))
+        reply = await self._model.complete(Call(turns, route=self._route))
+        on_reply(reply)
+        return Score(self._parse(reply.body), _NOTHING, reply.model)
 
 
 def fold_system(prompt: Sequence[Message]) -> list[Message]:
@@ -57,3 +132,11 @@ def fold_system(prompt: Sequence[Message]) -> list[Message]:
     if not rest or rest[0].role != "user":
         return [Message("user", "\n\n".join(system)), *rest]
     return [Message("user", "\n\n".join([*system, rest[0].content])), *rest[1:]]
+
+
+def _with_suffix(turns: list[Message], suffix: str | None) -> list[Message]:
+    users = [index for index, turn in enumerate(turns) if turn.role == "user"]
+    if not suffix or not users:
+        return turns
+    last = users[-1]
+    return [*turns[:last], replace(turns[last], content=f"{turns[last].content} {suffix}"), *turns[last + 1 :]]

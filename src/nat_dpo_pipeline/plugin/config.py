@@ -1,72 +1,29 @@
 """Every NAT configuration of the package. Unknown keys are refused."""
 
 import logging
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
 from nat.plugin_api import FunctionBaseConfig, LLMBaseConfig, LLMRef
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
-from nat_dpo_pipeline.generation.settings import InputKind, RecipeSettings, ResponseMode
+from nat_dpo_pipeline.generation.settings import (
+    InputKind,
+    RecipeSettings,
+    ResponseMode,
+    Spread,
+    StepName,
+    StepSampling,
+)
 from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig, TrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.scorer_config import RewardModelConfig, ScorerConfig
+from nat_dpo_pipeline.plugin.strict import StrictConfig
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEP_NAME = "dpo_candidate_move"
-
-
-class StrictConfig(BaseModel):
-    """Refuses unknown keys in words: NAT shows of a validation error only its message, not where it arose."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls))):
-            raise ValueError(f"{_described(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
-        return values
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_what_is_wrong(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(values)
-        except ValidationError as error:
-            raise ValueError("; ".join(_in_words(cls, details) for details in error.errors())) from error
-
-
-def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
-    message = details["msg"].removeprefix("Value error, ")
-    if not details["loc"]:
-        return message
-    path = ".".join(map(str, details["loc"]))
-    given = "" if details["type"] == "missing" else f" is {details['input']!r:.80}"
-    return f"{_described(config)}.{path}{given}: {message}"
-
-
-def _accepted_keys(config: type[BaseModel]) -> set[str]:
-    return {"_type", *config.model_fields}
-
-
-def _described(config: type[BaseModel]) -> str:
-    return str(getattr(config, "_typed_model_name", None) or config.__name__)
-
-
-def _suggestion(key: str, config: type[BaseModel]) -> str:
-    known = sorted(config.model_fields)
-    close = get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; its keys are {', '.join(known)}"
 
 
 class ModelLimitsConfig(StrictConfig):
@@ -81,18 +38,85 @@ class ModelLimitsConfig(StrictConfig):
     )
 
 
+class ModelPoolConfig(StrictConfig):
+    """One or several llms that share the work of a step. In YAML a name, a list of names, or this."""
+
+    models: dict[LLMRef, float] = Field(
+        description="Names of llms, as a list, or with the weight of each: `{large: 1, small: 3}`."
+    )
+    use: Spread = Field(
+        default=Spread.ROUND_ROBIN,
+        description="`round_robin`: in turn; `weighted`: by their weights (so when weights are given); `all`: every "
+        "model answers every question. One that is down or out of credit has the others stand in, not with `all`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_short_forms(cls, values: Any) -> Any:
+        given = {"models": values} if isinstance(values, str | list) else values
+        models = given.get("models") if isinstance(given, dict) else None
+        if isinstance(models, str | list):
+            return {**given, "models": dict.fromkeys([models] if isinstance(models, str) else models, 1.0)}
+        return {"use": Spread.WEIGHTED, **given} if isinstance(models, dict) else given
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Self:
+        if not self.models or not all(0.0 < weight < inf for weight in self.models.values()):
+            raise ValueError(f"models must name llms, each with a weight above 0, got {dict(self.models)!r}")
+        return self
+
+
+class StepSamplingConfig(StrictConfig):
+    """How the calls of a step are sampled. What is not given is as the llm entry has it."""
+
+    temperature: FiniteFloat | list[FiniteFloat] | None = Field(
+        default=None, description="Of several the n-th response to a question has the n-th, then again the first."
+    )
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, description="Instead of the workflow's `seed`.")
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict, description="More parameters for the request's body, as the server knows them."
+    )
+
+    def step_sampling(self) -> StepSampling:
+        given = self.temperature
+        temperatures = () if given is None else tuple(given) if isinstance(given, list) else (given,)
+        return StepSampling(temperatures, self.top_p, self.max_tokens, self.seed, self.extra_body)
+
+
+class SamplingConfig(StrictConfig):
+    """Sampling by step."""
+
+    subtopics: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
+    questions: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
+    responses: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
+
+
+class PriceConfig(StrictConfig):
+    """What a model costs, in any one currency."""
+
+    prompt: FiniteFloat = Field(ge=0.0, description="For a million prompt tokens.")
+    completion: FiniteFloat = Field(ge=0.0, description="For a million completion tokens.")
+
+
 class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_data"):
-    """Preference data from a topic: subtopics, questions, several responses each, scored by a reward model.
+    """Preference data from a topic: subtopics, questions, several responses each, scored by a reward model or a judge.
 
     The input is a topic, or a question or a list of messages, for which the first steps are skipped. Every scored
     candidate becomes a TTC_END step for a `dpo_traj_builder`; the result is a JSON summary.
     """
 
-    writer_llm: LLMRef = Field(description="The model that writes subtopics and questions.")
-    responder_llm: LLMRef | None = Field(
-        default=None, description="The model that answers the questions; `writer_llm` when not given."
+    writer_llm: ModelPoolConfig = Field(description="The model or models that write subtopics and questions.")
+    responder_llm: ModelPoolConfig | None = Field(
+        default=None, description="The model or models that answer the questions; `writer_llm` when not given."
     )
-    reward_llm: LLMRef = Field(description="The reward model that scores each response.")
+    reward_llm: LLMRef | None = Field(
+        default=None, description="The reward model that scores each response; short for a `scorer` of that kind."
+    )
+    scorer: ScorerConfig | None = Field(
+        default=None, description="What scores the responses, when it is not simply `reward_llm`: see its `kind`."
+    )
     input_kind: InputKind = Field(
         default=InputKind.AUTO,
         description="What a plain text input is: `topic`, `question`, or `auto` (a question when it ends with '?').",
@@ -106,20 +130,47 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     n_responses: int = Field(
         default=2, ge=2, le=256, description="Responses per question in `independent` mode; `paired` always has two."
     )
+    max_top_ups: int = Field(
+        default=3,
+        ge=0,
+        le=100,
+        description="How often more is asked for where a list is short or unreadable, or a response repeats another; "
+        "what is missing after that is reported.",
+    )
+    near_duplicate: float = Field(
+        default=0.8,
+        gt=0.0,
+        le=1.0,
+        description="Subtopics and questions count as the same when so much of their words is; 1.0: only with the same "
+        "words, in any order.",
+    )
+    sampling: SamplingConfig = Field(
+        default_factory=SamplingConfig, description="Temperature and the like by step: subtopics, questions, responses."
+    )
     reward: str | dict[str, FiniteFloat] = Field(
         default="helpfulness",
-        description="How attribute scores become one score: `helpfulness` (NVIDIA's notebook), `nemotron-4-340b`, "
-        "`llama3-70b-steerlm` (the model cards' weights), or weights of your own by attribute.",
+        description="How attribute scores of `reward_llm` become one score: `helpfulness` (NVIDIA's notebook), "
+        "`nemotron-4-340b`, `llama3-70b-steerlm` (the model cards' weights), or weights of your own by attribute.",
+    )
+    min_best_score: FiniteFloat | None = Field(
+        default=None,
+        description="Questions whose best response scores less are not paired; NVIDIA's notebook has 3.0 of "
+        "helpfulness. Leave it out for reward models whose scores mean nothing across prompts.",
     )
     keep_truncated: bool = Field(
         default=False,
         description="Score responses that were cut at max_tokens too; a cut answer teaches to stop mid-sentence.",
     )
+    keep_refusals: bool = Field(
+        default=False, description="Score refusals too; for data that is to teach when to refuse."
+    )
     seed: int | None = Field(
         default=None,
         description="Sent with every writer and responder call; the n-th response to a question adds n to it.",
     )
-    max_concurrency: int = Field(default=8, ge=1, description="Model calls under way at once.")
+    max_concurrency: int = Field(
+        default=8, ge=1, description="Calls under way at once, for each model, unless `limits` says otherwise."
+    )
     journal: Path | None = Field(
         default=None,
         description="File that keeps every finished call: a run that is started again after a crash replays them and "
@@ -136,24 +187,52 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     limits: dict[str, ModelLimitsConfig] = Field(
         default_factory=dict, description="Limits by the name of an llm, for example what a hosted trial allows."
     )
+    prices: dict[str, PriceConfig] = Field(
+        default_factory=dict, description="Prices by the name of an llm; without them no cost is told."
+    )
+    pipeline: str | None = Field(
+        default=None,
+        description="`package.module.function` that is given the recipe's Pipeline and gives the one to run, with "
+        "steps added, replaced or left out.",
+    )
     ttc_step_name: str = Field(
         default=DEFAULT_STEP_NAME, description="Name of the TTC steps; the trajectory builder collects by it."
     )
 
     @model_validator(mode="after")
-    def _limits_name_models(self) -> "PreferenceDataConfig":
-        used = sorted({str(name) for name in (self.writer_llm, self.responder_llm, self.reward_llm) if name})
-        if unknown := sorted(set(self.limits) - set(used)):
-            raise ValueError(f"limits name {unknown[0]!r}, which this workflow does not use; it uses {', '.join(used)}")
+    def _names_are_used(self) -> Self:
+        used = sorted(set(llms_in(self)))
+        for field, names in (("limits", self.limits), ("prices", self.prices)):
+            if unknown := sorted(set(names) - set(used)):
+                raise ValueError(
+                    f"{field} name {unknown[0]!r}, which this workflow does not use; it uses {', '.join(used)}"
+                )
         return self
 
     @model_validator(mode="after")
-    def _responses_fit(self) -> "PreferenceDataConfig":
+    def _responses_fit(self) -> Self:
         if self.responses is ResponseMode.PAIRED and self.n_responses != 2:
             raise ValueError(f"n_responses is {self.n_responses}, but `responses: paired` always has 2")
+        if self.writer_llm.use is Spread.ALL and self.responder_llm is not None:
+            raise ValueError("writer_llm.use is 'all', which is for the models that answer: set responder_llm.use")
         return self
 
+    @model_validator(mode="after")
+    def _has_one_scorer(self) -> Self:
+        if (self.reward_llm is None) == (self.scorer is None):
+            raise ValueError("what scores the responses? Set one of reward_llm and scorer")
+        if self.scorer is not None and "reward" in self.model_fields_set:
+            raise ValueError("`reward` goes with reward_llm; with `scorer` set the weights there")
+        return self
+
+    def scorer_config(self) -> ScorerConfig:
+        """The scorer, also where only its short form is given."""
+        if self.scorer is not None:
+            return self.scorer
+        return RewardModelConfig(kind="reward_model", llm=LLMRef(self.reward_llm or ""), weights=self.reward)
+
     def recipe_settings(self) -> RecipeSettings:
+        steps = (StepName.SUBTOPICS, StepName.QUESTIONS, StepName.RESPONSES)
         return RecipeSettings(
             n_subtopics=self.n_subtopics,
             n_questions=self.n_questions,
@@ -161,7 +240,25 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
             responses=self.responses,
             seed=self.seed,
             keep_truncated=self.keep_truncated,
+            keep_refusals=self.keep_refusals,
+            max_top_ups=self.max_top_ups,
+            near_duplicate=self.near_duplicate,
+            min_best_score=self.min_best_score,
+            sampling={step: getattr(self.sampling, step).step_sampling() for step in steps},
         )
+
+
+def llms_in(value: object) -> Iterator[str]:
+    """The names of all llms that a configuration refers to."""
+    if isinstance(value, LLMRef):
+        yield str(value)
+    elif isinstance(value, BaseModel):
+        yield from llms_in([getattr(value, name) for name in type(value).model_fields])
+    elif isinstance(value, Mapping):
+        yield from llms_in([*value, *value.values()])
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from llms_in(one)
 
 
 class ScoredCandidatesConfig(FunctionBaseConfig, StrictConfig, name="scored_candidates"):

@@ -8,7 +8,7 @@ from nat.llm.openai_llm import OpenAIModelConfig
 from nat.plugin_api import LLMBaseConfig, get_secret_value
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel, Sampling
 from nat_dpo_pipeline.plugin.config import DemoModelConfig
 
 HostedConfig = NIMModelConfig | OpenAIModelConfig
@@ -38,9 +38,7 @@ def open_model(name: str, config: LLMBaseConfig, *, timeout_seconds: float) -> O
     if isinstance(config, DemoModelConfig):
         from nat_dpo_pipeline.demo import create_app
 
-        settings = ModelSettings(
-            name, config.model_name, f"http://demo-{config.seed}.invalid/v1", _NO_KEY_NEEDED, max_retries=0
-        )
+        settings = ModelSettings(name, config.model_name, f"http://demo-{config.seed}.invalid/v1", _NO_KEY_NEEDED)
         return OpenAIChatModel(settings, create_app(config.seed))
     if not isinstance(config, HostedConfig):
         raise ConfigurationError(
@@ -59,13 +57,14 @@ def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float) -
         model=config.model_name,
         base_url=base_url,
         api_key=_api_key(name, config, host, needed=base_url == host.base_url),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_tokens=given.get("max_tokens", host.max_tokens),
-        seed=given.get("seed"),
+        sampling=Sampling(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_tokens=given.get("max_tokens", host.max_tokens),
+            seed=given.get("seed"),
+            extra_body=given.get("extra_body") or {},
+        ),
         timeout_seconds=given.get("request_timeout") or timeout_seconds,
-        max_retries=0,
-        extra_body=given.get("extra_body") or {},
     )
 
 

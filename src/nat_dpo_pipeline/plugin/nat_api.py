@@ -1,7 +1,10 @@
 """The one door for the NAT names that its stable plugin API leaves out."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
+import yaml
 from nat.cli.register_workflow import register_trainer, register_trainer_adapter, register_trajectory_builder
 from nat.cli.type_registry import GlobalTypeRegistry
 from nat.data_models.config import Config
@@ -28,6 +31,9 @@ from nat.data_models.intermediate_step import (
     TTCEventData,
 )
 from nat.finetuning.interfaces import Trainer, TrainerAdapter, TrajectoryBuilder
+from nat.runtime.loader import PluginTypes, discover_and_register_plugins
+from nat.utils.data_models.schema_validator import validate_schema
+from nat.utils.io.yaml_tools import yaml_load
 
 __all__ = [
     "Config",
@@ -54,11 +60,31 @@ __all__ = [
     "TrajectoryBuilder",
     "TrajectoryBuilderConfig",
     "TrajectoryCollection",
+    "load_config",
     "register_trainer",
     "register_trainer_adapter",
     "register_trajectory_builder",
     "registering",
 ]
+
+
+def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """The configuration in `path`, with values, given as YAML, put in at their dotted paths.
+
+    NAT's own function for it logs the whole configuration, keys and all. Raises ValueError, OSError and YAMLError.
+    """
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    source = yaml_load(path)
+    for name, value in overrides:
+        *folders, last = name.split(".")
+        place = source
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name!r} cannot be set: {folder!r} is {place!r:.80}")
+        place[last] = yaml.safe_load(value)
+    config: Config = validate_schema(source, Config)
+    return config
 
 
 def registering() -> AbstractContextManager[None]:

@@ -22,11 +22,18 @@ def configuration_of(run_config: FinetuneConfig, adapter_config: BaseModel) -> d
     parts: dict[str, object] = {"trainer_adapter": redacted(adapter_config)}
     config = run_config.run_configuration.config_file if run_config.run_configuration else None
     if isinstance(config, Config):
-        parts["workflow"] = redacted(config.workflow)
-        parts["llms"] = {str(name): _model_facts(llm) for name, llm in config.llms.items()}
+        parts |= workflow_configuration(config)
         parts["trajectory_builder"] = redacted(config.trajectory_builders.get(run_config.trajectory_builder or ""))
         parts["trainer"] = redacted(config.trainers.get(run_config.trainer or ""))
     return parts
+
+
+def workflow_configuration(config: Config) -> dict[str, object]:
+    """Workflow and models of a run as JSON values."""
+    return {
+        "workflow": redacted(config.workflow),
+        "llms": {str(name): _model_facts(llm) for name, llm in config.llms.items()},
+    }
 
 
 def _model_facts(llm: BaseModel) -> dict[str, object]:

@@ -27,6 +27,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
+from nat_dpo_pipeline.plugin.pairing import rules_of
 from nat_dpo_pipeline.plugin.steps import Refusal, decode_candidates
 from nat_dpo_pipeline.plugin.trajectories import build_trajectories, collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
@@ -197,7 +198,7 @@ class Collected:
 def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig) -> Collected:
     """Decode, group and pair every item, in order. Items without an id are told apart by their position."""
     collected = Collected()
-    rules = _rules(config)
+    rules = rules_of(config)
     for position, item in enumerate(evaluation.eval_input.eval_input_items):
         example_id = str(item.id) if item.id not in ("", None) else f"row-{position}"
         decoded = decode_candidates(item.trajectory, config.ttc_step_name, example_id)
@@ -259,14 +260,6 @@ def _read_summary(output: object, example_id: str, collected: Collected) -> list
     if summary["stopped"]:
         collected.problems.append(summary["stopped"])
     return failures
-
-
-def _rules(config: DPOTrajectoryBuilderConfig) -> PairingRules:
-    return PairingRules(
-        exhaustive_pairs=config.exhaustive_pairs,
-        min_score_diff=config.min_score_diff,
-        max_pairs_per_turn=config.max_pairs_per_turn,
-    )
 
 
 def _log(run_id: str, report: CollectionReport) -> None:

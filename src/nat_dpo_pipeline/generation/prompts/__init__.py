@@ -46,6 +46,6 @@ class PromptTemplate:
 
 @cache
 def load(name: str) -> PromptTemplate:
-    """The packaged prompt `name`: `subtopics`, `questions` or `responses`."""
+    """The packaged prompt in the file `<name>.md` of this folder."""
     file = resources.files(__package__).joinpath(f"{name}.md")
     return PromptTemplate(file.read_text(encoding="utf-8").strip())

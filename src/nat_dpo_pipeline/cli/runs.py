@@ -1,0 +1,170 @@
+"""What `nat dpo generate` does with its options."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+
+from nat_dpo_pipeline.cli import telling
+from nat_dpo_pipeline.cli.display import watching
+from nat_dpo_pipeline.core.pairs import PairingRules
+from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError, ModelError
+from nat_dpo_pipeline.generation.plan import Plan
+from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
+from nat_dpo_pipeline.generation.settings import StepName
+from nat_dpo_pipeline.plugin.config import PreferenceDataConfig
+from nat_dpo_pipeline.plugin.generation import (
+    Inputs,
+    Outcome,
+    RunStatus,
+    Watch,
+    generate,
+    inputs_of,
+    load,
+    preview,
+    preview_workflow,
+    previewed,
+)
+from nat_dpo_pipeline.plugin.nat_api import Config
+from nat_dpo_pipeline.plugin.pairing import builder_of, rules_of
+from nat_dpo_pipeline.plugin.planning import plan_of
+
+_INTERRUPTED = 130
+_AGAIN = "The same command goes on from here; nothing that was answered is asked or paid for again."
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateOptions:
+    """The options of the command, by their names there."""
+
+    config_file: Path
+    topics: tuple[str, ...] = ()
+    dataset: Path | None = None
+    run_dir: Path = Path("runs/generate")
+    override: tuple[tuple[str, str], ...] = ()
+    preview: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A loaded configuration, and what is to be run."""
+
+    config: Config
+    workflow: PreferenceDataConfig
+    inputs: Inputs
+    plan: Plan
+
+
+def run_generate(options: GenerateOptions) -> int:
+    """The exit code: 0 complete, 130 interrupted. Raises ClickException with one line for what a user can mend."""
+    try:
+        with _errors_in_one_line():
+            return _run(options)
+    except KeyboardInterrupt:  # NAT would exit with 1
+        click.echo("Interrupted at once: what was asked for last may be asked for again.", err=True)
+        return _INTERRUPTED
+
+
+def _run(options: GenerateOptions) -> int:
+    job = _job(options)
+    if options.dry_run:
+        _say(telling.plan_lines(job.plan))
+        return 0
+    return _preview(job) if options.preview else _generate(job, options.run_dir)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except DPOPipelineError as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def _job(options: GenerateOptions) -> _Job:
+    config, workflow = load(options.config_file, options.override)
+    inputs = inputs_of(config, options.topics, options.dataset)
+    plan = plan_of(config, workflow, inputs)
+    if not (plan.inputs.topics or plan.inputs.questions):
+        malformed = f": all {plan.inputs.malformed} inputs are malformed" if plan.inputs.malformed else ""
+        raise ConfigurationError(f"there is nothing to generate from{malformed}")
+    return _Job(config, workflow, inputs, plan)
+
+
+def _generate(job: _Job, run_dir: Path) -> int:
+    started = time.monotonic()
+    outcome = asyncio.run(generate(job.config, job.workflow, job.inputs, run_dir, _watch(job.plan)))
+    _say(_told(outcome, time.monotonic() - started))
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.status is RunStatus.INTERRUPTED:
+        return _INTERRUPTED
+    if outcome.record.stopped is not None:
+        raise ModelError(outcome.record.stopped)
+    _raise_if_in_vain(outcome)
+    return 0
+
+
+def _watch(plan: Plan) -> Watch:
+    return partial(watching, expected_calls=plan.calls())
+
+
+def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
+    record, dataset = outcome.record, outcome.dataset
+    yield f"{outcome.status.capitalize()} after {telling.duration(seconds)}."
+    if outcome.status is not RunStatus.COMPLETE:
+        yield _AGAIN
+    yield ""
+    yield from telling.counts_of(record)
+    if dataset is not None:
+        yield from telling.pairs_of(dataset.written, dataset.skipped)
+    for lines in (telling.failures_of(record, outcome.folder), telling.spending_of(record)):
+        yield from ("", *lines) if lines else ()
+    yield from telling.replayed_of(record)
+    yield ""
+    yield from telling.files_of(outcome.folder, dataset.written if dataset else None, record.counts)
+
+
+def _raise_if_in_vain(outcome: Outcome) -> None:
+    if not outcome.record.counts["candidates"]:
+        raise CollectionError(_nothing(outcome.first_failure))
+    if outcome.dataset is not None and not any(file.rows for file in outcome.dataset.written.files):
+        raise CollectionError("no pair was made of the candidates; why, it says above at `pairs left out`")
+
+
+def _nothing(first: Failure | None) -> str:
+    return "not one candidate was made" + ("" if first is None else f": {first.detail}")
+
+
+def _preview(job: _Job) -> int:
+    small = preview_workflow(job.workflow)
+    plan = plan_of(job.config, small, previewed(job.inputs, small))
+    turns, record = asyncio.run(preview(job.config, job.workflow, job.inputs, _watch(plan)))
+    builder = builder_of(job.config)
+    _say(telling.preview_lines(turns, PairingRules() if builder is None else rules_of(builder)))
+    _say(_previewed(record, job.plan.calibrated(plan, record.usage)))
+    if record.stopped is not None:
+        raise ModelError(record.stopped)
+    if not record.counts["candidates"]:
+        first = next((failure for failure in record.failures if failure.step != StepName.INPUT), None)
+        raise CollectionError(_nothing(first))
+    return 0
+
+
+def _previewed(record: GenerationRecord, plan: Plan) -> Iterator[str]:
+    yield "The preview took"
+    yield from telling.spending_of(record)
+    if failures := telling.failures_of(record):
+        yield from ("", *failures)
+    yield from ("", "The whole run would take", *telling.plan_lines(plan, measured=True))
+
+
+def _say(lines: "Iterator[str] | list[str]") -> None:
+    for line in lines:
+        click.echo(line)

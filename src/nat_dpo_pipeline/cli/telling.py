@@ -1,0 +1,293 @@
+"""What a command has to say, as lines of plain text."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from textwrap import shorten, wrap
+
+from nat_dpo_pipeline.core import candidates as scored
+from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
+from nat_dpo_pipeline.dataset.writer import WrittenDataset
+from nat_dpo_pipeline.generation import plan as estimate
+from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.settings import StepName
+from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.report.summary import listed
+
+_WIDTH = 100
+_LONGEST_NAME = 44
+_MOST_DETAILS = 5
+_LINES_OF_A_RESPONSE = 6
+_ADVICE = {
+    FailureReason.MALFORMED_INPUT: "mend these inputs",
+    FailureReason.UNPARSABLE_REPLY: "the replies are in the file; another model or a lower temperature may keep to "
+    "the form",
+    FailureReason.EMPTY_REPLY: "a model that thinks first may need more max_tokens",
+    FailureReason.TRUNCATED_REPLY: "raise max_tokens (sampling.responses.max_tokens), or set keep_truncated",
+    FailureReason.REFUSAL: "they teach to refuse; keep_refusals: true scores them all the same",
+    FailureReason.MODEL_ERROR: "the same command asks again for what failed",
+}
+_MISSING = {
+    StepName.SUBTOPICS: "raise max_top_ups, or ask for fewer n_subtopics",
+    StepName.QUESTIONS: "raise max_top_ups, or ask for fewer n_questions",
+    StepName.RESPONSES: "what came repeated another one, or could not be read",
+}
+_DUPLICATES = ("duplicate_subtopics", "duplicate_questions", "duplicate_responses")
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def money(cost: float | None) -> str:
+    """A cost; what has no price has none."""
+    if cost is None:
+        return "-"
+    return f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.4f}"
+
+
+def duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Rows of cells as lines: the first `left` columns begin, the others end, below each other."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return ("  " + "  ".join(cells)).rstrip()
+
+    return [line(row) for row in rows]
+
+
+def counts_of(record: GenerationRecord) -> list[str]:
+    """How much came of the inputs."""
+    counts = record.counts
+    names = ("topics", "subtopics", "questions", "responses", "candidates")
+    lines = [f"  {name:<12}{number(counts[name]):>9}" for name in names if counts[name] or name == "candidates"]
+    repeats = Counter({name.removeprefix("duplicate_"): counts[name] for name in _DUPLICATES})
+    if repeats.total():
+        told = ", ".join(_counted(count, name.removesuffix("s")) for name, count in repeats.items() if count)
+        lines.append(f"  repeats replaced or left out: {told}")
+    lines += _missing(record)
+    set_aside = {
+        name.removeprefix("questions_"): count for name, count in counts.items() if name.startswith("questions_")
+    }
+    if set_aside:
+        lines.append(f"  questions set aside, with their responses: {_in_words(set_aside)}")
+    dropped = {name.removeprefix("dropped_"): count for name, count in counts.items() if name.startswith("dropped_")}
+    return [*lines, f"  dropped by the pipeline: {_in_words(dropped)}"] if dropped else lines
+
+
+def _missing(record: GenerationRecord) -> Iterator[str]:
+    for step, advice in _MISSING.items():
+        if count := record.counts[f"missing_{step}"]:
+            calls_failed = record.skips().get(step, {}).get(FailureReason.MODEL_ERROR)
+            why = "calls failed, which the same command makes again" if calls_failed else advice
+            yield f"  {number(count)} {step} fewer than asked for: {why}"
+
+
+def failures_of(record: GenerationRecord, folder: Path | None = None) -> list[str]:
+    """What went wrong, by step and reason, and what to do about it."""
+    rows = [
+        (number(count), step, reason.replace("_", " "), _ADVICE.get(FailureReason(reason), ""))
+        for step, reasons in record.skips().items()
+        for reason, count in reasons.items()
+    ]
+    if not rows:
+        return []
+    where = "" if folder is None else f", one by one in {folder / FAILURES}"
+    table = columns([("", "step", "reason", "what to do"), *rows], left=4)
+    # Without a file they are told here, as many as can be read.
+    details = [
+        f"  {failure.step}: {shorten(failure.detail, 3 * _WIDTH)}" for failure in record.failures[:_MOST_DETAILS]
+    ]
+    return [f"Failures{where}", *table, *details]
+
+
+def spending_of(record: GenerationRecord) -> list[str]:
+    """Requests, tokens and cost by step and model."""
+    if not record.usage:
+        return []
+    usage = [
+        (step, llm, used, record.prices.get(llm)) for (step, llm), used in sorted(record.usage.items(), key=_order)
+    ]
+    replayed = any(used.replayed for *_, used, _ in usage)
+    rows = [
+        (
+            step,
+            shorten(f"{llm} ({used.model})" if used.model not in ("", llm) else llm, _LONGEST_NAME, placeholder="…"),
+            number(used.requests),
+            number(used.retries),
+            number(used.replayed),
+            number(used.prompt_tokens),
+            number(used.completion_tokens),
+            money(used.cost(price)),
+        )
+        for step, llm, used, price in usage
+    ]
+    total = ("total", "", *(number(sum(getattr(used, name) for *_, used, _ in usage)) for name in _SUMMED))
+    heads = ("step", "model", "requests", "retried", "replayed", "prompt tokens", "reply tokens", "cost")
+    shown = [place for place in range(8) if (place != 4 or replayed) and (place != 7 or record.prices)]
+    table = [heads, *rows, (*total, money(record.total_cost()))]
+    return columns([[row[place] for place in shown] for row in table], left=2)
+
+
+_SUMMED = ("requests", "retries", "replayed", "prompt_tokens", "completion_tokens")
+_ORDER = {str(step): place for place, step in enumerate(StepName)}
+
+
+def _order(entry: tuple[tuple[str, str], object]) -> tuple[int, str, str]:
+    (step, llm), _ = entry
+    return _ORDER.get(step, len(_ORDER)), step, llm
+
+
+def replayed_of(record: GenerationRecord) -> list[str]:
+    """What was paid for before."""
+    replayed = sum(used.replayed for used in record.usage.values())
+    if not replayed:
+        return []
+    costs = [used.cost_before(record.prices.get(llm)) for (_, llm), used in record.usage.items()]
+    known = [cost for cost in costs if cost is not None]
+    worth = f", worth {money(sum(known))}" if known else ""
+    return [f"  {_counted(replayed, 'reply')} from the journal{worth}: asked and paid for before, and not again"]
+
+
+def files_of(folder: Path, dataset: WrittenDataset | None, counts: Mapping[str, int]) -> list[str]:
+    """Where everything is."""
+    rows = [(str(folder / CANDIDATES), f"{number(counts['candidates'])} candidates")]
+    if (folder / SET_ASIDE).exists():
+        rows.append((str(folder / SET_ASIDE), "questions that cannot be paired, with the reasons"))
+    if dataset is not None:
+        rows += [(str(dataset.folder / file.path), f"{number(file.rows)} pairs") for file in dataset.files]
+    return ["Files", *columns(rows, left=2)]
+
+
+def pairs_of(dataset: WrittenDataset, skipped: Mapping[str, int]) -> list[str]:
+    """How many pairs there are, and which were left out."""
+    total = sum(file.rows for file in dataset.files)
+    sides = ", ".join(f"{number(file.rows)} {Path(file.path).stem}" for file in dataset.files)
+    lines = [f"  {'pairs':<12}{number(total):>9}  ({sides})"]
+    return [*lines, f"  pairs left out: {_in_words(skipped)}"] if skipped else lines
+
+
+def _in_words(reasons: Mapping[str, int]) -> str:
+    return listed({reason.replace("_", " "): count for reason, count in reasons.items()})
+
+
+def plan_lines(plan: Plan, *, measured: bool = False) -> list[str]:
+    """The plan as a table, and what was assumed for it."""
+    rows = [(_planned(row), _amounts(row)) for row in plan.rows]
+    total = (
+        number(sum(row.calls for row in plan.rows)),
+        number(sum(row.prompt_tokens for row in plan.rows)),
+        number(sum(row.completion_tokens for row in plan.rows)),
+        money(plan.cost),
+    )
+    heads = ("step", "model", "calls", "prompt tokens", "reply tokens", "cost")
+    table = [heads, *((*names, *amounts) for names, amounts in rows), ("total", "", *total)]
+    shown = range(6 if plan.prices else 5)
+    return [
+        _subject(plan),
+        *columns([[row[place] for place in shown] for row in table], left=2),
+        "",
+        *(f"  {line}" for text in _assumptions(plan, measured=measured) for line in wrap(text, _WIDTH)),
+    ]
+
+
+def _planned(row: PlannedCalls) -> tuple[str, str]:
+    return row.step, ", ".join(row.llms)
+
+
+def _amounts(row: PlannedCalls) -> tuple[str, str, str, str]:
+    return number(row.calls), number(row.prompt_tokens), number(row.completion_tokens), money(row.cost)
+
+
+def _subject(plan: Plan) -> str:
+    inputs = plan.inputs
+    given = [
+        _counted(count, name) for name, count in (("topic", inputs.topics), ("question", inputs.questions)) if count
+    ]
+    is_or_are = "is" if inputs.malformed == 1 else "are"
+    malformed = f" ({_counted(inputs.malformed, 'malformed input')} {is_or_are} left out)" if inputs.malformed else ""
+    written = [_counted(plan.questions, "question")] if inputs.topics else []
+    chain = [f"{' and '.join(given) or 'nothing'}{malformed}", *written, _counted(plan.responses, "response")]
+    return " → ".join(chain)
+
+
+def _counted(count: int, noun: str) -> str:
+    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number(count)} {noun if count == 1 else plural}"
+
+
+def _assumptions(plan: Plan, *, measured: bool) -> Iterator[str]:
+    yield "Calls are exact when nothing goes wrong; repeats, unreadable replies and failed calls take more."
+    if measured:
+        yield "Tokens are those that the preview took, for so many calls."
+    else:
+        yield (
+            f"Tokens are estimates: {estimate.CHARACTERS_A_TOKEN} characters a token; a subtopic has "
+            f"{estimate.SUBTOPIC_TOKENS} tokens, a question {estimate.QUESTION_TOKENS}, a response "
+            f"{estimate.RESPONSE_TOKENS}, a judgement {estimate.JUDGEMENT_TOKENS} ({number(estimate.GENRM_TOKENS)} of "
+            "a genrm, which reasons first), or max_tokens where that is less. --preview measures them."
+        )
+    if not plan.prices:
+        yield "No cost is told without `prices` in the workflow."
+
+
+def preview_lines(turns: Iterable[Turn], rules: PairingRules) -> list[str]:
+    """Every question of a preview with its responses, their scores, and which would be paired."""
+    return [line for number, turn in enumerate(turns, start=1) for line in _previewed(number, turn, rules)]
+
+
+def _previewed(place: int, turn: Turn, rules: PairingRules) -> Iterator[str]:
+    yield f"Question {place}: {shorten(turn.question.text, 4 * _WIDTH)}"
+    candidates = turn.candidates
+    skipped: Counter[SkipReason] = Counter()
+    prompt = turn.question.messages
+    pairs = [] if turn.set_aside else pair_turn(scored.Turn("", turn.turn_id, prompt, candidates), rules, skipped)
+    widest = pairs[0] if pairs else None
+    for candidate in sorted(candidates, key=lambda one: -one.score):
+        by = f"{candidate.metadata['llm']}{_role(candidate, widest)}"
+        yield f"  [{candidate.candidate_index}] {candidate.score:g} by {by}"
+        yield from _excerpt(candidate.response)
+    for one in turn.unscored:
+        yield f"  [{one.response.index}] no score by {one.response.llm}: {one.reason}"
+        yield from _excerpt(one.response.text)
+    yield f"  → {_pairing(pairs, turn, skipped)}"
+    yield ""
+
+
+def _role(candidate: scored.Candidate, widest: PreferencePair | None) -> str:
+    if widest is None:
+        return ""
+    return "  ← chosen" if candidate is widest.chosen else "  ← rejected" if candidate is widest.rejected else ""
+
+
+def _excerpt(text: str) -> Iterator[str]:
+    lines = [part for line in text.splitlines() for part in (wrap(line, _WIDTH - 6) or [""])]
+    yield from (f"      {line}".rstrip() for line in lines[:_LINES_OF_A_RESPONSE])
+    if len(lines) > _LINES_OF_A_RESPONSE:
+        yield f"      … ({number(len(text))} characters)"
+
+
+def _pairing(pairs: Sequence[PreferencePair], turn: Turn, skipped: Mapping[SkipReason, int]) -> str:
+    if turn.set_aside:
+        return f"set aside: {turn.set_aside.replace('_', ' ')}"
+    reasons = {str(reason): count for reason, count in skipped.items()}
+    left_out = f"; left out: {_in_words(reasons)}" if reasons else ""
+    if not pairs:
+        return f"no pair{left_out}"
+    first = pairs[0]
+    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return (
+        f"pair [{first.chosen.candidate_index}] over [{first.rejected.candidate_index}], {first.margin:g} apart"
+        f"{more}{left_out}"
+    )

@@ -1,0 +1,86 @@
+"""The turns of a generation run on disk: written as they come, read in the order of the inputs."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from nat_dpo_pipeline.core.candidates import Candidate, as_messages
+from nat_dpo_pipeline.generation.turns import Scored, Turn
+
+
+class TurnSpool:
+    """Rows by path in a SQLite file, so that neither order nor memory depends on which turn was ready first."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        # What is lost with a crash comes back from the journal.
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("CREATE TABLE turns (path BLOB PRIMARY KEY, to_pair, row BLOB NOT NULL) WITHOUT ROWID")
+
+    def add(self, path: tuple[int, ...], turn: Turn, example_id: str) -> None:
+        key = b"".join(number.to_bytes(4, "big") for number in path)
+        to_pair = bool(turn.candidates) and turn.set_aside is None
+        row = turn_row(turn, example_id)
+        self._database.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?)", (key, to_pair, row))
+
+    def rows(self, *, to_pair: bool) -> Iterator[bytes]:
+        """The rows of the turns that can be paired, or of the others, in the order of their paths."""
+        found = self._database.execute("SELECT row FROM turns WHERE to_pair = ? ORDER BY path", (to_pair,))
+        return (row for (row,) in found)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def turn_row(turn: Turn, example_id: str) -> bytes:
+    """The turn as one line of JSON: a row that the `scored_candidates` workflow reads, with all that is known besides.
+
+    `unscored` holds the responses without a score, each with the reason.
+    """
+    question = turn.question
+    row = {
+        "id": f"{example_id}/{turn.turn_id}",
+        "example_id": example_id,
+        "turn_id": turn.turn_id,
+        "topic": question.topic,
+        "subtopic": question.subtopic,
+        "prompt": as_messages(question.messages),
+        "candidates": [_candidate(candidate) for candidate in turn.candidates],
+        "unscored": [_unscored(one) for one in turn.unscored],
+    }
+    if turn.set_aside:
+        row["set_aside"] = turn.set_aside
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A model may send half of a surrogate pair, which has no UTF-8 but a JSON escape; whoever reads it refuses it.
+        return json.dumps(row).encode() + b"\n"
+
+
+def _candidate(candidate: Candidate) -> dict[str, object]:
+    metadata = {name: value for name, value in candidate.metadata.items() if name not in ("topic", "subtopic")}
+    return {
+        "candidate_index": candidate.candidate_index,
+        "response": candidate.response,
+        "score": candidate.score,
+        "attributes": dict(candidate.attributes),
+        "model": candidate.model,
+        **metadata,
+    }
+
+
+def _unscored(one: Scored) -> dict[str, object]:
+    response = one.response
+    return {
+        "candidate_index": response.index,
+        "response": response.text,
+        "score": None,
+        "model": response.model,
+        "llm": response.llm,
+        "flaw": response.flaw,
+        "reason": one.reason,
+    }

@@ -1,0 +1,160 @@
+"""Language models that judge: by a rating, by comparing two responses, or as a generative reward model."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import permutations
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.comparisons import Comparison, Standing, standings
+from nat_dpo_pipeline.core.rewards import GenRMFormat
+from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winner
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.prompts import load
+from nat_dpo_pipeline.generation.scorers import OnReply, Score, fold_system
+
+T = TypeVar("T")
+_Results = Mapping[tuple[int, int], "_Verdict[Comparison] | BaseException"]
+
+DEFAULT_CRITERIA = (
+    "Consider whether it is correct, whether it helps with what was asked, whether anything that matters is missing, "
+    "and whether it is clear and no longer than that takes."
+)
+# A reply that cannot be parsed is asked for again: judges are sampled, so another one often can.
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict(Generic[T]):
+    said: T
+    model: str
+
+
+class RatingJudge:
+    """A language model that rates each response on a scale from `lowest` to `highest`."""
+
+    def __init__(
+        self, model: ChatModel, *, lowest: float = 1.0, highest: float = 10.0, criteria: str = DEFAULT_CRITERIA
+    ) -> None:
+        self._model = model
+        self._scale = lowest, highest
+        self._criteria = criteria
+
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
+        lowest, highest = self._scale
+        material = {"conversation": _as_text(prompt), "reply": response}
+        call = _judging("judge_rating", material, self._criteria, lowest=f"{lowest:g}", highest=f"{highest:g}")
+        verdict = await _asked(self._model, call, lambda reply: parse_rating(reply, lowest, highest), on_reply)
+        return Score(verdict.said, MappingProxyType({}), verdict.model)
+
+
+class PairwiseJudge:
+    """A language model that compares every two responses, in both orders. See `standings` for the values."""
+
+    def __init__(self, model: ChatModel, *, criteria: str = DEFAULT_CRITERIA) -> None:
+        self._model = model
+        self._criteria = criteria
+
+    async def score_turn(
+        self, prompt: Sequence[Message], responses: Sequence[str], on_reply: OnReply
+    ) -> list[Score | DPOPipelineError]:
+        conversation = _as_text(prompt)
+
+        def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
+            material = {"conversation": conversation, "first": first, "second": second}
+            return _asked(self._model, _judging("judge_pairwise", material, self._criteria), parse_winner, on_reply)
+
+        return await _tournament(compared, responses)
+
+
+class GenerativeRewardModel:
+    """A model that is made to score two responses and to rank them, asked about every two, in both orders.
+
+    The responses are turns with roles of their own, `response_1` and `response_2`, after a conversation that ends with
+    the user. See `standings` for the values; the attribute `individual` is the mean of a response's own scores.
+    """
+
+    def __init__(self, model: ChatModel, form: GenRMFormat) -> None:
+        self._model = model
+        self._form = form
+
+    async def score_turn(
+        self, prompt: Sequence[Message], responses: Sequence[str], on_reply: OnReply
+    ) -> list[Score | DPOPipelineError]:
+        turns = fold_system(prompt)
+
+        def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
+            call = Call((*turns, Message("response_1", first), Message("response_2", second)))
+            return _asked(self._model, call, lambda reply: parse_genrm(reply, self._form), on_reply)
+
+        return await _tournament(compared, responses)
+
+
+async def _asked(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
+    for sample in range(_TRIES - 1):
+        with suppress(ParseError):
+            return await _asked_once(model, replace(call, sample=sample), parse, on_reply)
+    return await _asked_once(model, replace(call, sample=_TRIES - 1), parse, on_reply)
+
+
+async def _asked_once(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
+    reply = await model.complete(call)
+    on_reply(reply)
+    return _Verdict(parse(reply.text), reply.model)
+
+
+async def _tournament(
+    compared: Callable[[str, str], Awaitable[_Verdict[Comparison]]], responses: Sequence[str]
+) -> list[Score | DPOPipelineError]:
+    orders = list(permutations(range(len(responses)), 2))
+    asked = (compared(responses[first], responses[second]) for first, second in orders)
+    results = dict(zip(orders, await asyncio.gather(*asked, return_exceptions=True), strict=True))
+    _raise_what_is_no_candidates_error(results)
+    verdicts = {order: result for order, result in results.items() if isinstance(result, _Verdict)}
+    stood = standings(len(responses), {order: verdict.said for order, verdict in verdicts.items()})
+    return [
+        _failure(index, results) if standing is None else _score(standing, _model_of(index, verdicts))
+        for index, standing in enumerate(stood)
+    ]
+
+
+def _raise_what_is_no_candidates_error(results: _Results) -> None:
+    for error in results.values():
+        if isinstance(error, BaseException) and not _is_candidates(error):
+            raise error
+
+
+def _is_candidates(error: BaseException) -> bool:
+    return isinstance(error, DPOPipelineError) and not (isinstance(error, ModelError) and error.fatal)
+
+
+def _failure(index: int, results: _Results) -> DPOPipelineError:
+    failures = (result for order, result in results.items() if index in order and isinstance(result, DPOPipelineError))
+    alone = InputError("a judge that compares responses needs two at least, and this one is alone")
+    return next(failures, alone)
+
+
+def _model_of(index: int, verdicts: Mapping[tuple[int, int], _Verdict[Comparison]]) -> str:
+    return next(verdict.model for order, verdict in verdicts.items() if index in order)
+
+
+def _score(standing: Standing, model: str) -> Score:
+    attributes = {} if standing.individual is None else {"individual": standing.individual}
+    return Score(standing.value, MappingProxyType(attributes), model)
+
+
+def _judging(template: str, material: Mapping[str, str], criteria: str, **values: str) -> Call:
+    """A call that asks for a judgement of `material`, of which no part can close the tags around it."""
+    digest = sha256("\x1e".join(material.values()).encode(errors="surrogatepass")).hexdigest()
+    text = load(template).render(mark=digest[:8], criteria=criteria, **material, **values)
+    # All of the request is one message, so a pool could not tell the calls apart by what comes before the last.
+    return Call((Message("user", text),), place=int(digest[-8:], 16))
+
+
+def _as_text(prompt: Sequence[Message]) -> str:
+    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)

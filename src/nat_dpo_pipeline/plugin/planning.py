@@ -1,0 +1,100 @@
+"""From a configuration to the plan of a run; opens no model and needs no key."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from nat.plugin_api import LLMBaseConfig, LLMRef
+
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.generation.inputs import Request, read_request
+from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA
+from nat_dpo_pipeline.generation.plan import (
+    GENRM_TOKENS,
+    JUDGEMENT_TOKENS,
+    REWARD_TOKENS,
+    Asked,
+    InputCounts,
+    Plan,
+    Scoring,
+    make_plan,
+)
+from nat_dpo_pipeline.generation.prompts import load
+from nat_dpo_pipeline.generation.settings import InputKind, Spread
+from nat_dpo_pipeline.plugin.config import PreferenceDataConfig
+from nat_dpo_pipeline.plugin.nat_api import Config
+from nat_dpo_pipeline.plugin.recipe import prices_of
+from nat_dpo_pipeline.plugin.scorer_config import (
+    EnsembleConfig,
+    FunctionScorerConfig,
+    GenRMConfig,
+    PairwiseJudgeConfig,
+    RatingJudgeConfig,
+    ScorerConfig,
+)
+
+
+def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tuple[str, str]]) -> Plan:
+    """What the workflow will ask for over the inputs. Raises InputError for a file that cannot be read."""
+    responders = workflow.responder_llm or workflow.writer_llm
+    pools = [{name: 1.0} for name in responders.models] if responders.use is Spread.ALL else [responders.models]
+    return make_plan(
+        workflow.recipe_settings(),
+        count_inputs((text for _, text in inputs), workflow.input_kind),
+        writer=_asked(config, workflow.writer_llm.models),
+        responders=[_asked(config, models) for models in pools],
+        scoring=list(_scoring(config, workflow.scorer_config())),
+        prices=prices_of(workflow),
+    )
+
+
+def count_inputs(texts: Iterable[str], kind: InputKind) -> InputCounts:
+    """How many topics, questions and malformed inputs there are."""
+    topics = questions = malformed = topic_characters = question_characters = 0
+    for text in texts:
+        request = _read(text, kind)
+        if request is None:
+            malformed += 1
+        elif request.topic is not None:
+            topics += 1
+            topic_characters += len(request.topic)
+        else:
+            questions += 1
+            question_characters += sum(len(message.content) for message in request.messages)
+    return InputCounts(topics, questions, malformed, topic_characters, question_characters)
+
+
+def _read(text: str, kind: InputKind) -> Request | None:
+    try:
+        return read_request(text, kind)
+    except InputError:
+        return None
+
+
+def _asked(config: Config, models: Mapping[LLMRef, float]) -> Asked:
+    bounds = [_max_tokens(config.llms[name]) for name in models if name in config.llms]
+    known = [bound for bound in bounds if bound is not None]
+    is_bound = len(known) == len(models)
+    return Asked({str(name): weight for name, weight in models.items()}, max(known) if is_bound else None)
+
+
+def _max_tokens(llm: LLMBaseConfig) -> int | None:
+    given = {**{name: getattr(llm, name) for name in llm.model_fields_set}, **(llm.model_extra or {})}
+    value = given.get("max_tokens")
+    return value if isinstance(value, int) else None
+
+
+def _scoring(config: Config, scorer: ScorerConfig) -> Iterator[Scoring]:
+    if isinstance(scorer, EnsembleConfig):
+        for member in scorer.members.values():
+            yield from _scoring(config, member)
+    elif not isinstance(scorer, FunctionScorerConfig):  # whose own calls nobody sees
+        asked = _asked(config, dict.fromkeys(scorer.llm if isinstance(scorer.llm, list) else [scorer.llm], 1.0))
+        criteria = getattr(scorer, "criteria", None) or DEFAULT_CRITERIA
+        match scorer:
+            case RatingJudgeConfig():
+                yield Scoring(asked, JUDGEMENT_TOKENS, len(load("judge_rating").text) + len(criteria))
+            case PairwiseJudgeConfig():
+                yield Scoring(asked, JUDGEMENT_TOKENS, len(load("judge_pairwise").text) + len(criteria), compares=True)
+            case GenRMConfig():
+                yield Scoring(asked, GENRM_TOKENS, compares=True)
+            case _:
+                yield Scoring(asked, REWARD_TOKENS)

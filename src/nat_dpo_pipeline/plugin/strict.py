@@ -1,0 +1,52 @@
+"""The base of every configuration model."""
+
+from difflib import get_close_matches
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+
+class StrictConfig(BaseModel):
+    """Refuses unknown keys in words: NAT shows of a validation error only its message, not where it arose."""
+
+    # Validators are built when they are first used: NAT registers every configuration at each start.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls))):
+            raise ValueError(f"{_described(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
+        return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_what_is_wrong(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ValueError("; ".join(_in_words(cls, details) for details in error.errors())) from error
+
+
+def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return message
+    path = ".".join(map(str, details["loc"]))
+    given = "" if details["type"] == "missing" else f" is {details['input']!r:.80}"
+    return f"{_described(config)}.{path}{given}: {message}"
+
+
+def _accepted_keys(config: type[BaseModel]) -> set[str]:
+    return {"_type", *config.model_fields}
+
+
+def _described(config: type[BaseModel]) -> str:
+    return str(getattr(config, "_typed_model_name", None) or config.__name__)
+
+
+def _suggestion(key: str, config: type[BaseModel]) -> str:
+    known = sorted(config.model_fields)
+    close = get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; its keys are {', '.join(known)}"

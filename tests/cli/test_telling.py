@@ -1,0 +1,214 @@
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_dpo_pipeline.cli import telling
+from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.pairs import PairingRules
+from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.writer import WrittenDataset
+from nat_dpo_pipeline.generation.plan import Asked, InputCounts, Plan, Scoring, make_plan
+from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage, Price
+from nat_dpo_pipeline.generation.settings import RecipeSettings
+from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Scored, Turn
+
+QUESTION = Question((Message("user", "What is it?"),))
+
+
+def _record(**counts: int) -> GenerationRecord:
+    record = GenerationRecord()
+    record.counts.update(counts)
+    return record
+
+
+def _plan(prices: dict[str, Price] | None = None, **counts: int) -> Plan:
+    inputs = InputCounts(**(counts or {"topics": 2}))
+    asked = Asked({"writer": 1.0})
+    return make_plan(RecipeSettings(), inputs, asked, [asked], [Scoring(Asked({"reward": 1.0}), 1)], prices or {})
+
+
+@pytest.mark.parametrize(
+    ("cost", "told"), [(None, "-"), (0.0, "0.00"), (0.01234, "0.0123"), (1.005, "1.00"), (12345.6, "12,345.60")]
+)
+def test_money(cost: float | None, told: str) -> None:
+    assert telling.money(cost) == told
+
+
+def test_columns_begin_left_and_end_right() -> None:
+    rows = [("step", "", "calls"), ("rewards", "x", "1"), ("a", "long", "1,000")]
+    assert telling.columns(rows, left=2) == [
+        "  step           calls",
+        "  rewards  x         1",
+        "  a        long  1,000",
+    ]
+
+
+def test_counts_say_what_is_missing_and_what_to_do() -> None:
+    lines = telling.counts_of(
+        _record(topics=1, subtopics=9, questions=1234, candidates=5, missing_subtopics=1, duplicate_questions=1)
+    )
+    assert lines[0].split() == ["topics", "1"]
+    assert lines[2].split() == ["questions", "1,234"]
+    assert "  repeats replaced or left out: 1 question" in lines
+    assert lines[-1] == "  1 subtopics fewer than asked for: raise max_top_ups, or ask for fewer n_subtopics"
+
+
+def test_what_failed_calls_cost_is_not_blamed_on_the_writer() -> None:
+    record = _record(missing_questions=10)
+    record.failed_by["questions"] = Counter({FailureReason.MODEL_ERROR: 1})
+    (line,) = (line for line in telling.counts_of(record) if "fewer than" in line)
+    assert line.endswith("calls failed, which the same command makes again")
+
+
+def test_counts_say_what_was_set_aside_and_dropped() -> None:
+    lines = telling.counts_of(_record(candidates=4, questions_below_min_best_score=2, dropped_too_long=3))
+    assert "  questions set aside, with their responses: 2 below min best score" in lines
+    assert "  dropped by the pipeline: 3 too long" in lines
+
+
+def test_nothing_is_told_as_nothing() -> None:
+    assert telling.counts_of(_record()) == ["  candidates          0"]
+    assert telling.failures_of(_record()) == []
+    assert telling.spending_of(_record()) == []
+    assert telling.replayed_of(_record()) == []
+
+
+def test_failures_say_where_they_are_and_what_to_do() -> None:
+    record = _record()
+    record.failed_by = {"responses": Counter({FailureReason.TRUNCATED_REPLY: 12})}
+    head, titles, row = telling.failures_of(record, Path("run"))
+    assert head == "Failures, one by one in run/failures.jsonl"
+    assert titles.split()[:2] == ["step", "reason"]
+    assert row.startswith("  12  responses  truncated reply  raise max_tokens")
+
+
+def test_every_reason_has_advice() -> None:
+    record = _record()
+    record.failed_by = {"rewards": Counter(FailureReason)}
+    lines = telling.failures_of(record)
+    assert len(lines) == 2 + len(FailureReason)
+    assert all(len(line.split("  ")) >= 5 for line in lines[2:])
+
+
+def test_without_a_file_some_failures_are_told_themselves() -> None:
+    record = _record()
+    for place in range(9):
+        record.add(Failure("responses", "?", FailureReason.MODEL_ERROR, f"call {place}\nfailed"))
+    details = [line for line in telling.failures_of(record) if "call" in line]
+    assert details == [f"  responses: call {place} failed" for place in range(5)]
+
+
+def _used(**prices: Price) -> GenerationRecord:
+    record = GenerationRecord(prices=prices)
+    record.usage["rewards", "judge"] = ModelUsage("a-very-long-name-of-a-model/" + "x" * 60, 7, 1, 0, 1_000_000, 0)
+    record.usage["subtopics", "writer"] = ModelUsage("writer", 3, 0, 0, 0, 500_000)
+    return record
+
+
+def test_spending_is_told_by_step_in_the_order_of_the_recipe() -> None:
+    head, *rows = telling.spending_of(_used(judge=Price(2.0, 0.0), writer=Price(0.0, 4.0)))
+    assert head.split() == ["step", "model", "requests", "retried", "prompt", "tokens", "reply", "tokens", "cost"]
+    assert rows[0].split() == ["subtopics", "writer", "3", "0", "0", "500,000", "2.00"]
+    assert rows[1].split()[0] == "rewards"
+    assert "…" in rows[1]
+    assert rows[2].split() == ["total", "10", "1", "1,000,000", "500,000", "4.00"]
+
+
+def test_a_price_that_is_missing_is_a_cost_that_is_not_known() -> None:
+    *_, rewards, total = telling.spending_of(_used(writer=Price(0.0, 4.0)))
+    assert rewards.split()[-1] == total.split()[-1] == "-"
+    assert "cost" not in telling.spending_of(_used())[0]
+
+
+def test_what_was_replayed_is_told_with_what_it_was_worth() -> None:
+    record = GenerationRecord(prices={"writer": Price(1.0, 1.0)})
+    record.usage["questions", "writer"] = ModelUsage("m", replayed=1500, replayed_prompt_tokens=2_000_000)
+    assert "replayed" in telling.spending_of(record)[0]
+    (line,) = telling.replayed_of(record)
+    assert line == "  1,500 replies from the journal, worth 2.00: asked and paid for before, and not again"
+
+
+def test_pairs_and_files_are_told_by_side(tmp_path: Path) -> None:
+    files = (WrittenFile("trl/train.jsonl", 9, 0, ""), WrittenFile("trl/validation.jsonl", 1, 0, ""))
+    dataset = WrittenDataset(Path("run/dataset"), files, Path("run/dataset/manifest.json"))
+    assert telling.pairs_of(dataset, {"below_min_score_diff": 3, "tie": 5}) == [
+        "  pairs              10  (9 train, 1 validation)",
+        "  pairs left out: 5 tie, 3 below min score diff",
+    ]
+    assert len(telling.pairs_of(dataset, {})) == 1
+    (tmp_path / "set_aside.jsonl").touch()
+    lines = telling.files_of(tmp_path, dataset, Counter(candidates=20))
+    assert lines[1].split("  ")[1:] == [f"{tmp_path}/candidates.jsonl", "20 candidates"]
+    assert any("set_aside.jsonl" in line for line in lines)
+    assert lines[-2].endswith("9 pairs")
+
+
+def test_a_plan_is_a_table_with_its_assumptions() -> None:
+    lines = telling.plan_lines(_plan())
+    assert lines[0] == "2 topics → 200 questions → 400 responses"
+    assert lines[1].split() == ["step", "model", "calls", "prompt", "tokens", "reply", "tokens"]
+    assert [line.split()[0] for line in lines[2:7]] == ["subtopics", "questions", "responses", "rewards", "total"]
+    assert lines[6].split()[1] == str(2 + 20 + 200 + 400)
+    text = " ".join(lines)
+    assert "Calls are exact when nothing goes wrong" in text
+    assert "a response 350" in text
+    assert "No cost is told without `prices`" in text
+    assert "that the preview took" in " ".join(telling.plan_lines(_plan(), measured=True))
+    priced = telling.plan_lines(_plan({"writer": Price(1.0, 1.0), "reward": Price(1.0, 1.0)}))
+    assert priced[1].split()[-1] == "cost"
+    assert "-" not in priced[6]
+
+
+@pytest.mark.parametrize(
+    ("counts", "subject"),
+    [
+        ({"topics": 1}, "1 topic → 100 questions → 200 responses"),
+        ({"questions": 1}, "1 question → 2 responses"),
+        ({"topics": 1, "questions": 2}, "1 topic and 2 questions → 102 questions → 204 responses"),
+        ({"questions": 2, "malformed": 1}, "2 questions (1 malformed input is left out) → 4 responses"),
+        ({"questions": 2, "malformed": 3}, "2 questions (3 malformed inputs are left out) → 4 responses"),
+    ],
+)
+def test_the_subject_of_a_plan(counts: dict[str, int], subject: str) -> None:
+    assert telling.plan_lines(_plan(None, **counts))[0] == subject
+
+
+def _turn(*scores: float, **parts: Any) -> Turn:
+    candidates = tuple(
+        Candidate("", "t", index, QUESTION.messages, f"answer {index}", score, metadata={"llm": "writer"})
+        for index, score in enumerate(scores)
+    )
+    return Turn("t", QUESTION, candidates, **parts)
+
+
+def test_a_preview_marks_the_pair_that_is_widest_apart() -> None:
+    lines = telling.preview_lines([_turn(1.0, 3.0, 2.0)], PairingRules())
+    assert lines == [
+        "Question 1: What is it?",
+        "  [1] 3 by writer  ← chosen",
+        "      answer 1",
+        "  [2] 2 by writer",
+        "      answer 2",
+        "  [0] 1 by writer  ← rejected",
+        "      answer 0",
+        "  → pair [1] over [0], 2 apart and 2 more",
+        "",
+    ]
+
+
+def test_a_preview_says_why_there_is_no_pair() -> None:
+    lines = telling.preview_lines([_turn(1.0, 1.0), _turn(1.0, 2.0, set_aside="below_min_best_score")], PairingRules())
+    assert "  → no pair; left out: 1 tie" in lines
+    assert "  → set aside: below min best score" in lines
+    assert not any("chosen" in line for line in lines)
+
+
+def test_a_preview_shows_what_could_not_be_scored_and_the_beginning_of_what_is_long() -> None:
+    cut = Scored(Response(QUESTION, 1, "word " * 500, "writer", "m", Flaw.TRUNCATED), reason=Flaw.TRUNCATED)
+    lines = telling.preview_lines([_turn(1.0, unscored=(cut,))], PairingRules())
+    assert "  [1] no score by writer: truncated" in lines
+    assert "      … (2,500 characters)" in lines
+    assert len(lines) < 15
+    assert max(map(len, lines)) <= 100

@@ -1,0 +1,128 @@
+"""The whole of the room against a server that fails: models, limits, journal and recipe over HTTP."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from nat_dpo_pipeline.core.rewards import weights_named
+from nat_dpo_pipeline.demo import create_app
+from nat_dpo_pipeline.generation.chat import ChatModel, ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.inputs import Request
+from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.preference import PreferenceRecipe
+from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.scorers import RewardModelScorer
+from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
+from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, after, asgi_answer, at_random
+
+Server = Callable[..., LoopbackServer]
+LIMITS = Limits(max_concurrency=16, first_pause_seconds=0.01, max_retries=12)
+TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED})
+PAIRED = RecipeSettings(n_subtopics=3, n_questions=4, responses=ResponseMode.PAIRED, seed=3)
+INDEPENDENT = replace(PAIRED, responses=ResponseMode.INDEPENDENT, n_responses=3)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    turns: list[Turn]
+    record: GenerationRecord
+
+
+@asynccontextmanager
+async def _recipe(
+    url: str, settings: RecipeSettings, journal: Journal | None = None
+) -> AsyncIterator[PreferenceRecipe]:
+    opened: list[OpenAIChatModel] = []
+
+    def model(name: str) -> ChatModel:
+        chat = OpenAIChatModel(ModelSettings(name, f"demo/stdlib-{name}", url, "sk-planted", timeout_seconds=0.5))
+        opened.append(chat)
+        if journal is None:
+            return LimitedModel(chat, LIMITS)
+        limited = LimitedModel(RecordedModel(chat, journal, chat.identity), LIMITS)
+        return ReplayedModel(limited, journal, chat.identity)
+
+    writer = model("writer")
+    try:
+        yield PreferenceRecipe(
+            writer=writer,
+            responders=[writer],
+            scorer=RewardModelScorer(model("reward"), weights_named("helpfulness")),
+            settings=settings,
+        )
+    finally:
+        for chat in opened:
+            await chat.aclose()
+
+
+async def _outcome(url: str, settings: RecipeSettings, journal: Journal | None = None) -> Outcome:
+    record = GenerationRecord()
+    async with _recipe(url, settings, journal) as recipe:
+        return Outcome(await recipe.turns(Request(topic="Data structures"), record), record)
+
+
+@pytest.mark.parametrize("settings", [PAIRED, INDEPENDENT], ids=["paired", "independent"])
+@pytest.mark.parametrize("faults", [*([fault] for fault in TRANSIENT), TRANSIENT], ids=lambda faults: "+".join(faults))
+async def test_transient_faults_at_thirty_percent_of_the_calls_change_nothing(
+    make_server: Server, settings: RecipeSettings, faults: list[Fault]
+) -> None:
+    answer = asgi_answer(create_app(seed=1))
+    sound = make_server(answer)
+    failing = make_server(answer, fault=at_random(0.3, faults, seed=7))
+
+    expected = await _outcome(sound.url, settings)
+    found = await _outcome(failing.url, settings)
+
+    assert found.turns == expected.turns
+    assert found.record.counts == expected.record.counts
+    assert found.record.failures == expected.record.failures
+    spoilt = [one for one in failing.requests if one.fault is not None]
+    assert len(spoilt) > 0.1 * len(sound.requests)
+    retries = sum(used.retries for used in found.record.usage.values())
+    assert retries == len([one for one in spoilt if one.fault is not Fault.MESSAGE_AS_LIST])
+
+
+@pytest.mark.parametrize("count", [1, 5, 20, 60])
+async def test_a_key_that_ends_keeps_what_was_collected_and_the_next_run_goes_on(
+    make_server: Server, tmp_path: Path, count: int
+) -> None:
+    answer = asgi_answer(create_app(seed=1))
+    sound = make_server(answer)
+    expected = await _outcome(sound.url, INDEPENDENT)
+    calls = len(sound.requests)
+    failing = [after(count, Fault.UNAUTHORIZED)]
+    # One server, so that the second run is asked of the same address.
+    server = make_server(answer, fault=lambda request: failing[0](request))
+
+    with closing(Journal(tmp_path / "journal")) as journal:
+        stopped = await _outcome(server.url, INDEPENDENT, journal)
+    assert stopped.record.stopped is not None
+    assert "answered 401" in stopped.record.stopped
+    assert "sk-planted" not in stopped.record.stopped
+    told = [failure for failure in stopped.record.failures if "401" in failure.detail]
+    assert len(told) <= 2, "one for each model that ended"
+    by_id = {turn.turn_id: turn for turn in expected.turns}
+    for turn in stopped.turns:
+        assert [one for one in turn.candidates if one not in by_id[turn.turn_id].candidates] == []
+
+    failing[0] = lambda _: None
+    before = server.answered
+    with closing(Journal(tmp_path / "journal")) as journal:
+        resumed = await _outcome(server.url, INDEPENDENT, journal)
+    assert resumed.turns == expected.turns
+    assert before == count
+    assert server.answered - before == calls - count
+
+
+async def test_a_server_that_never_answers_is_given_up_with_one_clear_message(make_server: Server) -> None:
+    server = make_server(asgi_answer(create_app(seed=1)), fault=lambda _: Fault.RESET)
+    outcome = await _outcome(server.url, PAIRED)
+    assert outcome.turns == []
+    (failure,) = outcome.record.failures
+    assert "cannot be reached" in failure.detail
+    assert len(server.requests) == 3
