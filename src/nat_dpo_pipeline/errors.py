@@ -55,8 +55,9 @@ class ModelError(DPOPipelineError):
 
     `fatal`: no other call to this model can succeed (its credential, its credit, its name). `transient`: the same call
     may succeed later; `throttled` with it: because the model said that it is asked too much, for `retry_after` seconds
-    if it said how long. `llm` is the model's name in the configuration, `requests` how often it was asked, and
-    `passed_over` are the errors of models that should have answered before it.
+    if it said how long; `overloaded` with it: because the server failed or was too slow. `llm` is the model's name in
+    the configuration, `requests` how often it was asked, and `passed_over` are the errors of models that should have
+    answered before it.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class ModelError(DPOPipelineError):
         transient: bool = False,
         throttled: bool = False,
         retry_after: float | None = None,
+        overloaded: bool = False,
     ) -> None:
         super().__init__(message)
         self.fatal = fatal
-        self.transient = transient or throttled
+        self.transient = transient or throttled or overloaded
         self.throttled = throttled
         self.retry_after = retry_after
+        self.overloaded = overloaded
         self.llm: str | None = None
         self.requests = 0
         self.passed_over: tuple[ModelError, ...] = ()

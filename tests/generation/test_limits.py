@@ -14,7 +14,7 @@ from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatReply, ModelSettings, OpenAIChatModel, Usage
 from nat_dpo_pipeline.generation.inputs import read_request
-from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits, Slots
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
@@ -146,20 +146,53 @@ async def test_no_more_calls_are_under_way_than_allowed() -> None:
     assert model.most_under_way == 3
 
 
-async def test_concurrency_shrinks_on_server_errors_and_grows_back() -> None:
-    model = Model(lambda number: ModelError("overloaded", transient=True) if number in (9, 10) else None, seconds=0.002)
-    asked = limited(model, max_concurrency=8)
+@pytest.mark.parametrize(
+    ("error", "fewest"),
+    [
+        (ModelError("too many", throttled=True, retry_after=0.01), 4),
+        (ModelError("server error", overloaded=True), 6),
+        (ModelError("connection reset", transient=True), 8),
+    ],
+    ids=["throttled", "overloaded", "reset"],
+)
+async def test_concurrency_shrinks_with_what_the_model_says_and_grows_back(error: ModelError, fewest: int) -> None:
+    at_once: list[int] = []
+
+    def failure(number: int) -> ModelError | None:
+        at_once.append(model.under_way)
+        return error if number == 9 else None
+
+    model = Model(failure, seconds=0.005)
+    asked = limited(model, max_concurrency=8, max_retries=1)
     await asyncio.gather(*(asked.complete(ASKED) for _ in range(8)))
-
+    await asked.complete(ASKED)
+    at_once.clear()
     model.most_under_way = 0
-    await asyncio.gather(*(asked.complete(ASKED) for _ in range(2)))
-    model.most_under_way = 0
-    await asyncio.gather(*(asked.complete(ASKED) for _ in range(4)))
-    shrunk = model.most_under_way
-    await asyncio.gather(*(asked.complete(ASKED) for _ in range(200)))
+    await asyncio.gather(*(asked.complete(ASKED) for _ in range(300)))
 
-    assert shrunk <= 4
+    # The first that ended had as many beside them as were allowed at the time.
+    assert at_once[0] == fewest
     assert model.most_under_way == 8
+
+
+def test_calls_that_were_under_way_shrink_it_no_further() -> None:
+    slots = Slots(64)
+    sent_at = time.monotonic()
+    for _ in range(20):
+        slots.shrink(0.5, sent_at)
+    assert slots.limit == 32
+    slots.shrink(0.5, time.monotonic())
+    assert slots.limit == 16
+
+
+def test_one_call_may_always_be_under_way_and_never_more_than_the_most() -> None:
+    slots = Slots(4)
+    for _ in range(20):
+        slots.shrink(0.5, time.monotonic())
+    assert slots.limit == 1
+    for _ in range(200):
+        slots.grow()
+    assert slots.limit == 4
 
 
 async def test_requests_keep_their_pace() -> None:
@@ -180,8 +213,39 @@ async def test_tokens_keep_their_pace() -> None:
     for _ in range(7):
         await asked.complete(ASKED)
 
-    # Ten seconds' worth may go at once; the six calls before the last one owed 12,000 tokens.
+    # Ten seconds' worth may go at once; the six calls before the last one took 12,000 tokens.
     assert time.monotonic() - started >= (6 * 2000 - 10_000) / 1000 * 0.9
+
+
+async def test_tokens_are_booked_before_calls_are_sent_so_that_a_burst_keeps_to_them_too() -> None:
+    sent: list[float] = []
+
+    def failure(_: int) -> None:
+        sent.append(time.monotonic() - started)
+
+    asked = limited(Model(failure, tokens=256), tokens_per_minute=60_000, max_concurrency=200)
+    started = time.monotonic()
+    calls = [asyncio.create_task(asked.complete(ASKED)) for _ in range(200)]
+    await asyncio.sleep(1.0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+    # Ten seconds' worth at once, and a second's: not the 51,200 tokens of all 200.
+    assert 30 <= len(sent) <= (10_000 + 2_000) / 256 + 1
+
+
+async def test_what_was_booked_for_a_call_that_failed_is_given_back() -> None:
+    model = Model(lambda number: ModelError("reset", transient=True) if 1 < number <= 9 else None, tokens=256)
+    asked = limited(model, tokens_per_minute=6_000, max_retries=20)
+    await asked.complete(ASKED)
+    started = time.monotonic()
+
+    reply = await asked.complete(ASKED)
+
+    assert reply.retries == 8
+    # Nine calls' tokens would take a quarter of a minute.
+    assert time.monotonic() - started < 8
 
 
 @pytest.mark.parametrize("limits", [{"max_concurrency": 0}, {"requests_per_minute": -1}, {"max_retries": -1}])
@@ -252,7 +316,7 @@ async def test_a_cool_down_that_is_longer_than_the_time_ends_every_caller() -> N
     assert model.calls <= 2
 
 
-async def test_nothing_is_sent_into_a_cool_down_whatever_the_pace() -> None:
+async def test_nothing_is_sent_into_a_cool_down_and_no_burst_comes_after_it() -> None:
     sent: list[float] = []
 
     def failure(number: int) -> ModelError | None:
@@ -263,6 +327,8 @@ async def test_nothing_is_sent_into_a_cool_down_whatever_the_pace() -> None:
     await asyncio.gather(*(asked.complete(ASKED) for _ in range(5)))
 
     assert sent[1] - sent[0] >= 0.45
+    # One in 50 ms, also those that had had their turn before the cool-down began.
+    assert sent[-1] - sent[1] >= 4 * 0.05 * 0.9
 
 
 async def test_a_reply_says_how_many_requests_failed_before_it() -> None:

@@ -439,13 +439,7 @@ def _texts(folder: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
     return [caplog.text, *(str(record.__dict__) for record in caplog.records), *files]
 
 
-@pytest.mark.parametrize(
-    "with_login",
-    [
-        False,
-        True,
-    ],
-)
+@pytest.mark.parametrize("with_login", [False, True])
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
 async def test_no_secret_reaches_a_file_a_log_a_summary_or_a_message(
     status: int, with_login: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -157,7 +157,7 @@ class OpenAIChatModel:
             raise self._unreachable(error) from error
         except TimeoutError as error:
             message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
-            raise ModelError(message, transient=True) from error
+            raise ModelError(message, overloaded=True) from error
         except UnicodeError as error:
             raise ModelError(f"{self._described()} cannot be sent this: {error}") from error
         return self._read(text, call.route)
@@ -220,12 +220,16 @@ class OpenAIChatModel:
             advice = "check its model_name and base_url"
         else:
             advice = "the request was refused" if error.status_code < 500 else "the server failed"
+        retry_after = _retry_after(error.response.headers)
+        # A server that is too busy may say so with a 503 and when to come back (RFC 9110, section 15.6.4).
+        is_busy = error.status_code == 429 or (error.status_code == 503 and retry_after is not None)
         return ModelError(
             f"{self._described()} answered {error.status_code}: {said} ({advice})",
             fatal=spent or error.status_code in _HOPELESS,
-            transient=error.status_code in (408, 409) or error.status_code >= 500,
-            throttled=error.status_code == 429 and not spent,
-            retry_after=_retry_after(error.response.headers),
+            transient=error.status_code in (408, 409),
+            throttled=is_busy and not spent,
+            retry_after=retry_after,
+            overloaded=error.status_code >= 500,
         )
 
 

@@ -16,12 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from aiolimiter import AsyncLimiter
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Usage
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 60.0
-_SHRINK = 0.5
+# A model that says that it is asked too much gets half as much, one whose server fails now and then three quarters.
+_THROTTLED, _OVERLOADED = 0.5, 0.75
+_GROWTH = 2.0
+# What a call is taken to need until some are known: its reply, and the characters of its prompt that make a token.
+_REPLY_TOKENS, _CHARACTERS_A_TOKEN = 256, 4
 _RETRIES_BEFORE_FIRST_ANSWER = 2
 
 
@@ -49,11 +53,12 @@ class Limits:
 
 
 class Slots:
-    """How many calls may be under way; halves when the server is overloaded, grows back by one a round of successes."""
+    """How many calls may be under way: fewer when the model is asked too much, then more again with every success."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._limit = float(most)
+        self._shrunk_at = 0.0
         self._under_way = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -93,11 +98,15 @@ class Slots:
                 self._under_way += 1
                 place.set_result(None)
 
-    def shrink(self) -> None:
-        self._limit = max(1.0, self._limit * _SHRINK)
+    def shrink(self, share: float, sent_at: float) -> None:
+        """To a share of what it was; not for a call that was sent before the last time, which says nothing new."""
+        if sent_at >= self._shrunk_at:
+            self._shrunk_at = time.monotonic()
+            self._limit = max(1.0, self._limit * share)
 
     def grow(self) -> None:
-        self._limit = min(float(self._most), self._limit + 1 / self._limit)
+        """By two when as many calls as may be under way have succeeded."""
+        self._limit = min(float(self._most), self._limit + _GROWTH / self._limit)
 
 
 class LimitedModel:
@@ -142,8 +151,7 @@ class LimitedModel:
 
     async def _once(self, call: Call, deadline: float) -> ChatReply:
         async with self._slots.one():
-            await self._pace.turn()
-            await self._cooled_down(deadline)
+            booked = await self._its_turn(call, deadline)
             if self._broken is not None:
                 raise self._error(str(self._broken), fatal=True)
             sent_at = time.monotonic()
@@ -152,12 +160,24 @@ class LimitedModel:
             except ModelError as error:
                 error.llm, error.requests = self.name, 1
                 self._note(error, sent_at)
+                self._pace.used(booked, 0)
                 raise
         self._has_answered = True
         self._slots.grow()
         self._cooling.reset()
-        self._pace.used(reply.usage.prompt_tokens + reply.usage.completion_tokens)
+        self._pace.answered(booked, reply.usage)
         return reply
+
+    async def _its_turn(self, call: Call, deadline: float) -> float:
+        """Wait until the call may be sent; gives the tokens that are booked for it."""
+        booked = 0.0
+        while True:
+            await self._cooled_down(deadline)
+            self._pace.used(booked, 0)
+            booked = await self._pace.turn(call)
+            # A cool-down that began meanwhile must not end in a burst of all that had their turn before it.
+            if not self._cooling.left():
+                return booked
 
     async def _cooled_down(self, deadline: float) -> None:
         while left := self._cooling.left():  # a 429 may prolong it meanwhile
@@ -177,10 +197,10 @@ class LimitedModel:
         if error.fatal:
             self._broken = error
         elif error.throttled:
-            if self._cooling.begin(sent_at, error.retry_after):
-                self._slots.shrink()
-        elif error.transient:
-            self._slots.shrink()
+            self._cooling.begin(sent_at, error.retry_after)
+            self._slots.shrink(_THROTTLED, sent_at)
+        elif error.overloaded:
+            self._slots.shrink(_OVERLOADED, sent_at)
 
 
 class _CoolDown:
@@ -192,16 +212,14 @@ class _CoolDown:
         self._began = 0.0
         self._in_a_row = 0
 
-    def begin(self, sent_at: float, retry_after: float | None) -> bool:
-        """Start or prolong it; False for a call that was under way when it started, which says nothing new."""
+    def begin(self, sent_at: float, retry_after: float | None) -> None:
+        """Start or prolong it; calls that were under way when it started count as one with the first."""
         now = time.monotonic()
-        is_new = sent_at >= self._began
-        if is_new:
+        if sent_at >= self._began:
             self._began = now
             self._in_a_row += 1
         pause = _backoff(self._in_a_row, self._first_pause) if retry_after is None else retry_after
         self.until = max(self.until, now + pause)
-        return is_new
 
     def reset(self) -> None:
         self._in_a_row = 0
@@ -211,7 +229,7 @@ class _CoolDown:
 
 
 class _Pace:
-    """Requests and tokens a minute. Tokens are known after a call, so the next ones wait for them."""
+    """Requests and tokens a minute. What a call needs is booked before it is sent, and put right when it is known."""
 
     def __init__(self, limits: Limits) -> None:
         requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
@@ -219,17 +237,33 @@ class _Pace:
         self._requests = None if requests is None else AsyncLimiter(1, 60 / requests)
         self._tokens = None if tokens is None else AsyncLimiter(tokens / 6, 10)
         self._owed = 0.0
+        self._reply_tokens = float(_REPLY_TOKENS)
 
-    def used(self, tokens: int) -> None:
-        self._owed += tokens if self._tokens is not None else 0
-
-    async def turn(self) -> None:
-        while self._tokens is not None and self._owed > 0:
-            part = min(self._owed, self._tokens.max_rate)
-            self._owed -= part
-            await self._tokens.acquire(part)
+    async def turn(self, call: Call) -> float:
+        """Wait for the call's turn; gives the tokens that are booked for it."""
+        booked = 0.0
+        if self._tokens is not None:
+            characters = sum(len(message.content) for message in call.messages)
+            booked = characters / _CHARACTERS_A_TOKEN + self._reply_tokens
+            self._owed += booked
+            await self._pay(self._tokens)
         if self._requests is not None:
             await self._requests.acquire()
+        return booked
+
+    def answered(self, booked: float, usage: Usage) -> None:
+        self._reply_tokens += (usage.completion_tokens - self._reply_tokens) / 8
+        self.used(booked, usage.prompt_tokens + usage.completion_tokens)
+
+    def used(self, booked: float, tokens: int) -> None:
+        if self._tokens is not None:
+            self._owed += tokens - booked
+
+    async def _pay(self, limiter: AsyncLimiter) -> None:
+        while self._owed > 0:
+            part = min(self._owed, limiter.max_rate)
+            self._owed -= part
+            await limiter.acquire(part)
 
 
 def _backoff(failures: int, first_pause: float) -> float:
