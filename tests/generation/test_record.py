@@ -68,6 +68,7 @@ def test_the_summary_of_nothing_says_that_nothing_went_wrong() -> None:
         "cost": None,
         "failures": [],
         "stopped": None,
+        "stood_in_for": {},
     }
 
 
@@ -306,3 +307,14 @@ KIND = f'{{"kind": "{SUMMARY_KIND}"'
 )
 def test_another_output_is_no_summary(output: object) -> None:
     assert read_summary(output) is None
+
+
+def test_a_model_for_which_others_stand_in_is_told_and_ends_nothing() -> None:
+    record = GenerationRecord()
+    error = ModelError("no credit", fatal=True)
+    error.llm, error.requests = "small", 1
+    reply = ChatReply("hi", "stop", "large", "large-1", Usage(3, 4), {}, passed_over=(error,))
+    record.spent("responses", reply)
+    assert record.stood_in_for == {"small": "no credit"}
+    assert record.stopped is None
+    assert record.usage["responses", "small"].requests == 1

@@ -304,6 +304,12 @@ def test_models_that_cannot_be_asked_are_refused_in_words(given: object, said: s
         _recipe(responder_llm=given)
 
 
+@pytest.mark.parametrize("given", [[["a"]], [1], [None], [""], {"models": [["a"]]}])
+def test_names_that_are_none_are_refused_in_words(given: object) -> None:
+    with pytest.raises(ValidationError, match="expected the names of llms"):
+        _recipe(writer_llm=given)
+
+
 def test_all_is_for_the_models_that_answer() -> None:
     everyone = {"models": ["a", "b"], "use": "all"}
     assert _recipe(writer_llm=everyone).writer_llm.use is Spread.ALL
@@ -329,6 +335,8 @@ def test_a_reward_llm_is_short_for_a_scorer() -> None:
             {"reward_llm": None, "scorer": {"kind": "pooling", "llm": "p"}, "reward": "helpfulness"},
             "`reward` goes with reward_llm; with `scorer` set the weights there",
         ),
+        ({"reward": "mine"}, "unknown reward weights 'mine'"),
+        ({"reward": {}}, "with such weights every score would be 0"),
         ({"reward_llm": None, "scorer": {"kind": "oracle"}}, "'oracle'"),
         ({"reward_llm": None, "scorer": {"kind": "pooling", "llm": "p", "lm": 1}}, "PoolingConfig has no 'lm'"),
     ],

@@ -177,13 +177,6 @@ async def test_what_scores_is_what_is_configured(opened: Opened) -> None:
     assert isinstance(ensemble.scorer, EnsembleScorer)
 
 
-@pytest.mark.parametrize(("reward", "said"), [("mine", "unknown reward weights 'mine'"), ({"helpfulness": 0}, "be 0")])
-async def test_weights_that_do_not_weigh_are_refused_in_a_line(opened: Opened, reward: object, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said) as raised:
-        _recipe(opened, reward=reward)
-    assert "\n" not in str(raised.value)
-
-
 async def test_a_missing_key_is_told_when_the_recipe_is_opened(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NVIDIA_API_KEY", raising=False)
     monkeypatch.delenv("NVIDIA_BASE_URL", raising=False)

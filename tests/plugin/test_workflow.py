@@ -153,7 +153,7 @@ async def test_a_missing_key_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_weights_without_a_name_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no-such-weights"):
+    with pytest.raises(ValueError, match="no-such-weights"):
         await _run(_recipe(reward="no-such-weights"), QUESTION)
 
 

@@ -122,6 +122,7 @@ def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
         yield _AGAIN
     yield ""
     yield from telling.counts_of(record)
+    yield from telling.stood_in_for(record)
     if dataset is not None:
         yield from telling.pairs_of(dataset.written, dataset.skipped)
     for lines in (telling.failures_of(record, outcome.folder), telling.spending_of(record)):

@@ -94,6 +94,11 @@ def _missing(record: GenerationRecord) -> Iterator[str]:
             yield f"  {number(count)} {step} fewer than asked for: {why}"
 
 
+def stood_in_for(record: GenerationRecord) -> list[str]:
+    """A line for each model that ended while others of its pool went on."""
+    return [f"  others of its pool stood in for {llm}: {message}" for llm, message in record.stood_in_for.items()]
+
+
 def failures_of(record: GenerationRecord, folder: Path | None = None) -> list[str]:
     """What went wrong, by step and reason, and what to do about it."""
     rows = [

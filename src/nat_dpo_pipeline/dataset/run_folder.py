@@ -128,6 +128,7 @@ class RunFolder:
             "kind": "generation",
             "status": status,
             "message": record.stopped,
+            "stood_in_for": record.stood_in_for,
             "started": self._started,
             "ended": _now(),
             "versions": versions(),

@@ -54,7 +54,7 @@ class Journal:
             await self._asking[key].wait()
         body = self.find(key)
         if body is not None:
-            return read_reply(body, str(body.get("llm") or model.name), replayed=True)
+            return read_reply(body, model.name, replayed=True)
         done = self._asking[key] = asyncio.Event()
         try:
             return await model.complete(call)
@@ -71,7 +71,7 @@ class Journal:
 
     async def _kept(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
         reply = await model.complete(call)
-        self.add(key, {**reply.body, "model": reply.model, "llm": reply.llm})
+        self.add(key, {**reply.body, "model": reply.model})
         return reply
 
     async def finish(self, seconds: float) -> None:

@@ -184,12 +184,13 @@ class LimitedModel:
             if self._cooling.until > deadline:
                 raise self._error(
                     f"model {self.name!r} asked to be left alone for {left:.0f} s more, which is longer than a call "
-                    f"may take ({self._limits.max_wait_seconds:g} s)"
+                    f"may take ({self._limits.max_wait_seconds:g} s)",
+                    transient=True,
                 )
             await asyncio.sleep(left)
 
-    def _error(self, message: str, *, fatal: bool = False) -> ModelError:
-        error = ModelError(message, fatal=fatal)
+    def _error(self, message: str, *, fatal: bool = False, transient: bool = False) -> ModelError:
+        error = ModelError(message, fatal=fatal, transient=transient)
         error.llm = self.name
         return error
 

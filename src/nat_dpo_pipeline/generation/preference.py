@@ -265,11 +265,11 @@ class _Steps:
         for attempt in range(self._settings.max_top_ups):
             reply = await self._sampled(item, messages, attempt)
             try:
-                return reply, parse_two_responses(reply.text)
+                return reply, _two_unlike(reply.text)
             except ParseError as error:
                 self._record.note(StepName.RESPONSES, sample.question.text, error)
         reply = await self._sampled(item, messages, self._settings.max_top_ups)
-        return reply, parse_two_responses(reply.text)
+        return reply, _two_unlike(reply.text)
 
     async def independent(self, item: Item[Sample]) -> AsyncIterator[Response]:
         """One response to the question itself; another one when it is empty or was given before."""
@@ -389,6 +389,13 @@ def _settled(questions: Sequence[Question], asked: NearDuplicates) -> int:
         else:
             question.claim.withdraw()
     return sum(not question.claim.is_withdrawn for question in questions)
+
+
+def _two_unlike(reply: str) -> tuple[str, str]:
+    first, second = parse_two_responses(reply)
+    if _folded(first) == _folded(second):
+        raise ParseError("the two responses are the same", reply)
+    return first, second
 
 
 def _flaw(text: str, reply: ChatReply) -> Flaw | None:

@@ -109,7 +109,9 @@ class StepProgress:
 class GenerationRecord:
     """Filled while a run goes on, as the observer of its pipeline; `summary` turns it into JSON values.
 
-    `on_failure` is given each failure as it happens; without it they are kept in `failures`.
+    `stopped` is the error that ended the run; `stood_in_for` has those that ended models, by their names, for which
+    others of the pool could stand in. `on_failure` is given each failure as it happens; without it they are kept in
+    `failures`.
     """
 
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -120,6 +122,7 @@ class GenerationRecord:
     usage: dict[tuple[str, str], ModelUsage] = field(default_factory=dict)
     progress: dict[str, StepProgress] = field(default_factory=dict)
     stopped: str | None = None
+    stood_in_for: dict[str, str] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
 
     @property
@@ -178,6 +181,7 @@ class GenerationRecord:
         """A reply that was paid for, now or by the process that put it on record."""
         self.usage.setdefault((step, reply.llm), ModelUsage()).add(reply)
         self._spent_in_vain(step, reply.passed_over)
+        self.stood_in_for.update({str(error.llm): str(error) for error in reply.passed_over if error.fatal})
 
     def _spent_in_vain(self, step: str, errors: Iterable[ModelError]) -> None:
         for error in errors:
@@ -211,6 +215,7 @@ class GenerationRecord:
             "cost": self.total_cost(),
             "failures": [asdict(failure) for failure in self.failures],
             "stopped": self.stopped,
+            "stood_in_for": self.stood_in_for,
         }
 
 

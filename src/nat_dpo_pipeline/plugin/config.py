@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nat.plugin_api import FunctionBaseConfig, LLMBaseConfig, LLMRef
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from nat_dpo_pipeline.generation.settings import (
     InputKind,
@@ -56,6 +56,8 @@ class ModelPoolConfig(StrictConfig):
         given = {"models": values} if isinstance(values, str | list) else values
         models = given.get("models") if isinstance(given, dict) else None
         if isinstance(models, str | list):
+            if not all(isinstance(name, str) and name for name in models):
+                raise ValueError(f"expected the names of llms, got {models!r:.80}")
             return {**given, "models": dict.fromkeys([models] if isinstance(models, str) else models, 1.0)}
         return {"use": Spread.WEIGHTED, **given} if isinstance(models, dict) else given
 
@@ -223,6 +225,10 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
             raise ValueError("what scores the responses? Set one of reward_llm and scorer")
         if self.scorer is not None and "reward" in self.model_fields_set:
             raise ValueError("`reward` goes with reward_llm; with `scorer` set the weights there")
+        try:
+            self.scorer_config()
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         return self
 
     def scorer_config(self) -> ScorerConfig:

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from pkgutil import resolve_name
 
 from nat.plugin_api import LLMBaseConfig
-from pydantic import ValidationError
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.chat import ChatModel
@@ -18,7 +17,6 @@ from nat_dpo_pipeline.generation.settings import Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
 from nat_dpo_pipeline.plugin.config import ModelLimitsConfig, ModelPoolConfig, PreferenceDataConfig, llms_in
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
-from nat_dpo_pipeline.plugin.scorer_config import ScorerConfig
 from nat_dpo_pipeline.plugin.scorers import open_scorer
 
 _FEWEST_WORKERS = 16
@@ -90,18 +88,11 @@ def open_recipe(
     return PreferenceRecipe(
         writer=models.pool(config.writer_llm),
         responders=[models.named(name) for name in responders.models] if everyone else [models.pool(responders)],
-        scorer=open_scorer(_scorer_config(config), models.replicas, function_named),
+        scorer=open_scorer(config.scorer_config(), models.replicas, function_named),
         settings=config.recipe_settings(),
         adapt=None if config.pipeline is None else _function_at(config.pipeline),
         workers=_workers(config),
     )
-
-
-def _scorer_config(config: PreferenceDataConfig) -> ScorerConfig:
-    try:
-        return config.scorer_config()
-    except ValidationError as error:  # what `reward` says is checked only where it becomes a scorer's weights
-        raise ConfigurationError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
 
 
 def _function_at(path: str) -> Callable[[Pipeline], Pipeline]:

@@ -24,6 +24,7 @@ from nat_dpo_pipeline.plugin.steps import push_candidate
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_FOR_CALLS_UNDER_WAY = 10.0
 
 Workflow = Callable[[str], Awaitable[str]]
 
@@ -37,6 +38,8 @@ async def preference_data_workflow(config: PreferenceDataConfig, builder: Builde
         try:
             models = OpenModels(config, builder.get_llm_config, journal, stack)
             recipe = open_recipe(config, models, builder.get_function)
+            if journal is not None:
+                stack.push_async_callback(journal.finish, _SECONDS_FOR_CALLS_UNDER_WAY)
         except ConfigurationError as error:
             # NAT shows a traceback for what fails while it builds, one line for what fails while it runs.
             yield partial(_refuse, error=error)
