@@ -24,7 +24,7 @@ def read_inputs(
     text_keys = _TEXT_KEYS if text_key is None else (text_key, *_TEXT_KEYS)
     for number, row in enumerate(_rows(path), start=1):
         name = row.get(id_key) if isinstance(row, dict) else None
-        yield _unused(str(name) if name not in (None, "") else f"row-{number}", taken), _text(row, text_keys)
+        yield unused_name(str(name) if name not in (None, "") else f"row-{number}", taken), _text(row, text_keys)
 
 
 def _rows(path: Path) -> Iterator[object]:
@@ -82,7 +82,8 @@ def _text(row: object, keys: Iterable[str]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def _unused(name: str, used: set[str]) -> str:
+def unused_name(name: str, used: set[str]) -> str:
+    """`name`, with a number behind it when it is among those that are `used`, which it is from then on."""
     unused = next(one for one in _with_suffixes(name) if one not in used)
     used.add(unused)
     return unused

@@ -123,8 +123,8 @@ def _refusal(path: Path, error: Exception) -> str:
     return f"the journal {str(path)!r} cannot be used ({error}): name another journal, or remove the file"
 
 
-class RecordedModel:
-    """A chat model whose finished calls are put on record. `identity` gives what determines the reply to a call."""
+class _JournalledModel:
+    """`identity` gives what determines the reply to a call."""
 
     def __init__(self, model: ChatModel, journal: Journal, identity: _Identity) -> None:
         self._model = model
@@ -134,24 +134,19 @@ class RecordedModel:
     @property
     def name(self) -> str:
         return self._model.name
+
+
+class RecordedModel(_JournalledModel):
+    """A chat model whose finished calls are put on record."""
 
     async def complete(self, call: Call) -> ChatReply:
         return await self._journal.keeping(self._model, call, _key(self._identity(call)))
 
 
-class ReplayedModel:
+class ReplayedModel(_JournalledModel):
     """A chat model that is not asked what is on record. It stands before the limits of a model, a RecordedModel behind
     them: a replay costs none of what is limited, and a reply is on record at the moment it arrives.
     """
-
-    def __init__(self, model: ChatModel, journal: Journal, identity: _Identity) -> None:
-        self._model = model
-        self._journal = journal
-        self._identity = identity
-
-    @property
-    def name(self) -> str:
-        return self._model.name
 
     async def complete(self, call: Call) -> ChatReply:
         return await self._journal.replayed_or(self._model, call, _key(self._identity(call)))

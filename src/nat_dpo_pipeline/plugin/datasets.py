@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
+from nat_dpo_pipeline.dataset.input_rows import unused_name
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.plugin.nat_api import EvalInput, EvalInputItem
 
@@ -62,14 +62,7 @@ def _unique_id(row: str, number: int, id_key: str, used: set[str]) -> str:
         name = str(json.loads(row)[id_key])
     except (ValueError, KeyError, TypeError, RecursionError):
         name = f"row-{number}"  # what is wrong with the row is for the workflow to say
-    unused = next(one for one in _with_suffixes(name) if one not in used)
-    used.add(unused)
-    return unused
-
-
-def _with_suffixes(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name}#{number}" for number in count(2))
+    return unused_name(name, used)
 
 
 def _item(row: str, name: str) -> EvalInputItem:

@@ -1,0 +1,52 @@
+"""What the steps of the recipe that ask a model have in common: how a call is made up, and that it is recorded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Sampling
+from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName, StepSampling
+from nat_dpo_pipeline.generation.steps import Item
+
+
+class Asking:
+    """Asks models for one run, as the settings of each step have it."""
+
+    def __init__(self, settings: RecipeSettings, record: GenerationRecord) -> None:
+        self._settings = settings
+        self._record = record
+
+    async def _reply(self, step: StepName, model: ChatModel, call: Call) -> ChatReply:
+        reply = await model.complete(call)
+        self._record.spent(step, reply)
+        return reply
+
+    def _sampling(self, step: StepName, number: int, temperature: float | None) -> Sampling:
+        """How the call that is number `number` among its equals is sampled."""
+        own = self._settings.sampling.get(step, StepSampling())
+        seed = self._settings.seed if own.seed is None else own.seed
+        return Sampling(
+            temperature=temperature,
+            top_p=own.top_p,
+            max_tokens=own.max_tokens,
+            seed=None if seed is None else seed + number,
+            extra_body=own.extra_body,
+        )
+
+    def _temperatures(self, step: StepName) -> Sequence[float]:
+        return self._settings.sampling.get(step, StepSampling()).temperatures
+
+
+def call_of(item: Item[Any], messages: tuple[Message, ...], sampling: Sampling, number: int, attempt: int) -> Call:
+    """The call that is number `number` among its equals. In a pool the next attempt is another member's."""
+    run = getattr(item.root.value, "run", 0)
+    return Call(messages, sampling, sample=number, run=run, place=sum(item.path) + attempt)
+
+
+def nth(values: Sequence[float], number: int) -> float | None:
+    return values[number % len(values)] if values else None
+
+
+def folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
