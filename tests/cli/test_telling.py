@@ -127,7 +127,7 @@ def test_what_was_replayed_is_told_with_what_it_was_worth() -> None:
     record.usage["questions", "writer"] = ModelUsage("m", replayed=1500, replayed_prompt_tokens=2_000_000)
     assert "replayed" in telling.spending_of(record)[0]
     (line,) = telling.replayed_of(record)
-    assert line == "  1,500 replies from the journal, worth 2.00: asked and paid for before, and not again"
+    assert line == "  1,500 replies from the journal, worth 2.00: not asked or paid for again"
 
 
 def test_pairs_and_files_are_told_by_side(tmp_path: Path) -> None:

@@ -513,6 +513,18 @@ async def test_credentials_in_an_address_are_sent_in_place_of_the_key_and_not_re
     assert "hunter" not in str(await _failure(settings))
 
 
+async def test_the_query_of_an_address_goes_behind_the_route_and_is_not_repeated(
+    settings: ModelSettings, script: Script
+) -> None:
+    settings = replace(settings, base_url=f"{settings.base_url}?api-key=hunter%202")
+    await _ask(settings)
+    assert {request.path for request in script.asked} == {"/v1/chat/completions?api-key=hunter+2"}
+    script.fault = Fault.SERVER_ERROR
+    assert "hunter" not in str(await _failure(settings))
+    async with aclosing(OpenAIChatModel(settings)) as model:
+        assert "hunter" not in str(model.identity(ASKED))
+
+
 @pytest.mark.parametrize(
     "base_url",
     ["", "localhost:8000", "ftp://host/v1", "http:///v1", "http://host:99999/v1", "http://[::1", "me:hunter2@host"],

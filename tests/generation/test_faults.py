@@ -35,12 +35,13 @@ class Outcome:
 
 @asynccontextmanager
 async def _recipe(
-    url: str, settings: RecipeSettings, journal: Journal | None = None
+    url: str, settings: RecipeSettings, journal: Journal | None = None, timeout_seconds: float = 60.0
 ) -> AsyncIterator[PreferenceRecipe]:
     opened: list[OpenAIChatModel] = []
 
     def model(name: str) -> ChatModel:
-        chat = OpenAIChatModel(ModelSettings(name, f"demo/stdlib-{name}", url, "sk-planted", timeout_seconds=0.5))
+        model_name = f"demo/stdlib-{name}"
+        chat = OpenAIChatModel(ModelSettings(name, model_name, url, "sk-planted", timeout_seconds=timeout_seconds))
         opened.append(chat)
         if journal is None:
             return LimitedModel(chat, LIMITS)
@@ -60,9 +61,11 @@ async def _recipe(
             await chat.aclose()
 
 
-async def _outcome(url: str, settings: RecipeSettings, journal: Journal | None = None) -> Outcome:
+async def _outcome(
+    url: str, settings: RecipeSettings, journal: Journal | None = None, timeout_seconds: float = 60.0
+) -> Outcome:
     record = GenerationRecord()
-    async with _recipe(url, settings, journal) as recipe:
+    async with _recipe(url, settings, journal, timeout_seconds) as recipe:
         return Outcome(await recipe.turns(Request(topic="Data structures"), record), record)
 
 
@@ -76,7 +79,9 @@ async def test_transient_faults_at_thirty_percent_of_the_calls_change_nothing(
     failing = make_server(answer, fault=at_random(0.3, faults, seed=7))
 
     expected = await _outcome(sound.url, settings)
-    found = await _outcome(failing.url, settings)
+    # Where nothing but the time-out ends a call it must be short; on a slow machine it may then end a sound one too.
+    never_ends = not {Fault.HANG, Fault.SLOW_DRIP}.isdisjoint(faults)
+    found = await _outcome(failing.url, settings, timeout_seconds=1.0 if never_ends else 60.0)
 
     assert found.turns == expected.turns
     assert found.record.counts == expected.record.counts
@@ -84,7 +89,8 @@ async def test_transient_faults_at_thirty_percent_of_the_calls_change_nothing(
     spoilt = [one for one in failing.requests if one.fault is not None]
     assert len(spoilt) > 0.1 * len(sound.requests)
     retries = sum(used.retries for used in found.record.usage.values())
-    assert retries == len([one for one in spoilt if one.fault is not Fault.MESSAGE_AS_LIST])
+    failed = len([one for one in spoilt if one.fault is not Fault.MESSAGE_AS_LIST])
+    assert retries >= failed if never_ends else retries == failed
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 60])

@@ -1,6 +1,7 @@
 """The journal, with real files, real processes and a real server."""
 
 import asyncio
+import gc
 import json
 import random
 import sqlite3
@@ -301,12 +302,16 @@ async def test_a_call_that_takes_too_long_to_finish_is_given_up(tmp_path: Path) 
         await journal.finish(0.01)  # nothing is left to wait for
 
 
-async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(tmp_path: Path) -> None:
+async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = Slow(ModelError("overloaded"))
     with closing(Journal(tmp_path / "journal")) as journal:
         await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
         model.go.set()
         await journal.finish(10)
+        gc.collect()
+    assert caplog.records == []  # asyncio logs exceptions that nobody looked at
 
 
 async def test_replays_do_not_wait_for_the_limits_of_their_model(tmp_path: Path) -> None:
@@ -360,6 +365,24 @@ def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
 
     with closing(Journal(tmp_path / "journal")) as journal, pytest.raises(ConfigurationError, match="cannot be used"):
         journal.find(b"key")
+
+
+def test_a_reply_that_is_damaged_on_disk_is_refused(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        journal.add(b"key", {"choices": []})
+    with closing(sqlite3.connect(tmp_path / "journal")) as database, database:
+        database.execute("UPDATE replies SET body = substr(body, 1, 5)")
+
+    with closing(Journal(tmp_path / "journal")) as journal, pytest.raises(ConfigurationError, match="cannot be used"):
+        journal.find(b"key")
+
+
+def test_a_full_disk_is_no_reason_to_remove_the_journal(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        journal.add(b"key", {})
+        journal._opened().execute("PRAGMA max_page_count = 3")  # noqa: SLF001 - a disk without room for more
+        with pytest.raises(ConfigurationError, match="free some space, and keep it"):
+            journal.add(b"other", {"text": "x" * 100_000})
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

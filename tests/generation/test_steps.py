@@ -297,6 +297,28 @@ def test_a_function_of_something_else_than_items_is_refused() -> None:
         assert shown in str(refused.value)
 
 
+def test_a_function_that_is_async_where_it_must_not_be_or_the_other_way_round_is_refused() -> None:
+    def plain(item: Item[str]) -> str: ...
+
+    async def awaited(item: Item[str], index: int) -> str: ...
+
+    async def whole(item: Item[str], members: Sequence[Item[str]]) -> str: ...
+
+    def several(item: Item[str]) -> list[str]: ...
+
+    for declare, message in (
+        (lambda: Map(plain), "'plain' must be `async def`, not `def`"),
+        (lambda: Scatter(several), "'several' must be `async def`, not `def`"),
+        (lambda: Broadcast(1, awaited), "'awaited' must be `def`, not `async def`"),
+        (lambda: Aggregate(whole, over="x"), "'whole' must be `def`, not `async def`"),
+        (lambda: Scatter(length), "'length' must give several, for example `list[Question]`, not int"),
+        (lambda: Map(length) >> text, "a pipeline is made of steps, such as Map(function), not of <function text"),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            declare()
+        assert message in str(refused.value)
+
+
 # Where an item came from.
 
 

@@ -275,6 +275,22 @@ async def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
         await _run(tmp_path)
 
 
+@pytest.mark.parametrize("what", ["journal", "pipeline"])
+async def test_what_cannot_run_leaves_an_earlier_run_as_it_is(tmp_path: Path, what: str) -> None:
+    await _run(tmp_path)
+    before = (tmp_path / "run" / "candidates.jsonl").read_bytes()
+    broken = tmp_path / "broken"
+    broken.write_text("something that is no database, and long enough to be taken for one " * 20)
+
+    def change(source: dict[str, Any]) -> None:
+        source["workflow"] |= {"journal": str(broken)} if what == "journal" else {"pipeline": "os.getcwd"}
+
+    with pytest.raises((ConfigurationError, TypeError)):
+        await _run(tmp_path, change=change)
+    assert (tmp_path / "run" / "candidates.jsonl").read_bytes() == before
+    assert _manifest(tmp_path)["status"] == "complete"
+
+
 async def test_a_preview_takes_two_questions_of_a_topic(tmp_path: Path) -> None:
     config, workflow = load(_write_config(tmp_path))
     inputs = inputs_of(config, ("Data structures", "Text"), None)

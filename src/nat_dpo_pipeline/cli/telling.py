@@ -162,7 +162,7 @@ def replayed_of(record: GenerationRecord) -> list[str]:
     costs = [used.cost_before(record.prices.get(llm)) for (_, llm), used in record.usage.items()]
     known = [cost for cost in costs if cost is not None]
     worth = f", worth {money(sum(known))}" if known else ""
-    return [f"  {_counted(replayed, 'reply')} from the journal{worth}: asked and paid for before, and not again"]
+    return [f"  {_counted(replayed, 'reply')} from the journal{worth}: not asked or paid for again"]
 
 
 def files_of(folder: Path, dataset: WrittenDataset | None, counts: Mapping[str, int]) -> list[str]:

@@ -14,7 +14,7 @@ from importlib import import_module
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 import openai
@@ -125,7 +125,9 @@ class OpenAIChatModel:
     def __init__(self, settings: ModelSettings, app: object | None = None) -> None:
         self._settings = settings
         self._address, login = _address_and_login(settings)
-        self._secrets = [settings.api_key, *(header.removeprefix("Basic ") for header in login.values())]
+        query = dict(parse_qsl(urlsplit(settings.base_url).query))
+        logins = [header.removeprefix("Basic ") for header in login.values()]
+        self._secrets = [settings.api_key, *logins, *query.values()]
         _quiet_request_logs()
         self._client = AsyncOpenAI(
             base_url=self._address,
@@ -133,6 +135,7 @@ class OpenAIChatModel:
             timeout=None,  # see complete
             max_retries=0,
             default_headers=login,
+            default_query=query,
             http_client=_client_over_network() if app is None else _client_in_process(app),
         )
 
@@ -296,7 +299,9 @@ def _said(body: object, otherwise: str) -> str:
 
 
 def _address_and_login(settings: ModelSettings) -> tuple[str, dict[str, str]]:
-    """The base_url without the user and password in it, which aiohttp does not take beside a key, and their header."""
+    """The base_url without its query, which goes behind the route and may hold a key, and without user and password,
+    which aiohttp does not take beside a key; and the header of those two.
+    """
     try:
         parts = urlsplit(settings.base_url)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -305,10 +310,10 @@ def _address_and_login(settings: ModelSettings) -> tuple[str, dict[str, str]]:
     if not is_address:
         told = settings.base_url.rpartition("@")[2]
         raise ConfigurationError(f"model {settings.name!r}: base_url must be like https://host/v1, got {told!r}")
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
     if parts.username is None:
-        return settings.base_url, {}
+        return address, {}
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return address, {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
 

@@ -37,11 +37,16 @@ class Journal:
         runs[text] += 1
         return runs[text] - 1
 
+    def check(self) -> None:
+        """Open the file now. Raises ConfigurationError when it is in use elsewhere or no journal."""
+        with self._translated_errors():
+            self._opened()
+
     def find(self, key: bytes) -> Mapping[str, object] | None:
         """The body of a finished call. Raises ConfigurationError when the file is in use elsewhere or no journal."""
         with self._translated_errors():
             row = self._opened().execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+            return None if row is None else json.loads(row[0])
 
     def add(self, key: bytes, body: Mapping[str, object]) -> None:
         """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""
@@ -66,8 +71,13 @@ class Journal:
         """The reply of `model`, on record before it is given, and also when the caller is cancelled meanwhile."""
         task = asyncio.create_task(self._kept(model, call, key))
         self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
+        task.add_done_callback(self._finished)
         return await asyncio.shield(task)
+
+    def _finished(self, task: "asyncio.Task[ChatReply]") -> None:
+        self._unfinished.discard(task)
+        if not task.cancelled():
+            task.exception()  # else asyncio logs a traceback for each whose caller was cancelled
 
     async def _kept(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
         reply = await model.complete(call)
@@ -97,7 +107,7 @@ class Journal:
     def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:
             raise ConfigurationError(_refusal(self._path, error)) from error
 
 
@@ -120,6 +130,8 @@ def _connected(path: Path) -> sqlite3.Connection:
 def _refusal(path: Path, error: Exception) -> str:
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
         return f"the journal {str(path)!r} is in use by another process: wait for it, or name another journal"
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return f"the disk of the journal {str(path)!r} is full: free some space, and keep it: it holds what is paid"
     return f"the journal {str(path)!r} cannot be used ({error}): name another journal, or remove the file"
 
 

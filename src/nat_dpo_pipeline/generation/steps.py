@@ -12,7 +12,7 @@ the observer is told. Any other exception ends the run.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import reduce
@@ -101,6 +101,7 @@ class Map(Step):
         self, function: Callable[[Item[Any]], Awaitable[Any]], *, name: str | None = None, workers: int | None = None
     ) -> None:
         super().__init__(name or _name_of(function), _taken(function), _returned(function), workers)
+        _check_async(function, expected=True)
         self._function = function
 
     async def run(self, item: Item[Any], emit: Emit) -> None:
@@ -122,8 +123,8 @@ class Scatter(Step):
         workers: int | None = None,
         in_order_of: str | None = None,
     ) -> None:
-        (gives, *_) = get_args(_returned(function)) or (object,)
-        super().__init__(name or _name_of(function), _taken(function), gives, workers)
+        super().__init__(name or _name_of(function), _taken(function), _each_of(function), workers)
+        _check_async(function, expected=True)
         self._function = function
         self.in_order_of = in_order_of
 
@@ -154,6 +155,7 @@ class Broadcast(Step):
         if count < 1:
             raise ConfigurationError(f"a broadcast makes at least 1 item of one, not {count!r}")
         super().__init__(name or _name_of(function), _taken(function), _returned(function), workers)
+        _check_async(function, expected=False)
         self._count = count
         self._function = function
 
@@ -175,6 +177,7 @@ class Aggregate(Step):
         (whole, *members) = list(_hints(function).values())[:-1]
         takes = _items_of(function, members[0]) if members else object
         super().__init__(name or _name_of(function), takes, _without_none(_returned(function)))
+        _check_async(function, expected=False)
         self.over = over
         self.whole = _item_of(function, whole) if members else object
         self._function = function
@@ -306,6 +309,8 @@ def _check(steps: Sequence[Step]) -> None:
     from beartype.door import is_subhint
 
     for place, step in enumerate(steps):
+        if not isinstance(step, Step):
+            raise ConfigurationError(f"a pipeline is made of steps, such as Map(function), not of {step!r:.80}")
         earlier = steps[:place]
         if step.name in {other.name for other in earlier}:
             raise ConfigurationError(f"two steps are called {step.name!r}: give one of them another `name`")
@@ -350,9 +355,20 @@ def _name_of(function: Callable[..., object]) -> str:
     return name.strip("_")
 
 
+def _called(function: Callable[..., object]) -> Callable[..., object]:
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
+def _check_async(function: Callable[..., object], *, expected: bool) -> None:
+    called = inspect.unwrap(_called(function))
+    is_async = inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
+    if is_async is not expected:
+        wanted, given = ("`async def`", "`def`") if expected else ("`def`", "`async def`")
+        raise ConfigurationError(f"the step function {_name_of(function)!r} must be {wanted}, not {given}")
+
+
 def _hints(function: Callable[..., object]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    hints = get_type_hints(target)
+    hints = get_type_hints(_called(function))
     if "return" not in hints or len(hints) < 2:
         raise ConfigurationError(
             f"the step function {_name_of(function)!r} must say in annotations what it takes and gives, "
@@ -367,6 +383,18 @@ def _taken(function: Callable[..., object]) -> object:
 
 def _returned(function: Callable[..., object]) -> Any:
     return _hints(function)["return"]
+
+
+def _each_of(function: Callable[..., object]) -> object:
+    """The `Out` of `list[Out]`, `AsyncIterator[Out]` and the like."""
+    hint = _returned(function)
+    kind = get_origin(hint) or hint
+    if not (isinstance(kind, type) and issubclass(kind, Iterable | AsyncIterable)):
+        raise ConfigurationError(
+            f"the step function {_name_of(function)!r} must give several, for example `list[Question]`, "
+            f"not {_shown(hint)}"
+        )
+    return next(iter(get_args(hint)), object)
 
 
 def _items_of(function: Callable[..., object], hint: Any) -> object:

@@ -125,6 +125,8 @@ async def generate(
     with closing(Journal(workflow.journal or run_dir / JOURNAL)) as journal:
         # The models outlive the calls under way, and the folder is not touched by a configuration that is none.
         async with _opened(config, workflow, journal) as recipe:
+            recipe.pipeline(GenerationRecord())
+            journal.check()
             with RunFolder(run_dir) as folder:
                 return await _generate(config, workflow, inputs, recipe, folder, journal, watch)
 
