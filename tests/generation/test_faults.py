@@ -1,7 +1,7 @@
 """The whole of the room against a server that fails: models, limits, journal and recipe over HTTP."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from nat_dpo_pipeline.generation.chat import ChatModel, ModelSettings, OpenAICha
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
@@ -132,3 +133,50 @@ async def test_a_server_that_never_answers_is_given_up_with_one_clear_message(ma
     (failure,) = outcome.record.failures
     assert "cannot be reached" in failure.detail
     assert len(server.requests) == 3
+
+
+async def test_a_run_in_which_a_pool_stood_in_is_replayed_as_it_was(make_server: Server, tmp_path: Path) -> None:
+    ends: list[bool] = [True]
+    answer = asgi_answer(create_app(seed=1))
+    frail = make_server(answer, fault=lambda request: Fault.UNAUTHORIZED if ends[0] and request.number > 4 else None)
+    sound = make_server(answer)
+    first = await _pooled(frail.url, sound.url, tmp_path / "journal")
+    assert first.record.stood_in_for.keys() == {"frail"}
+    assert first.record.stopped is None
+
+    ends[0] = False
+    before = frail.answered + sound.answered
+    again = await _pooled(frail.url, sound.url, tmp_path / "journal")
+    assert again.turns == first.turns
+    assert frail.answered + sound.answered == before
+
+
+async def test_a_member_that_is_down_is_passed_over_soon(make_server: Server, tmp_path: Path) -> None:
+    answer = asgi_answer(create_app(seed=1))
+    down = make_server(answer, fault=lambda request: Fault.SERVER_ERROR if request.number > 4 else None)
+    sound = make_server(answer)
+    outcome = await _pooled(down.url, sound.url, tmp_path / "journal")
+    assert len(outcome.turns) == 12
+    assert outcome.record.lost == 0
+    # Ten failures tell that it is down; those that were under way with them come on top.
+    assert len(down.requests) <= 4 + 10 + 2 * LIMITS.max_concurrency
+
+
+async def _pooled(frail: str, sound: str, journal_path: Path) -> Outcome:
+    record = GenerationRecord()
+    async with AsyncExitStack() as stack:
+        journal = stack.enter_context(closing(Journal(journal_path)))
+
+        def model(name: str, url: str, model_name: str = "demo/stdlib-writer") -> ChatModel:
+            chat = OpenAIChatModel(ModelSettings(name, model_name, url, "sk-planted"))
+            stack.push_async_callback(chat.aclose)
+            limited = LimitedModel(RecordedModel(chat, journal, chat.identity), LIMITS)
+            return ReplayedModel(limited, journal, chat.identity)
+
+        recipe = PreferenceRecipe(
+            writer=model("writer", sound),
+            responders=[ModelPool([model("frail", frail), model("sound", sound)])],
+            scorer=RewardModelScorer(model("reward", sound, "demo/stdlib-reward"), weights_named("helpfulness")),
+            settings=INDEPENDENT,
+        )
+        return Outcome(await recipe.turns(Request(topic="Data structures"), record), record)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from starlette.types import ASGIApp
@@ -39,7 +40,7 @@ class Model:
         self._tokens = tokens
 
     async def complete(self, call: Call) -> ChatReply:
-        assert call is ASKED
+        assert call.messages == ASKED.messages
         self.calls += 1
         number = self.calls
         self.under_way += 1
@@ -379,3 +380,73 @@ async def test_a_caller_that_is_cancelled_gives_its_place_back() -> None:
 
 def test_a_limited_model_has_the_name_of_its_model() -> None:
     assert limited(Model(never)).name == "model"
+
+
+async def test_while_a_model_is_down_its_calls_wait_and_use_up_no_retries() -> None:
+    model = Model(lambda number: ModelError("no route", transient=True) if 5 <= number < 60 else None, seconds=0.001)
+    asked = limited(model, max_concurrency=4, max_retries=4)
+    await asked.complete(ASKED)
+
+    replies = await asyncio.gather(*(asked.complete(ASKED) for _ in range(40)))
+
+    assert len(replies) == 40
+
+
+async def test_a_model_that_stays_down_ends_after_its_time_and_says_so_once_for_all() -> None:
+    model = Model(lambda number: ModelError("no route", transient=True) if number > 1 else None, seconds=0.001)
+    asked = limited(model, max_concurrency=4, max_retries=4, max_wait_seconds=0.3)
+    await asked.complete(ASKED)
+
+    results = await asyncio.gather(*(asked.complete(ASKED) for _ in range(200)), return_exceptions=True)
+
+    assert all(isinstance(result, ModelError) and result.fatal for result in results)
+    assert len({str(result) for result in results}) == 1
+    assert "no route, and would have to be left alone" in str(results[0])
+    assert model.calls < 200
+
+
+async def test_a_model_that_never_answers_anybody_ends_soon() -> None:
+    model = Model(lambda _: ModelError("no route", transient=True), seconds=0.001)
+    asked = limited(model, max_concurrency=4)
+
+    results = await asyncio.gather(*(asked.complete(ASKED) for _ in range(200)), return_exceptions=True)
+
+    assert any(isinstance(result, ModelError) and result.fatal for result in results)
+    assert model.calls <= 10 + 4
+
+
+async def test_a_model_that_wants_to_be_left_alone_for_too_long_ends_and_loses_no_other_row_silently() -> None:
+    model = Model(lambda number: ModelError("busy", throttled=True, retry_after=3600) if number == 3 else None)
+    asked = limited(model, max_concurrency=1, max_wait_seconds=60)
+
+    results = await asyncio.wait_for(
+        asyncio.gather(*(asked.complete(ASKED) for _ in range(9)), return_exceptions=True), timeout=10
+    )
+
+    assert [isinstance(result, ModelError) and result.fatal for result in results] == [False] * 2 + [True] * 7
+    assert "left alone for 3600 s more; max_wait_seconds is 60" in str(results[-1])
+    assert model.calls == 3
+
+
+async def test_waiting_for_the_pace_that_was_set_is_not_counted_against_a_call() -> None:
+    def failure(number: int) -> ModelError | None:
+        return ModelError("busy", throttled=True, retry_after=0.01) if number % 4 == 0 else None
+
+    asked = limited(Model(failure), requests_per_minute=2400, max_concurrency=30, max_wait_seconds=0.2)
+
+    replies = await asyncio.gather(*(asked.complete(ASKED) for _ in range(30)))
+
+    assert len(replies) == 30
+
+
+async def test_a_call_that_is_not_patient_is_given_up_when_the_model_seems_down() -> None:
+    model = Model(lambda number: ModelError("no route", transient=True) if number > 1 else None)
+    asked = limited(model, max_retries=100)
+    await asked.complete(ASKED)
+
+    with pytest.raises(ModelError, match="no route") as raised:
+        await asked.complete(replace(ASKED, patient=False))
+
+    assert raised.value.transient
+    assert not raised.value.fatal
+    assert model.calls == 1 + 10

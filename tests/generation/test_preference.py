@@ -263,7 +263,10 @@ async def test_the_run_of_a_request_goes_with_its_writer_and_responder_calls() -
 
 async def test_the_summary_of_a_run_is_json() -> None:
     _, record = await _run(
-        _recipe(responder=_responder({"Green 1?": "no markers", "Green 2?": ModelError("slow")}), settings=SMALL)
+        _recipe(
+            responder=_responder({"Green 1?": "no markers", "Green 2?": ModelError("slow", transient=True)}),
+            settings=SMALL,
+        )
     )
     summary: dict[str, Any] = json.loads(json.dumps(record.summary()))
     assert summary["questions"] == 6
@@ -592,7 +595,7 @@ async def test_a_kept_flaw_whose_score_failed_is_told_as_that_and_not_as_a_flaw(
     cut = _body("because it", "length")
     recipe = _recipe(
         responder=_responder({"Why?": ["So.", cut]}),
-        rewarder=_rewarder({"because it": ModelError("overloaded")}),
+        rewarder=_rewarder({"because it": ModelError("overloaded", overloaded=True)}),
         settings=_independent(2, keep_truncated=True),
     )
     _, record = await _run(recipe, "Why?")
@@ -651,7 +654,7 @@ async def test_an_unreadable_reward_leaves_its_response_unscored(reply: Answer) 
     ],
 )
 async def test_a_failed_call_costs_only_what_hung_on_it(failing: str, step: str, candidates: int) -> None:
-    answers: Answers = {failing: ModelError("overloaded")}
+    answers: Answers = {failing: ModelError("overloaded", overloaded=True)}
     recipe = _recipe(writer=_writer(answers), responder=_responder(answers), rewarder=_rewarder(answers))
     turns, record = await _run(recipe)
     assert sum(len(turn.candidates) for turn in turns) == record.counts["candidates"] == candidates
@@ -662,7 +665,7 @@ async def test_a_failed_call_costs_only_what_hung_on_it(failing: str, step: str,
 
 
 async def test_a_failed_call_of_independent_responses_costs_one_of_them() -> None:
-    responder = _responder({"Why?": ["a", ModelError("overloaded"), "c"]})
+    responder = _responder({"Why?": ["a", ModelError("overloaded", overloaded=True), "c"]})
     turns, record = await _run(_recipe(responder=responder, settings=_independent(3)), "Why?")
     assert [candidate.candidate_index for candidate in turns[0].candidates] == [0, 2]
     assert _failures(record) == [("responses", "Why?", "model_error")]
@@ -670,7 +673,7 @@ async def test_a_failed_call_of_independent_responses_costs_one_of_them() -> Non
 
 
 async def test_a_failed_call_for_a_replacement_leaves_the_response_missing() -> None:
-    responder = _responder({"Why?": ["a", "a", "x", ModelError("overloaded")]})
+    responder = _responder({"Why?": ["a", "a", "x", ModelError("overloaded", overloaded=True)]})
     turns, record = await _run(_recipe(responder=responder, settings=_independent(2)), "Why?")
     assert _responses(turns[0]) == ["a"]
     assert _failures(record) == [("responses", "Why?", "model_error")]
@@ -867,7 +870,7 @@ async def test_a_turn_is_out_before_other_responses_are_there() -> None:
 
 
 async def test_turns_that_wait_for_an_earlier_subtopic_come_even_when_nothing_comes_after_them() -> None:
-    writer = Held(_writer({"Green": ModelError("overloaded")}), "topic is: Green")
+    writer = Held(_writer({"Green": ModelError("overloaded", overloaded=True)}), "topic is: Green")
     rewarder = _rewarder()
     run = asyncio.create_task(_run(_recipe(writer=writer, rewarder=rewarder)))
     await _until(lambda: len(rewarder.calls) == 6)
@@ -1102,3 +1105,12 @@ async def test_a_pipeline_that_cannot_be_run_is_refused_in_a_line(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         await _run(_recipe(adapt=adapt))
+
+
+async def test_a_response_that_differs_in_case_or_in_the_marks_at_its_ends_is_asked_for_again() -> None:
+    # A replacement of sample 1 is sample 3, then sample 5.
+    responder = _responder({"Why?": ["It is so", "it is so.", "x", "**It is so!**", "x", "It is not so"]})
+    settings = RecipeSettings(n_responses=2, responses=ResponseMode.INDEPENDENT)
+    turns, record = await _run(_recipe(responder=responder, settings=settings), "Why?")
+    assert [candidate.response for candidate in turns[0].candidates] == ["It is so", "It is not so"]
+    assert record.counts["duplicate_responses"] == 2

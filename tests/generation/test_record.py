@@ -165,7 +165,9 @@ def test_an_error_of_an_unknown_model_or_without_a_request_counts_no_request() -
     ("error", "reason", "detail", "reply"),
     [
         (ParseError("no markers", "Sorry."), FailureReason.UNPARSABLE_REPLY, "no markers", "Sorry."),
-        (ModelError("slow"), FailureReason.MODEL_ERROR, "slow", None),
+        (ModelError("slow", transient=True), FailureReason.MODEL_ERROR, "slow", None),
+        (ModelError("no credit", fatal=True), FailureReason.MODEL_ERROR, "no credit", None),
+        (ModelError("too long"), FailureReason.REQUEST_REFUSED, "too long", None),
         (InputError("the input is empty"), FailureReason.MALFORMED_INPUT, "the input is empty", None),
         (CandidateRefused("missing_prompt"), FailureReason.MALFORMED_INPUT, "not a candidate: missing_prompt", None),
     ],
@@ -184,7 +186,7 @@ def test_failures_are_counted_by_step_and_reason_and_are_in_the_summary() -> Non
     record.note("responses", "q", ParseError("no markers", "Sorry."))
     record.note("responses", "r", ParseError("no markers", "No."))
     record.note("rewards", "q", ModelError("slow"))
-    assert record.skips() == {"responses": {"unparsable_reply": 2}, "rewards": {"model_error": 1}}
+    assert record.skips() == {"responses": {"unparsable_reply": 2}, "rewards": {"request_refused": 1}}
     summary = json.loads(json.dumps(record.summary()))
     assert summary["skipped"] == record.skips()
     assert [failure["reply"] for failure in summary["failures"]] == ["Sorry.", "No.", None]

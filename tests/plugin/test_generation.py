@@ -202,7 +202,7 @@ async def test_a_dead_server_is_told_as_the_first_failure(tmp_path: Path) -> Non
         source["workflow"]["max_retries"] = 0
 
     outcome = await _run(tmp_path, ("{}", HEAPS), url="http://127.0.0.1:9/v1", change=change)
-    assert outcome.status is RunStatus.COMPLETE
+    assert outcome.status is RunStatus.INCOMPLETE
     assert outcome.record.counts["candidates"] == 0
     assert outcome.first_failure is not None
     assert "cannot be reached" in outcome.first_failure.detail

@@ -62,7 +62,7 @@ class _Job:
 
 
 def run_generate(options: GenerateOptions) -> int:
-    """The exit code: 0 complete, 130 interrupted. Raises ClickException with one line for what a user can mend."""
+    """The exit code: 0 complete, 1 incomplete, 130 interrupted. Raises ClickException for what a user can mend."""
     try:
         with _errors_in_one_line():
             return _run(options)
@@ -108,7 +108,7 @@ def _generate(job: _Job, run_dir: Path) -> int:
     if outcome.record.stopped is not None:
         raise ModelError(outcome.record.stopped)
     _raise_if_in_vain(outcome)
-    return 0
+    return 0 if outcome.status is RunStatus.COMPLETE else 1
 
 
 def _watch(plan: Plan) -> Watch:

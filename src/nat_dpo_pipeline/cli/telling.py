@@ -29,6 +29,7 @@ _ADVICE = {
     FailureReason.TRUNCATED_REPLY: "raise max_tokens (sampling.responses.max_tokens), or set keep_truncated",
     FailureReason.REFUSAL: "they teach to refuse; keep_refusals: true scores them all the same",
     FailureReason.MODEL_ERROR: "the same command asks again for what failed",
+    FailureReason.REQUEST_REFUSED: "the file says why, for instance too long for the model; asking again is of no use",
 }
 _MISSING = {
     StepName.SUBTOPICS: "raise max_top_ups, or ask for fewer n_subtopics",

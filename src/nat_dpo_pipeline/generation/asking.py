@@ -9,6 +9,8 @@ from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName, StepSampling
 from nat_dpo_pipeline.generation.steps import Item
 
+_MARKS = " .,;:!?…'\"`*_"
+
 
 class Asking:
     """Asks models for one run, as the settings of each step have it."""
@@ -49,4 +51,6 @@ def nth(values: Sequence[float], number: int) -> float | None:
 
 
 def folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    """Equal for texts that differ in white space, in case, or in the marks at their ends only."""
+    plain = " ".join(text.split()).casefold()
+    return plain.strip(_MARKS) or plain

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
@@ -55,7 +55,8 @@ class Call:
 
     `sample` tells apart calls that are equal otherwise and yet are to be made several times, `run` the runs of one
     process over the same input. `place` is where the call stands among its like: a pool picks the member by it, or by
-    the conversation so far when it is None.
+    the conversation so far when it is None. A call that is not `patient` is given up as soon as the model seems to be
+    down, because another one can take over.
     """
 
     messages: tuple[Message, ...]
@@ -63,6 +64,7 @@ class Call:
     sample: int = 0
     run: int = 0
     place: int | None = None
+    patient: bool = True
     route: Route = Route.CHAT
 
 
@@ -114,6 +116,13 @@ class ChatModel(Protocol):
     def name(self) -> str: ...
 
     async def complete(self, call: Call) -> ChatReply: ...
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A model that may have the reply to a call on record."""
+
+    def recall(self, call: Call) -> ChatReply | None: ...
 
 
 class OpenAIChatModel:

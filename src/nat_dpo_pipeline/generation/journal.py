@@ -48,6 +48,11 @@ class Journal:
             row = self._opened().execute("SELECT body FROM replies WHERE key = ?", (key,)).fetchone()
             return None if row is None else json.loads(row[0])
 
+    def replayed(self, llm: str, key: bytes) -> ChatReply | None:
+        """The reply on record, as that of the model which the user calls `llm`."""
+        body = self.find(key)
+        return None if body is None else read_reply(body, llm, replayed=True)
+
     def add(self, key: bytes, body: Mapping[str, object]) -> None:
         """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""
         with self._translated_errors(), self._opened() as database:
@@ -57,9 +62,9 @@ class Journal:
         """The reply on record, or else that of `model`; equal calls at the same time are made once."""
         while key in self._asking:
             await self._asking[key].wait()
-        body = self.find(key)
-        if body is not None:
-            return read_reply(body, model.name, replayed=True)
+        replayed = self.replayed(model.name, key)
+        if replayed is not None:
+            return replayed
         done = self._asking[key] = asyncio.Event()
         try:
             return await model.complete(call)
@@ -159,6 +164,10 @@ class ReplayedModel(_JournalledModel):
     """A chat model that is not asked what is on record. It stands before the limits of a model, a RecordedModel behind
     them: a replay costs none of what is limited, and a reply is on record at the moment it arrives.
     """
+
+    def recall(self, call: Call) -> ChatReply | None:
+        """The reply on record; None when there is none."""
+        return self._journal.replayed(self.name, _key(self._identity(call)))
 
     async def complete(self, call: Call) -> ChatReply:
         return await self._journal.replayed_or(self._model, call, _key(self._identity(call)))

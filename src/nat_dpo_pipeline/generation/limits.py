@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 from aiolimiter import AsyncLimiter
 
@@ -27,6 +28,10 @@ _GROWTH = 2.0
 # What a call is taken to need until some are known: its reply, and the characters of its prompt that make a token.
 _REPLY_TOKENS, _CHARACTERS_A_TOKEN = 256, 4
 _RETRIES_BEFORE_FIRST_ANSWER = 2
+# So many failed requests without an answer in between are the model's trouble, not that of the calls.
+_DOWN_AFTER = 10
+# For a call that is told to wait for ever while others are answered.
+_MOST_REQUESTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,9 @@ class Limits:
     """What a model may be asked. None is no limit. Times are in seconds.
 
     `max_retries` counts failures of one call other than 429, and is at most 2 until the model has answered once: one
-    that never did is more likely misnamed than busy. Pauses double from `first_pause_seconds` to a minute.
-    `max_wait_seconds` bounds one call with all its waiting.
+    that never did is more likely misnamed than busy. Pauses double from `first_pause_seconds` to a minute. While the
+    model seems to be down (10 requests failed and none was answered) its calls wait and use up no retries. A model that
+    answers nobody for `max_wait_seconds` while a call is tried, or wants to be left alone for longer, ends.
     """
 
     max_concurrency: int = 8
@@ -119,42 +125,75 @@ class LimitedModel:
         self._pace = _Pace(limits)
         self._cooling = _CoolDown(limits.first_pause_seconds)
         self._broken: ModelError | None = None
+        self._ended = asyncio.Event()
         self._has_answered = False
+        self._answered_at = 0.0
+        self._failed_in_a_row = 0
 
     @property
     def name(self) -> str:
         return self._model.name
 
     async def complete(self, call: Call) -> ChatReply:
-        """Raises ModelError when retries or time are used up, and at once for a model that a fatal error ended."""
-        deadline = time.monotonic() + self._limits.max_wait_seconds
-        failures = requests = 0
+        """Raises ModelError when retries are used up, and at once for a model that has ended."""
+        tries = _Tries()
         while True:
             try:
-                reply = await self._once(call, deadline)
+                reply = await self._once(call, tries)
             except ModelError as error:
-                failures += not error.throttled
-                requests += error.requests
-                pause = 0.0 if error.throttled else _backoff(failures, self._limits.first_pause_seconds)
-                out_of_time = max(time.monotonic() + pause, self._cooling.until) > deadline
-                if not error.transient or failures > self._retries() or out_of_time:
-                    error.requests = requests
-                    raise
+                tries.requests += error.requests
+                ended = self._ended_by(error, tries)
+                pause = None if ended else self._pause_after(error, call, tries)
+                if pause is None:
+                    final = ended or error
+                    final.requests = tries.requests
+                    raise final from error.__cause__
                 logger.info("%s; next try in %.1f s", error, max(pause, self._cooling.left()))
             else:
-                return replace(reply, retries=requests) if requests else reply
+                return replace(reply, retries=tries.requests) if tries.requests else reply
             await asyncio.sleep(pause)
 
-    def _retries(self) -> int:
+    def _pause_after(self, error: ModelError, call: Call, tries: "_Tries") -> float | None:
+        """Seconds until the next try, besides a cool-down; None when there is none."""
+        if not error.transient or (self._seems_down and not call.patient) or tries.requests >= _MOST_REQUESTS:
+            return None
+        if error.throttled or (self._seems_down and self._has_answered):
+            return 0.0  # it is not about this call, and the cool-down holds all of them back
+        tries.failures += 1
         most = self._limits.max_retries
-        return most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
+        allowed = most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
+        return None if tries.failures > allowed else _backoff(tries.failures, self._limits.first_pause_seconds)
 
-    async def _once(self, call: Call, deadline: float) -> ChatReply:
+    def _ended_by(self, error: ModelError, tries: "_Tries") -> ModelError | None:
+        """The error that ends the model when this one shows that waiting is of no use any more."""
+        longest = self._limits.max_wait_seconds
+        left = self._cooling.left()
+        waits = error.throttled or self._seems_down
+        since = max(tries.first_sent_at, self._answered_at)
+        if waits and (left > longest or time.monotonic() + left > since + longest):
+            reason = f"and would have to be left alone for {left:.0f} s more; max_wait_seconds is {longest:g}"
+        elif self._seems_down and not self._has_answered:
+            reason = f"{self._failed_in_a_row} times in a row, and never anything else"
+        else:
+            return None
+        self._end(self._error(f"{error}, {reason}", fatal=True))
+        return self._error(str(self._broken), fatal=True)
+
+    def _end(self, error: ModelError) -> None:
+        self._broken = self._broken or error
+        self._ended.set()
+
+    @property
+    def _seems_down(self) -> bool:
+        return self._failed_in_a_row >= _DOWN_AFTER
+
+    async def _once(self, call: Call, tries: "_Tries") -> ChatReply:
         async with self._slots.one():
-            booked = await self._its_turn(call, deadline)
+            booked = await self._its_turn(call)
             if self._broken is not None:
                 raise self._error(str(self._broken), fatal=True)
             sent_at = time.monotonic()
+            tries.first_sent_at = min(tries.first_sent_at, sent_at)
             try:
                 reply = await self._model.complete(call)
             except ModelError as error:
@@ -163,31 +202,32 @@ class LimitedModel:
                 self._pace.used(booked, 0)
                 raise
         self._has_answered = True
+        self._answered_at = time.monotonic()
+        self._failed_in_a_row = 0
         self._slots.grow()
         self._cooling.reset()
         self._pace.answered(booked, reply.usage)
         return reply
 
-    async def _its_turn(self, call: Call, deadline: float) -> float:
+    async def _its_turn(self, call: Call) -> float:
         """Wait until the call may be sent; gives the tokens that are booked for it."""
         booked = 0.0
-        while True:
-            await self._cooled_down(deadline)
+        while self._broken is None:
+            if self._cooling.left() and self._seems_down and not call.patient:
+                raise self._error(f"model {self.name!r} seems to be down", transient=True)
+            while (left := self._cooling.left()) and self._broken is None:  # a 429 may prolong it meanwhile
+                await self._rest(left)
             self._pace.used(booked, 0)
             booked = await self._pace.turn(call)
             # A cool-down that began meanwhile must not end in a burst of all that had their turn before it.
             if not self._cooling.left():
-                return booked
+                break
+        return booked
 
-    async def _cooled_down(self, deadline: float) -> None:
-        while left := self._cooling.left():  # a 429 may prolong it meanwhile
-            if self._cooling.until > deadline:
-                raise self._error(
-                    f"model {self.name!r} asked to be left alone for {left:.0f} s more, which is longer than a call "
-                    f"may take ({self._limits.max_wait_seconds:g} s)",
-                    transient=True,
-                )
-            await asyncio.sleep(left)
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not for a model that ends meanwhile."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
 
     def _error(self, message: str, *, fatal: bool = False, transient: bool = False) -> ModelError:
         error = ModelError(message, fatal=fatal, transient=transient)
@@ -196,12 +236,25 @@ class LimitedModel:
 
     def _note(self, error: ModelError, sent_at: float) -> None:
         if error.fatal:
-            self._broken = error
+            self._end(error)
         elif error.throttled:
             self._cooling.begin(sent_at, error.retry_after)
             self._slots.shrink(_THROTTLED, sent_at)
-        elif error.overloaded:
-            self._slots.shrink(_OVERLOADED, sent_at)
+        elif error.transient:
+            self._failed_in_a_row += 1
+            if self._seems_down and self._has_answered:
+                self._cooling.begin(sent_at, None)
+            if error.overloaded:
+                self._slots.shrink(_OVERLOADED, sent_at)
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of one call so far; waiting for our own pace before it is sent counts for nothing."""
+
+    failures: int = 0
+    requests: int = 0
+    first_sent_at: float = inf
 
 
 class _CoolDown:

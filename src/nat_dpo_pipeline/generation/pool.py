@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import inf
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Recalling
 
 # A member whose retries are used up is asked again after this time.
 _LEFT_ALONE_SECONDS = 60.0
@@ -41,10 +41,13 @@ class ModelPool:
 
     async def complete(self, call: Call) -> ChatReply:
         """Raises the ModelError of the member that was asked last, `fatal` when no member can answer any more."""
+        if (recalled := self._recalled(call)) is not None:
+            return recalled
         errors: list[ModelError] = []
-        for index in self._order(call):
+        *others, last = self._order(call)
+        for index in (*others, last):
             try:
-                reply = await self.members[index].complete(call)
+                reply = await self.members[index].complete(replace(call, patient=call.patient and index == last))
             except ModelError as error:
                 errors.append(error)
                 if not (error.fatal or error.transient):
@@ -54,6 +57,14 @@ class ModelPool:
                 self._down_until[index] = 0.0
                 return replace(reply, passed_over=tuple(errors)) if errors else reply
         raise _summed(errors) from errors[-1]
+
+    def _recalled(self, call: Call) -> ChatReply | None:
+        """What is on record, also of a member that stood in for the one that would be asked now."""
+        first = self._chosen(_place(call))
+        for member in (*self.members[first:], *self.members[:first]):
+            if isinstance(member, Recalling) and (reply := member.recall(call)) is not None:
+                return reply
+        return None
 
     def _order(self, call: Call) -> list[int]:
         """The member to ask first, then those that take over; those that are down come last."""

@@ -26,6 +26,7 @@ class FailureReason(StrEnum):
     TRUNCATED_REPLY = "truncated_reply"
     REFUSAL = "refusal"
     MODEL_ERROR = "model_error"
+    REQUEST_REFUSED = "request_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,8 @@ class GenerationRecord:
     """Filled while a run goes on, as the observer of its pipeline; `summary` turns it into JSON values.
 
     `stopped` is the error that ended the run; `stood_in_for` has those that ended models, by their names, for which
-    others of the pool could stand in. `on_failure` is given each failure as it happens; without it they are kept in
-    `failures`.
+    others of the pool could stand in; `lost` counts calls that may succeed when they are made again. `on_failure` is
+    given each failure as it happens; without it they are kept in `failures`.
     """
 
     prices: Mapping[str, Price] = field(default_factory=dict)
@@ -122,6 +123,7 @@ class GenerationRecord:
     usage: dict[tuple[str, str], ModelUsage] = field(default_factory=dict)
     progress: dict[str, StepProgress] = field(default_factory=dict)
     stopped: str | None = None
+    lost: int = 0
     stood_in_for: dict[str, str] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
 
@@ -165,7 +167,10 @@ class GenerationRecord:
             return
         if error.fatal:
             self._ended.add(message)
-        self.add(Failure(step, subject, FailureReason.MODEL_ERROR, message))
+        self.lost += error.transient
+        may_do_later = error.fatal or error.transient
+        reason = FailureReason.MODEL_ERROR if may_do_later else FailureReason.REQUEST_REFUSED
+        self.add(Failure(step, subject, reason, message))
 
     def add(self, failure: Failure) -> None:
         self._count(failure.step, failure.reason)

@@ -34,7 +34,10 @@ class ModelLimitsConfig(StrictConfig):
     tokens_per_minute: int | None = Field(default=None, gt=0, description="Prompt and completion tokens together.")
     max_retries: int | None = Field(default=None, ge=0, description="Retries of a call that failed.")
     max_wait_seconds: float = Field(
-        default=1800.0, gt=0, description="Seconds until a call is given up, with all its waiting and retries."
+        default=1800.0,
+        gt=0,
+        description="Seconds until a model that answers nobody, being down or asked too much, ends the run; the same "
+        "command goes on later.",
     )
 
 

@@ -44,6 +44,7 @@ class RunStatus(StrEnum):
     """How a run ended. Of a run that is not complete the same command makes the rest."""
 
     COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
     INTERRUPTED = "interrupted"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -261,7 +262,9 @@ def _status(collecting: "asyncio.Task[None]", record: GenerationRecord) -> RunSt
         return RunStatus.INTERRUPTED
     if collecting.exception() is not None:
         return RunStatus.FAILED
-    return RunStatus.COMPLETE if record.stopped is None else RunStatus.STOPPED
+    if record.stopped is not None:
+        return RunStatus.STOPPED
+    return RunStatus.INCOMPLETE if record.lost else RunStatus.COMPLETE
 
 
 def _write(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedDataset | None:

@@ -77,7 +77,8 @@ def _to_pair(turn: Turn) -> tuple[Candidate, ...]:
 
 
 def _raise_if_in_vain(record: GenerationRecord) -> None:
-    broken = [failure for failure in record.failures if failure.reason is FailureReason.MODEL_ERROR]
+    reasons = (FailureReason.MODEL_ERROR, FailureReason.REQUEST_REFUSED)
+    broken = [failure for failure in record.failures if failure.reason in reasons]
     if not record.counts["candidates"] and broken:
         raise ModelError(f"no candidate was made: {broken[0].detail}")
 
