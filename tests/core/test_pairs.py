@@ -42,7 +42,8 @@ def _turn(*scored: tuple[float, str]) -> Turn:
 def _acceptable(one: Candidate, other: Candidate, rules: PairingRules) -> bool:
     margin = abs(one.score - other.score)
     differ = one.response.strip() != other.response.strip()
-    return differ and isfinite(margin) and margin > 0.0 and margin >= rules.min_score_diff
+    filled = bool(one.response.strip() and other.response.strip())
+    return filled and differ and isfinite(margin) and margin > 0.0 and margin >= rules.min_score_diff
 
 
 @given(TURNS, RULES)
@@ -106,7 +107,7 @@ def test_exhaustive_pairing_leaves_no_acceptable_pair_out(turns: list[Turn], rul
 def test_best_vs_worst_pairs_the_highest_score_with_the_lowest(turns: list[Turn]) -> None:
     for turn in turns:
         for pair in pair_turn(turn, PairingRules(exhaustive_pairs=False), Counter()):
-            scores = [candidate.score for candidate in turn.candidates]
+            scores = [candidate.score for candidate in turn.candidates if candidate.response.strip()]
             assert (pair.chosen.score, pair.rejected.score) == (max(scores), min(scores))
 
 

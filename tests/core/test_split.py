@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
+from nat_dpo_pipeline.core.split import deduplicate, sample, stratified_validation_prompts, validation_prompts
 
 PROMPTS = st.lists(st.text(st.characters(), max_size=4), max_size=20)
 FRACTIONS = st.floats(0.0, 1.0, exclude_max=True)
@@ -79,3 +79,26 @@ def test_deduplication_keeps_the_first_item_of_each_key_in_order(items: list[tup
     kept = deduplicate(items, lambda item: item[0])
     expected = [item for index, item in enumerate(items) if item[0] not in {key for key, _ in items[:index]}]
     assert kept == expected
+
+
+STRATA = st.lists(st.tuples(st.text(max_size=4), st.sampled_from("abc")), max_size=40)
+
+
+@given(STRATA, st.floats(0, 0.99), st.integers(0, 5))
+def test_every_stratum_gives_its_share_of_the_validation_prompts(
+    prompts: list[tuple[str, str]], fraction: float, seed: int
+) -> None:
+    held_out = stratified_validation_prompts(prompts, fraction, seed)
+    first = dict(reversed(prompts))
+    assert len(held_out) == len(validation_prompts(first, fraction, seed))
+    for stratum in set(first.values()):
+        inside = {prompt for prompt, own in first.items() if own == stratum}
+        exact = len(held_out) * len(inside) / len(first)
+        assert abs(len(held_out & inside) - exact) < 1
+
+
+@given(STRATA)
+def test_a_stratified_split_does_not_depend_on_the_order(prompts: list[tuple[str, str]]) -> None:
+    distinct = list({prompt: (prompt, stratum) for prompt, stratum in prompts}.values())
+    expected = stratified_validation_prompts(distinct, 0.3, 1)
+    assert stratified_validation_prompts(reversed(distinct), 0.3, 1) == expected

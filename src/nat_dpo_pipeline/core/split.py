@@ -39,5 +39,30 @@ def validation_prompts(prompts: Iterable[str], fraction: float, seed: int) -> fr
     return frozenset(distinct[:count])
 
 
+def stratified_validation_prompts(prompts: Iterable[tuple[str, str]], fraction: float, seed: int) -> frozenset[str]:
+    """As many prompts as `validation_prompts` holds out, from each stratum as near to its share as whole prompts allow.
+
+    `prompts` are prompts with their strata; one that is in several counts for the first. What remains of the shares
+    goes to the largest remainders, equal ones by a hash of seed and stratum.
+    """
+    stratum_of: dict[str, str] = {}
+    for prompt, stratum in prompts:
+        stratum_of.setdefault(prompt, stratum)
+    total = len(validation_prompts(stratum_of, fraction, seed))
+    members: dict[str, list[str]] = {}
+    for prompt, stratum in stratum_of.items():
+        members.setdefault(stratum, []).append(prompt)
+    share = total / len(stratum_of) if stratum_of else 0.0
+    seats = {stratum: int(share * len(inside)) for stratum, inside in members.items()}
+    by_remainder = sorted(members, key=lambda one: (seats[one] - share * len(members[one]), _rank(one, seed)))
+    for stratum in by_remainder[: total - sum(seats.values())]:
+        seats[stratum] += 1
+    return frozenset(
+        prompt
+        for stratum, inside in members.items()
+        for prompt in sorted(inside, key=lambda prompt: _rank(prompt, seed))[: seats[stratum]]
+    )
+
+
 def _rank(prompt: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\x1f{prompt}".encode(errors="surrogatepass")).digest()
