@@ -25,8 +25,8 @@ demo: .venv/.runtime ## From a topic to a preference dataset, offline, in second
 	@$(BIN)/nat finetune --config_file configs/demo.yml
 
 .PHONY: test
-test: lint layers types unit compat wheel ## Every check, as CI runs it
-	@echo "All checks passed: format, lint, layers, types, tests, coverage, comparison with NVIDIA's package, wheel."
+test: lint layers types unit compat readers wheel ## Every check, as CI runs it
+	@echo "All checks passed: format, lint, layers, types, tests, coverage, comparison with NVIDIA's package, TRL reads the datasets, wheel."
 
 .PHONY: setup
 setup: .venv/.dev ## Prepare .venv for development
@@ -58,6 +58,12 @@ unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
 compat: .venv-compat/.ready ## Compare with NVIDIA's own package, in an environment that has it
 	.venv-compat/bin/pytest -qq tests/compat
 
+# Apart from the other tests and their settings, as NAT is not in this environment.
+.PHONY: readers
+readers: .venv-readers/.ready ## Read datasets with TRL, in an environment that has it
+	HF_HUB_OFFLINE=1 .venv-readers/bin/pytest -qq -c /dev/null --rootdir=tests/readers --confcutdir=tests/readers \
+		--import-mode=importlib -p no:cacheprovider tests/readers
+
 .PHONY: wheel
 wheel: .venv/.dev .venv-wheel/.created ## Build the wheel, install it in clean environments and use it there
 	@rm -rf .build/dist .build/bare
@@ -75,7 +81,7 @@ bench: .venv-compat/.ready ## Measure speed, beside NVIDIA's package
 
 .PHONY: clean
 clean: ## Remove environments, caches and build results
-	rm -rf .venv .venv-compat .venv-wheel .build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-compat .venv-readers .venv-wheel .build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp file tells that one is complete; it is older than what it was made from when that changed.
@@ -95,7 +101,15 @@ clean: ## Remove environments, caches and build results
 	@.venv-compat/bin/python $(PIP) install --editable . --group compat
 	@touch $@
 
-.venv/.created .venv-compat/.created .venv-wheel/.created: .build/python
+# torch first: it is the largest by far, and what comes after it must not bring another one.
+.venv-readers/.ready: .venv-readers/.created pyproject.toml
+	@[ ! -e $@ ] || echo "Updating .venv-readers ..."
+	@.venv-readers/bin/python $(PIP) install torch==2.13.0
+	@.venv-readers/bin/python $(PIP) install --group readers torch==2.13.0
+	@.venv-readers/bin/python $(PIP) install --no-deps --editable .
+	@touch $@
+
+.venv/.created .venv-compat/.created .venv-readers/.created .venv-wheel/.created: .build/python
 	@echo "Setting up $(@D) with Python $$(sed -n 2p .build/python) (about a minute, once) ..."
 	@"$$(head -n 1 .build/python)" -m venv --clear $(@D)
 	@$(@D)/bin/python $(PIP) install --upgrade pip

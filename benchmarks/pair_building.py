@@ -32,7 +32,7 @@ from nat.finetuning.interfaces.trajectory_builder import TrajectoryBuilder
 from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig as TheirConfig
 from nat.plugins.customizer.dpo.trajectory_builder import DPOTrajectoryBuilder as TheirBuilder
 
-from nat_dpo_pipeline.plugin.config import DPOTrajectoryBuilderConfig as OurConfig
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig as OurConfig
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder as OurBuilder
 
 _TURNS_AN_EXAMPLE = 10

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from nat.runtime.loader import load_config
 
-from nat_dpo_pipeline.plugin.config import DatasetTrainerAdapterConfig
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.yml"))

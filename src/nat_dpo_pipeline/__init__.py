@@ -5,7 +5,10 @@ What this module exports knows nothing of the NeMo Agent Toolkit; the components
 """
 
 from nat_dpo_pipeline.core.candidates import Candidate, Grouping, Message, RefusalReason, Turn, group_turns
+from nat_dpo_pipeline.core.decontamination import EvaluationSet
 from nat_dpo_pipeline.core.pairs import PairingResult, PairingRules, PreferencePair, SkipReason, make_pairs
+from nat_dpo_pipeline.core.selection import Selection, SelectionRules
+from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.errors import (
     CandidateRefused,
     CollectionError,
@@ -39,6 +42,7 @@ __all__ = [
     "CollectionError",
     "ConfigurationError",
     "DPOPipelineError",
+    "EvaluationSet",
     "Grouping",
     "InputError",
     "Item",
@@ -54,8 +58,11 @@ __all__ = [
     "PreferencePair",
     "RefusalReason",
     "Scatter",
+    "Selection",
+    "SelectionRules",
     "SkipReason",
     "Step",
+    "Strategy",
     "TrainingError",
     "Turn",
     "derived",

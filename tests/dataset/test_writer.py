@@ -1,5 +1,7 @@
 import hashlib
 import json
+import sys
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -8,10 +10,10 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.files import lock_of
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
+from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, PreferenceRow, SplitName, UnpairedRow, trl_row
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, versions
-from nat_dpo_pipeline.dataset.writer import Provenance, check_target, write_dataset
-from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.dataset.writer import Provenance, Target, check_target, write_dataset
+from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 
 AWKWARD = "a\u2028b\u2029c\x00d\x85e 😀"
 TRAIN = [
@@ -53,7 +55,8 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
-FILES = [".lock", "manifest.json", "trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
+TRL = ["trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
+FILES = [".lock", "README.md", "manifest.json", *TRL]
 
 
 def _lines(path: Path) -> list[Any]:
@@ -96,8 +99,8 @@ def test_the_manifest_names_versions_counts_and_the_hash_of_every_file(tmp_path:
         "report": {"n": 1},
     }
     assert {file["path"]: file["sha256"] for file in files} == {
-        f"trl/{name}.jsonl": hashlib.sha256((tmp_path / f"trl/{name}.jsonl").read_bytes()).hexdigest()
-        for name in SplitName
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("trl/train.jsonl", "trl/validation.jsonl", "README.md")
     }
 
 
@@ -245,3 +248,119 @@ def test_two_runs_cannot_write_to_one_place_at_once(tmp_path: Path) -> None:
         _write(tmp_path)
     _write(tmp_path)
     assert sorted(_snapshot(tmp_path)) == FILES
+
+
+def test_several_formats_are_written_in_one_pass(tmp_path: Path) -> None:
+    names = ("openai", "hh", "kto", "llama_factory")
+    splits = {SplitName.TRAIN: iter(TRAIN), SplitName.VALIDATION: iter(VALIDATION)}
+    written = write_dataset(tmp_path, splits, PROVENANCE, Target(names))
+    assert [(file.path, file.rows) for file in written.files] == [
+        ("openai/training.jsonl", 3),
+        ("openai/validation.jsonl", 1),
+    ]
+    assert [(file.path, file.rows) for file in written.others] == [
+        ("hh/train.jsonl", 2),
+        ("hh/test.jsonl", 1),
+        ("kto/train.jsonl", 6),
+        ("kto/validation.jsonl", 2),
+        ("llama_factory/train.jsonl", 3),
+        ("llama_factory/validation.jsonl", 1),
+        ("llama_factory/dataset_info.json", 0),
+        ("README.md", 0),
+    ]
+    assert written.pairs == {"train": 3, "validation": 1}
+    assert written.refused == {"rows_hh": {"system_prompt": 1}}
+    manifest = json.loads((tmp_path / MANIFEST_NAME).read_bytes())
+    assert manifest["skipped"] == {"pairs": {"tie": 3}, "rows_hh": {"system_prompt": 1}}
+    assert {file["path"]: (file["size"], file["sha256"]) for file in manifest["files"]} == {
+        file.path: (
+            (tmp_path / file.path).stat().st_size,
+            hashlib.sha256((tmp_path / file.path).read_bytes()).hexdigest(),
+        )
+        for file in (*written.files, *written.others)
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        PreferenceRow("Why?", "half \ud83d", "No."),
+        PreferenceRow("Why?", "Because.", "half \ud83d"),
+        PreferenceRow("half \ud83d", "Because.", "No."),
+        PreferenceRow((Message("user", "half \ud83d"),), "Because.", "No."),
+        PreferenceRow("Why?", "Because.", "No.", turn_id="half \ud83d"),
+        PreferenceRow("Why?", "Because.", "No.", chosen_model="half \ud83d"),
+        UnpairedRow("Why?", "half \ud83d", True),
+    ],
+)
+def test_what_has_no_utf8_is_counted_and_costs_no_other_row(tmp_path: Path, row: DatasetRow) -> None:
+    target = Target(tuple(one.name for one in FORMATS), parquet=True)
+    rows = [PreferenceRow("Why?", "Before.", "No.\u00e9"), row, PreferenceRow("Why?", "After.", "No.")]
+    written = write_dataset(tmp_path, {SplitName.TRAIN: rows}, PROVENANCE, target)
+    assert written.refused["rows"] == {"invalid_unicode": 1}
+    assert [line["chosen"][0]["content"] for line in _lines(tmp_path / "trl/train.jsonl")] == ["Before.", "After."]
+
+
+def test_a_format_that_is_not_written_anew_goes(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {SplitName.TRAIN: TRAIN}, PROVENANCE, Target(("hh", "trl")))
+    (tmp_path / "openai").mkdir()
+    _write(tmp_path)
+    assert sorted(_snapshot(tmp_path)) == sorted([*FILES, "openai"])
+
+
+@pytest.mark.parametrize("name", ["hh/train.jsonl", "README.md"])
+def test_what_somebody_else_put_beside_our_dataset_is_not_replaced(tmp_path: Path, name: str) -> None:
+    _write(tmp_path)
+    (tmp_path / "README.md").unlink()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    before = _snapshot(tmp_path)
+    with pytest.raises(OutputError, match="was not written by this package"):
+        write_dataset(tmp_path, {SplitName.TRAIN: TRAIN}, PROVENANCE, Target(("trl", "hh")))
+    assert _snapshot(tmp_path) == before
+
+
+def test_an_error_half_way_leaves_every_format_whole(tmp_path: Path) -> None:
+    target = Target(("trl", "hh", "kto"), parquet=True)
+    write_dataset(tmp_path, {SplitName.TRAIN: TRAIN}, PROVENANCE, target)
+    before = _snapshot(tmp_path)
+    with pytest.raises(RuntimeError):
+        write_dataset(tmp_path, {SplitName.VALIDATION: FailingRows(RuntimeError())}, PROVENANCE, target)
+    assert _snapshot(tmp_path) == before
+
+
+def test_an_unknown_format_and_a_missing_pyarrow_are_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="no format 'x'"):
+        check_target(tmp_path / "new", Target(("x",)))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigurationError, match=r"nat-dpo-pipeline\[parquet\]"):
+        check_target(tmp_path / "new", Target(parquet=True))
+    assert not (tmp_path / "new").exists()
+
+
+def test_writing_takes_no_memory_by_row(tmp_path: Path) -> None:
+    def rows(count: int) -> Iterator[PreferenceRow]:
+        return (
+            PreferenceRow(f"{n}", f"{n} {'x' * 1000}", f"{n} {'y' * 1000}", 2.0, 1.0, "e", f"{n}") for n in range(count)
+        )
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        write_dataset(tmp_path / str(count), {SplitName.TRAIN: rows(count)}, PROVENANCE, Target(("trl", "kto", "hh")))
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    few, many = peak(2000), peak(8000)
+    assert many < 1.2 * few
+
+
+def test_many_rows_go_to_parquet_in_groups(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [PreferenceRow(f"{n}?", "a", "b", 2.0, None, "e", f"{n}") for n in range(5001)]
+    write_dataset(tmp_path, {SplitName.TRAIN: rows}, PROVENANCE, Target(parquet=True))
+    with parquet.ParquetFile(tmp_path / "trl/train.parquet") as file:
+        assert (file.metadata.num_rows, file.num_row_groups) == (5001, 2)
+        assert file.read().to_pylist() == [trl_row(row) for row in rows]

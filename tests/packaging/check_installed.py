@@ -27,13 +27,10 @@ def _check_files() -> None:
     package = resources.files(nat_dpo_pipeline)
     if Path(sys.prefix).resolve() not in Path(str(package)).resolve().parents:
         sys.exit(f"nat_dpo_pipeline comes from {package}, not from the wheel in {sys.prefix}")
-    if not package.joinpath("py.typed").is_file():
-        sys.exit("the wheel lacks py.typed")
-    source = Path("src/nat_dpo_pipeline/generation/prompts")
-    prompts = package.joinpath("generation", "prompts")
-    missing = [file.name for file in source.glob("*.md") if not prompts.joinpath(file.name).is_file()]
-    if missing:
-        sys.exit(f"the wheel lacks the prompts {', '.join(missing)}")
+    source = Path("src/nat_dpo_pipeline")
+    files = [file.relative_to(source) for file in source.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    if missing := [str(file) for file in files if not package.joinpath(*file.parts).is_file()]:
+        sys.exit(f"the wheel lacks {', '.join(missing)}")
 
 
 def _check_entry_point() -> None:

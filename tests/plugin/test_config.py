@@ -9,6 +9,7 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from pydantic import BaseModel, ValidationError
 
+from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.generation.settings import (
     InputKind,
     RecipeSettings,
@@ -17,18 +18,16 @@ from nat_dpo_pipeline.generation.settings import (
     StepName,
     StepSampling,
 )
-from nat_dpo_pipeline.plugin.config import (
-    DatasetTrainerAdapterConfig,
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.workflow_config import (
     DemoModelConfig,
-    DPOTrainerConfig,
-    DPOTrajectoryBuilderConfig,
     ModelPoolConfig,
     PreferenceDataConfig,
     ScoredCandidatesConfig,
-    SharedDPOTrajectoryBuilderConfig,
     llms_in,
 )
-from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
 
 REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
     PreferenceDataConfig: {"writer_llm": "writer", "reward_llm": "reward"},
@@ -152,8 +151,15 @@ def test_the_bounds_themselves_are_allowed(config: type[BaseModel], values: dict
 
 
 def test_the_builder_has_nvidias_fields_and_defaults() -> None:
-    config = SharedDPOTrajectoryBuilderConfig()
-    assert config.model_dump(exclude={"type", "reward"}) == {
+    nvidias = {
+        "ttc_step_name",
+        "exhaustive_pairs",
+        "min_score_diff",
+        "max_pairs_per_turn",
+        "reward_from_score_diff",
+        "require_multiple_candidates",
+    }
+    assert SharedDPOTrajectoryBuilderConfig().model_dump(include=nvidias) == {
         "ttc_step_name": "dpo_candidate_move",
         "exhaustive_pairs": True,
         "min_score_diff": 0.0,
@@ -433,3 +439,66 @@ def test_an_output_folder_is_a_path() -> None:
 def test_what_is_wrong_is_named_with_its_value(config: type[BaseModel], values: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         config.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("strategy", ["best", 3, "best_vs_best"]),
+        ("seed", ["x", None]),
+        ("max_score_diff", [0.0, -1.0, float("inf")]),
+        ("min_chosen_score", [float("nan"), "good"]),
+        ("min_best_score", [float("inf")]),
+        ("min_rejected_score", [float("nan")]),
+        ("min_rejected_length", [0, 1.5]),
+        ("min_agreement", [0.0, 1.1, float("nan")]),
+        ("max_length_ratio", [0.9, float("inf")]),
+        ("length_penalty", [-0.1, float("nan"), 1e7, None]),
+        ("near_duplicate", [0.0, 1.1]),
+        ("pair_flawed", ["perhaps"]),
+        ("drop_contradictions", ["perhaps"]),
+        ("max_prompts_per_chosen", [0, 1.5]),
+        ("min_margin_quantile", [0.0, 1.0, float("nan")]),
+        ("length_balance", [0.0, 1.0]),
+        ("decontaminate_against", ["absent.jsonl", "."]),
+        ("decontaminate_ngram", [0, None]),
+    ],
+)
+def test_an_impossible_rule_of_pairing_is_refused(field: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(ValidationError, match=rf"dpo_pipeline_traj_builder\.{field} is "):
+            DPOTrajectoryBuilderConfig.model_validate({field: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"strategy": "adjacent", "exhaustive_pairs": True},
+            "exhaustive_pairs: true is 'exhaustive', but strategy is 'adjacent': keep one of them",
+        ),
+        (
+            {"strategy": "exhaustive", "exhaustive_pairs": False},
+            "exhaustive_pairs: false is 'best_vs_worst', but strategy is 'exhaustive': keep one of them",
+        ),
+        ({"min_score_diff": 2.0, "max_score_diff": 1.0}, "max_score_diff is 1.0, below min_score_diff, which is 2.0"),
+    ],
+)
+def test_rules_of_pairing_that_contradict_each_other_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        DPOTrajectoryBuilderConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "strategy"),
+    [
+        ({}, Strategy.EXHAUSTIVE),
+        ({"exhaustive_pairs": False}, Strategy.BEST_VS_WORST),
+        ({"strategy": "adjacent"}, Strategy.ADJACENT),
+        ({"strategy": "exhaustive", "exhaustive_pairs": True}, Strategy.EXHAUSTIVE),
+        ({"strategy": "best_vs_worst", "exhaustive_pairs": False}, Strategy.BEST_VS_WORST),
+        ({"strategy": "best_vs_worst"}, Strategy.BEST_VS_WORST),
+    ],
+)
+def test_a_strategy_takes_the_place_of_exhaustive_pairs(values: dict[str, Any], strategy: Strategy) -> None:
+    assert DPOTrajectoryBuilderConfig.model_validate(values).pairing_rules().applied_strategy is strategy

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, ModelSettings, OpenAIChatModel, Sampling
-from nat_dpo_pipeline.plugin.config import DemoModelConfig
 from nat_dpo_pipeline.plugin.models import model_settings, open_model, retries_of
+from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig
 
 QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),), Sampling(seed=3))
 ENTRIES: dict[str, tuple[type[NIMModelConfig | OpenAIModelConfig], str, str, str]] = {

@@ -8,10 +8,18 @@ import yaml
 
 from nat_dpo_pipeline.core.candidates import Turn
 from nat_dpo_pipeline.core.pairs import PairingRules
-from nat_dpo_pipeline.errors import OutputError
-from nat_dpo_pipeline.plugin.config import DPOTrainerConfig, DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.errors import InputError, OutputError
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
-from nat_dpo_pipeline.plugin.pairing import PairedDataset, builder_of, rules_of, trainer_of, write_pairs
+from nat_dpo_pipeline.plugin.pairing import (
+    PairedDataset,
+    builder_of,
+    rules_of,
+    selection_rules_of,
+    trainer_of,
+    write_pairs,
+)
+from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
 from nat_dpo_pipeline.testing import make_turn
 
 Settings = dict[str, Any]
@@ -141,3 +149,64 @@ def test_the_builder_is_the_one_that_is_named_or_the_only_one(
 def test_the_trainer_says_how_to_split_and_may_be_left_out(tmp_path: Path) -> None:
     assert trainer_of(_config(tmp_path, (), trainer="mine")).seed == 5
     assert trainer_of(_config(tmp_path, ())) == DPOTrainerConfig()
+
+
+def test_every_rule_of_the_builder_reaches_the_pairing(tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation.txt"
+    evaluation.write_text("What is 3?\n")
+    values: Settings = {
+        "min_score_diff": 0.1,
+        "max_pairs_per_turn": 2,
+        "strategy": "adjacent",
+        "seed": 3,
+        "max_score_diff": 5.0,
+        "min_chosen_score": 0.5,
+        "min_best_score": 0.6,
+        "min_rejected_score": 0.7,
+        "min_rejected_length": 8,
+        "min_agreement": 0.9,
+        "max_length_ratio": 3.0,
+        "length_penalty": 0.25,
+        "near_duplicate": 0.95,
+        "pair_flawed": True,
+    }
+    selecting: Settings = {
+        "drop_contradictions": True,
+        "max_prompts_per_chosen": 4,
+        "min_margin_quantile": 0.5,
+        "length_balance": 0.6,
+    }
+    config = DPOTrajectoryBuilderConfig(**values, **selecting, decontaminate_against=evaluation)
+    assert rules_of(config) == PairingRules(**values)
+    rules = selection_rules_of(config)
+    assert {name: getattr(rules, name) for name in selecting} == selecting
+    assert rules.evaluation is not None
+    assert (rules.evaluation.overlaps("what is 3"), rules.evaluation.overlaps("what is 4")) == (True, False)
+    assert selection_rules_of(DPOTrajectoryBuilderConfig()).is_empty
+
+
+def test_what_is_found_over_all_pairs_is_left_out_before_any_is_drawn(tmp_path: Path) -> None:
+    turns = [make_turn([0.0, float(place + 1)], turn_id=f"{place}", prompt=f"What is {place}?") for place in range(8)]
+    paired = _write(tmp_path, turns, {"min_margin_quantile": 0.5}, {"max_pairs": 3})
+    assert paired.skipped == {"below_min_margin_quantile": 4, "over_max_pairs": 1}
+    rows = _rows(tmp_path)
+    assert len(rows) == 3
+    assert all(row["chosen_score"] >= 5.0 for row in rows)
+
+
+def test_turns_are_read_once_more_to_select(tmp_path: Path) -> None:
+    reads = 0
+
+    def turns() -> Iterator[Turn]:
+        nonlocal reads
+        reads += 1
+        yield from _turns(3)
+
+    write_pairs(tmp_path, turns, DPOTrajectoryBuilderConfig(length_balance=0.5), DPOTrainerConfig(), {})
+    assert reads == 5
+
+
+def test_an_evaluation_set_that_says_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.jsonl").write_text('{"id": 1}\n')
+    with pytest.raises(InputError, match=r"evaluation.jsonl', row 1: nothing asked in an object with 'id'"):
+        _write(tmp_path / "out", _turns(1), {"decontaminate_against": tmp_path / "evaluation.jsonl"})

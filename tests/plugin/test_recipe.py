@@ -21,8 +21,8 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord, Price
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import ResponseMode
-from nat_dpo_pipeline.plugin.config import DemoModelConfig, PreferenceDataConfig
 from nat_dpo_pipeline.plugin.recipe import OpenModels, limits_of, open_recipe, prices_of
+from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig
 
 QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),))
 WRITER = DemoModelConfig(model_name="demo/stdlib-writer")

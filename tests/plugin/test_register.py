@@ -94,7 +94,7 @@ def _loaded_by_register() -> set[str]:
 
 def test_registering_imports_no_implementation() -> None:
     loaded = _loaded_by_register()
-    assert "nat_dpo_pipeline.plugin.config" in loaded
+    assert "nat_dpo_pipeline.plugin.workflow_config" in loaded
     assert {
         name for name in loaded if any(name == one or name.startswith(f"{one}.") for one in IMPLEMENTATIONS)
     } == set()

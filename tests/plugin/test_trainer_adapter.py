@@ -27,10 +27,12 @@ from nat.data_models.function import FunctionBaseConfig
 from nat.llm.openai_llm import OpenAIModelConfig
 
 from nat_dpo_pipeline.core.candidates import prompt_key
-from nat_dpo_pipeline.dataset.formats import SplitName
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import OutputError, TrainingError
-from nat_dpo_pipeline.plugin.config import DatasetTrainerAdapterConfig, DPOTrainerConfig, DPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.trainer_adapter import SPLIT_KEY, DatasetTrainerAdapter, Submission, split_rows
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.sides import SPLIT_KEY, held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter, Submission
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.report.summary import CollectionReport
 
 
@@ -60,6 +62,12 @@ def _names(folder: Path) -> set[str]:
 
 def _prompts(folder: Path, name: str) -> set[str]:
     return {row["prompt"][0]["content"] for row in _rows(folder, name)}
+
+
+def _split(trajectories: list[Trajectory], **settings: Any) -> dict[SplitName, list[PreferenceRow]]:
+    config = DatasetTrainerAdapterConfig(output_dir=Path("unused"), **settings)
+    held_out = held_out_prompts(trajectories, config.validation_fraction, config.seed, stratify=config.stratify)
+    return {side: list(rows_on(trajectories, held_out, side)) for side in SplitName}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -127,11 +135,11 @@ def test_no_row_is_lost_and_no_unmarked_prompt_is_on_both_sides(
 ) -> None:
     marks = dict(zip(map(prompt_key, prompts), sides, strict=False))
     trajectories = [_trajectory(prompt, side=marks.get(prompt_key(prompt))) for prompt in prompts]
-    split = split_rows(trajectories, fraction=fraction, seed=seed)
+    split = _split(trajectories, validation_fraction=fraction, seed=seed)
     assert sum(map(len, split.values())) == len(prompts)
     keys = {name: {prompt_key(row.prompt) for row in rows} for name, rows in split.items()}
     assert not keys[SplitName.TRAIN] & keys[SplitName.VALIDATION]
-    assert split == split_rows(trajectories, fraction=fraction, seed=seed)
+    assert split == _split(trajectories, validation_fraction=fraction, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ async def test_a_dataset_of_ours_is_replaced(tmp_path: Path, run_config: Finetun
         assert await adapter.is_healthy()
         await adapter.submit(_collection([_trajectory(prompt)]))
     assert _prompts(tmp_path, "train") == {"second"}
-    assert _names(tmp_path) == {".lock", "manifest.json", "trl"}
+    assert _names(tmp_path) == {".lock", "README.md", "manifest.json", "trl"}
 
 
 async def test_the_job_is_complete_as_long_as_its_dataset_is_there(tmp_path: Path, run_config: FinetuneConfig) -> None:
@@ -218,7 +226,7 @@ async def test_the_manifest_says_what_the_files_hold(tmp_path: Path, run_config:
     for file in manifest["files"]:
         content = (tmp_path / file["path"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
-        assert (file["size"], file["rows"]) == (len(content), 2)
+        assert (file["size"], file["rows"]) == (len(content), 0 if file["path"] == "README.md" else 2)
 
 
 async def test_the_manifest_says_what_the_trainer_knows(tmp_path: Path, run_config: FinetuneConfig) -> None:
@@ -296,8 +304,53 @@ def test_marks_that_do_not_make_a_split_are_left_aside(sides: tuple[object, obje
     trajectories = [_trajectory("same"), _trajectory("same", chosen="other"), _trajectory("different")]
     for trajectory, side in zip(trajectories, (*sides, "train"), strict=True):
         trajectory.metadata = {**(trajectory.metadata or {}), SPLIT_KEY: side}
-    splits = split_rows(trajectories, fraction=0.5, seed=0)
+    splits = _split(trajectories, validation_fraction=0.5)
     prompts = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
     assert prompts[SplitName.TRAIN].isdisjoint(prompts[SplitName.VALIDATION])
     assert sum(map(len, splits.values())) == 3
     assert all(splits.values())
+
+
+def _of_subtopic(prompt: str, subtopic: str, side: str | None) -> Trajectory:
+    trajectory = _trajectory(prompt, side=side)
+    facts = {"subtopic": subtopic, "llm": "writer", "attributes": {"helpfulness": 3.0}}
+    trajectory.metadata = {**(trajectory.metadata or {}), "chosen_raw_metadata": facts, "rejected_raw_metadata": facts}
+    return trajectory
+
+
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_stratified_split_takes_its_share_of_every_subtopic(is_marked: bool) -> None:
+    """A trainer's own draw only says how many prompts are held out."""
+    trajectories = [
+        _of_subtopic(f"{subtopic} {n}", subtopic, ("validation" if n < 8 and subtopic == "tea" else "train"))
+        for subtopic, count in (("tea", 24), ("milk", 8))
+        for n in range(count)
+    ]
+    if not is_marked:
+        trajectories = [
+            _of_subtopic(f"{subtopic} {n}", subtopic, None) for subtopic in ("tea", "milk") for n in range(8)
+        ]
+    splits = _split(trajectories, validation_fraction=0.5, stratify=True)
+    held_out = Counter(row.subtopic for row in splits[SplitName.VALIDATION])
+    assert held_out == ({"tea": 6, "milk": 2} if is_marked else {"tea": 4, "milk": 4})
+
+
+async def test_several_formats_are_written_at_once(tmp_path: Path, run_config: FinetuneConfig) -> None:
+    formats = ["openai", "trl", "kto", "steerlm"]
+    settings = {"formats": formats, "parquet": True, "license": "cc-by-4.0", "title": "Tea", "languages": ["en"]}
+    adapter = await _adapter(tmp_path, run_config, **settings)
+    ref = await adapter.submit(_collection([_trajectory("Why?", side="train")]))
+    assert _names(tmp_path) == {".lock", "README.md", "manifest.json", *formats}
+    assert (tmp_path / "trl" / "train.parquet").is_file()
+    assert {"openai/training.jsonl", "trl/train.parquet", "kto/train.jsonl"} <= set((ref.metadata or {})["files"])
+    assert _manifest(tmp_path)["skipped"] == {"rows_steerlm": {"no_attributes": 2}}
+    card = (tmp_path / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert "# Tea" in card
+
+
+def test_an_unknown_format_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="formats: there is no format 'trll'; there are trl,"):
+        DatasetTrainerAdapterConfig(output_dir=Path("x"), formats=["trll"])
+    with pytest.raises(ValueError, match="name a format at least"):
+        DatasetTrainerAdapterConfig(output_dir=Path("x"), formats=[])

@@ -213,3 +213,16 @@ def test_objects_that_the_process_froze_stay_frozen() -> None:
         assert len(kept) == 1000
     finally:
         gc.unfreeze()
+
+
+def test_rows_of_best_and_worst_tell_what_our_workflows_know_of_them() -> None:
+    facts = {"llm": "large", "model": "gpt", "subtopic": "tea", "attributes": {"helpfulness": 3.0}}
+    better = Candidate("e", "t", 0, "Why?", "a", 2.0, metadata=facts)
+    worse = Candidate("e", "t", 1, "Why?", "b", 1.0, metadata={**facts, "llm": "small"})
+    for exhaustive in (True, False):
+        (built,) = build_trajectories(
+            [PreferencePair(better, worse, 2)], exhaustive=exhaustive, reward_from_score_diff=True
+        )
+        (row,) = preference_rows(built)
+        assert (row.chosen_model, row.rejected_model, row.subtopic) == ("large", "small", "tea")
+        assert row.chosen_attributes == {"helpfulness": 3.0}

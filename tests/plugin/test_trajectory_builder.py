@@ -17,8 +17,9 @@ from nat.data_models.intermediate_step import IntermediateStep
 from nat.runtime.loader import load_config
 from nat.utils.data_models.schema_validator import validate_schema
 
-from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
-from nat_dpo_pipeline.plugin.config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.core.strategies import Strategy
+from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder, collect, evaluation_config
 from nat_dpo_pipeline.report.summary import CollectionReport
 
@@ -574,3 +575,85 @@ async def test_an_endpoint_that_delivers_nothing_is_named(tmp_path: Path) -> Non
     run.config_file, run.dataset = validate_schema(source, Config), None
     _, report = await _run(DPOTrajectoryBuilder(DPOTrajectoryBuilderConfig()), finetuning)
     assert "the endpoint 'http://127.0.0.1:9/generate' delivered no candidates" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "scores", "skipped"),
+    [
+        ({"strategy": "best_vs_second"}, [(4.0, 2.0)], {"not_best_vs_second": 2}),
+        ({"strategy": "adjacent"}, [(4.0, 2.0), (2.0, 1.0)], {"not_adjacent": 1}),
+        ({"max_score_diff": 2.5}, [(4.0, 2.0), (2.0, 1.0)], {"over_max_score_diff": 1}),
+        ({"min_best_score": 4.5}, None, {"below_min_best_score": 3}),
+        ({"near_duplicate": 0.5}, None, {"near_duplicate": 3}),
+        ({"min_margin_quantile": 0.5}, [(4.0, 1.0), (4.0, 2.0)], {"below_min_margin_quantile": 1}),
+    ],
+)
+async def test_what_the_rules_leave_out_is_counted(
+    make_builder: Maker,
+    evaluation_of: Evaluations,
+    run_config: FinetuneConfig,
+    settings: dict[str, object],
+    scores: list[tuple[float, float]] | None,
+    skipped: dict[str, int],
+) -> None:
+    builder = make_builder(evaluation_of({"a": [1.0, 4.0, 2.0]}), **settings)
+    groups, report = await _run(builder, run_config)
+    assert [_scores(group) for group in groups] == ([] if scores is None else [scores])
+    assert report.skipped == skipped
+    assert report.pairs == len(scores or ())
+
+
+async def test_a_selection_is_made_over_all_examples_and_keeps_their_groups(
+    make_builder: Maker, evaluation_of: Evaluations, run_config: FinetuneConfig
+) -> None:
+    evaluation = evaluation_of({"a": [1.0, 2.0], "b": [1.0, 5.0]}, {"c": [1.0, 1.5]}, {"d": [1.0, 9.0, 8.5]})
+    groups, report = await _run(make_builder(evaluation, min_margin_quantile=0.5), run_config)
+    assert [_scores(group) for group in groups] == [[(5.0, 1.0)], [(9.0, 1.0), (8.5, 1.0)]]
+    assert _prompts(groups[0]) == ["What is b?"]
+    assert (report.turns, report.pairs, report.skipped) == (4, 3, {"below_min_margin_quantile": 3})
+
+
+async def test_metadata_of_a_strategy_have_the_keys_of_exhaustive_pairs_but_for_best_vs_worst(
+    make_builder: Maker, evaluation_of: Evaluations, run_config: FinetuneConfig
+) -> None:
+    for strategy, more in (("best_vs_worst", {"num_candidates"}), ("adjacent", {"chosen_raw_metadata"})):
+        ((trajectory, *_),), _ = await _run(
+            make_builder(evaluation_of({"a": [1.0, 4.0]}), strategy=strategy), run_config
+        )
+        assert more <= set(trajectory.metadata or {})
+
+
+async def test_an_evaluation_set_that_cannot_be_read_costs_no_evaluation(
+    make_builder: Maker, run_config: FinetuneConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluation.jsonl").write_bytes(b"\xff")
+    builder = make_builder(decontaminate_against=tmp_path / "evaluation.jsonl")
+    await builder.initialize(run_config)
+    with pytest.raises(InputError, match="cannot read the evaluation set"):
+        await builder.start_run("run")
+    assert builder.evaluation_runs == {}
+
+
+@given(
+    examples=st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 3).map(float), max_size=5), max_size=3),
+        max_size=3,
+    ),
+    strategy=st.sampled_from([None, *Strategy]),
+    quantile=st.none() | st.floats(0.1, 0.9),
+    contradictions=st.booleans(),
+)
+def test_every_two_candidates_are_a_pair_or_counted_also_when_selected(
+    evaluation_of: Evaluations,
+    examples: list[dict[str, list[float]]],
+    strategy: Strategy | None,
+    quantile: float | None,
+    contradictions: bool,
+) -> None:
+    evaluation = evaluation_of(*examples)
+    config = DPOTrajectoryBuilderConfig(
+        strategy=strategy, min_margin_quantile=quantile, drop_contradictions=contradictions
+    )
+    report = collect(evaluation, config).report(evaluation, [])
+    sizes = [len(scores) for turns in examples for scores in turns.values()]
+    assert report.pairs + report.skipped.total() == sum(size * (size - 1) // 2 for size in sizes)

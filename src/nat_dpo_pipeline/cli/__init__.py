@@ -2,7 +2,10 @@
 
 import click
 
+from nat_dpo_pipeline.cli.export import export_command
 from nat_dpo_pipeline.cli.generate import generate_command
+from nat_dpo_pipeline.cli.inspect import inspect_command
+from nat_dpo_pipeline.cli.report import report_command
 
 
 @click.group(name="dpo")
@@ -11,3 +14,6 @@ def dpo() -> None:
 
 
 dpo.add_command(generate_command)
+dpo.add_command(report_command)
+dpo.add_command(export_command)
+dpo.add_command(inspect_command)

@@ -12,12 +12,12 @@ import click
 
 from nat_dpo_pipeline.cli import telling
 from nat_dpo_pipeline.cli.display import watching
+from nat_dpo_pipeline.cli.reporting import written_after
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError, ModelError
 from nat_dpo_pipeline.generation.plan import Plan
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
-from nat_dpo_pipeline.plugin.config import PreferenceDataConfig
 from nat_dpo_pipeline.plugin.generation import (
     Inputs,
     Outcome,
@@ -33,6 +33,7 @@ from nat_dpo_pipeline.plugin.generation import (
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.pairing import builder_of, rules_of
 from nat_dpo_pipeline.plugin.planning import plan_of
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
 
 _INTERRUPTED = 130
 _AGAIN = "The same command goes on from here; nothing that was answered is asked or paid for again."
@@ -130,13 +131,15 @@ def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
     yield from telling.replayed_of(record)
     yield ""
     yield from telling.files_of(outcome.folder, dataset.written if dataset else None, record.counts)
+    yield written_after(outcome.folder)
 
 
 def _raise_if_in_vain(outcome: Outcome) -> None:
     if not outcome.record.counts["candidates"]:
         raise CollectionError(_nothing(outcome.first_failure))
     if outcome.dataset is not None and not any(file.rows for file in outcome.dataset.written.files):
-        raise CollectionError("no pair was made of the candidates; why, it says above at `pairs left out`")
+        why = "why, it says above at `pairs left out`" if outcome.dataset.skipped else "no question has two of them"
+        raise CollectionError(f"no pair was made of the candidates; {why}")
 
 
 def _nothing(first: Failure | None) -> str:

@@ -6,9 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from io import FileIO
 from pathlib import Path
 
 import orjson
@@ -18,7 +19,7 @@ from nat_dpo_pipeline.errors import OutputError
 
 _PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
-_ROWS_A_WRITE = 512
+_BYTES_A_WRITE = 1 << 19
 _READABLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
@@ -32,26 +33,68 @@ class WrittenFile:
     sha256: str
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> WrittenFile:
-    """Write one JSON object a line, streaming; `path` in the result is the file's name."""
-    return write_lines(path, (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+class LineWriter:
+    """Lines to a file, streaming. The hash is taken in a thread of its own, beside the encoding of the next lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._file = path.open("wb", buffering=0)
+        self._digest = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1)
+        self._hashed: Future[None] | None = None
+        self._waiting: list[bytes] = []
+        self._waiting_size = self._rows = self._size = 0
+
+    def add(self, line: bytes) -> None:
+        """Add a line that ends with a newline."""
+        self._waiting.append(line)
+        self._waiting_size += len(line)
+        if self._waiting_size >= _BYTES_A_WRITE:
+            self._flush()
+
+    def finish(self) -> WrittenFile:
+        """What was written, once it is on disk; `path` is the file's name."""
+        self._flush()
+        if self._hashed is not None:
+            self._hashed.result()
+        os.fsync(self._file.fileno())
+        return WrittenFile(self._name, self._rows, self._size, self._digest.hexdigest())
+
+    def close(self) -> None:
+        self._hasher.shutdown()
+        self._file.close()
+
+    def _flush(self) -> None:
+        text = b"".join(self._waiting)
+        if self._hashed is not None:
+            self._hashed.result()
+        self._hashed = self._hasher.submit(self._digest.update, text)
+        _write_all(self._file, text)
+        self._rows += len(self._waiting)
+        self._size += len(text)
+        self._waiting.clear()
+        self._waiting_size = 0
+
+
+def _write_all(file: FileIO, text: bytes) -> None:
+    left = memoryview(text)
+    while left:
+        left = left[file.write(left) :]
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> WrittenFile:
     """Write lines that end with a newline each, streaming; `path` in the result is the file's name."""
-    digest = hashlib.sha256()
-    count = size = 0
-    waiting = iter(lines)
-    with path.open("wb") as file:
-        while batch := list(islice(waiting, _ROWS_A_WRITE)):
-            text = b"".join(batch)
-            file.write(text)
-            digest.update(text)
-            count += len(batch)
-            size += len(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return WrittenFile(path.name, count, size, digest.hexdigest())
+    with closing(LineWriter(path)) as writer:
+        for line in lines:
+            writer.add(line)
+        return writer.finish()
+
+
+def written_file(path: Path, rows: int) -> WrittenFile:
+    """A file that somebody else wrote, with its size and hash; `path` in the result is its name."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return WrittenFile(path.name, rows, path.stat().st_size, digest.hexdigest())
 
 
 @contextmanager

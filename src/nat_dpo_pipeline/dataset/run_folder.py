@@ -20,7 +20,7 @@ from nat_dpo_pipeline.dataset.files import (
 )
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, is_ours, versions
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
-from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation import turns
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
@@ -139,6 +139,17 @@ class RunFolder:
             "cost": record.total_cost(),
             "files": [asdict(file) for file in self._files if file.rows],
         }
+
+
+def read_turns(folder: Path) -> Iterator[Turn]:
+    """The turns in the candidates of a finished run. Raises InputError."""
+    path = folder / CANDIDATES
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield from _turns_of(line)
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {str(path)!r}: {error!r}") from error
 
 
 def _turns_of(row: bytes) -> list[Turn]:

@@ -1,33 +1,50 @@
-"""The dataset on disk: `<folder>/trl/train.jsonl`, `validation.jsonl` and `<folder>/manifest.json`."""
+"""The dataset on disk: a folder a format (`<folder>/trl/train.jsonl`, …), a card and `<folder>/manifest.json`."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nat_dpo_pipeline.dataset.card import CARD_NAME, About, CardFacts, WrittenFormat, card_text, is_our_card
 from nat_dpo_pipeline.dataset.files import (
     WrittenFile,
     check_writable,
     lock_of,
     replace_file,
     replaced_folder,
-    write_jsonl,
+    write_json,
+    written_file,
 )
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, trl_row
+from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
+from nat_dpo_pipeline.dataset.parquet import check_parquet
+from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 from nat_dpo_pipeline.errors import OutputError
 
-_FORMAT = "trl"
 # Says whose folder it is while there is no manifest yet: a run may be killed between the two.
 _MARK = ".nat-dpo-pipeline"
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What is written: the names of formats, and what the card says that only the user knows."""
+
+    formats: tuple[str, ...] = ("trl",)
+    parquet: bool = False
+    about: About = field(default_factory=About)
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenDataset:
-    """Where a dataset went."""
+    """Where a dataset went. `files` are those of the first format, `others` all else but the manifest."""
 
     folder: Path
     files: tuple[WrittenFile, ...]
     manifest: Path
+    others: tuple[WrittenFile, ...] = ()
+    pairs: Mapping[SplitName, int] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +57,19 @@ class Provenance:
     report: Mapping[str, object] | None = None
 
 
-def check_target(folder: Path) -> None:
-    """Raise OutputError when `folder` cannot be written to, or holds a `trl` folder that is not ours to replace."""
+_TRL = Target()
+
+
+def check_target(folder: Path, target: Target = _TRL) -> None:
+    """Raise OutputError when `folder` cannot be written to or holds what is not ours to replace.
+
+    Raises ConfigurationError for a format that there is not, and for Parquet without pyarrow.
+    """
+    formats = formats_named(target.formats)
+    if target.parquet:
+        check_parquet()
     check_writable(folder)
-    data = folder / _FORMAT
-    ours = is_ours(folder) or (data / _MARK).exists()
-    foreign = [path for path in (data, folder / MANIFEST_NAME) if path.exists() and not ours]
+    foreign = [path for path in _replaced(folder, formats) if path.exists() and not _is_replaceable(folder, path)]
     if foreign:
         raise OutputError(
             f"{str(foreign[0])!r} exists and was not written by this package (no {MANIFEST_NAME} of ours "
@@ -53,41 +77,119 @@ def check_target(folder: Path) -> None:
         )
 
 
-def write_dataset(
-    folder: Path, splits: Mapping[SplitName, Iterable[PreferenceRow]], provenance: Provenance
-) -> WrittenDataset:
-    """Write every split, then the manifest. A dataset of ours that is there is replaced once the new one is whole.
+def _replaced(folder: Path, formats: Iterable[Format]) -> list[Path]:
+    return [*(folder / one.name for one in formats), folder / MANIFEST_NAME, folder / CARD_NAME]
 
-    Rows are written as they come. Raises OutputError; an empty split still gets its (empty) file.
+
+def _is_replaceable(folder: Path, path: Path) -> bool:
+    if path.name == CARD_NAME:
+        return is_our_card(path)
+    if path.name == MANIFEST_NAME:
+        return is_ours(folder) or any((folder / one.name / _MARK).exists() for one in FORMATS)
+    return (path / _MARK).exists()
+
+
+def write_dataset(
+    folder: Path,
+    splits: Mapping[SplitName, Iterable[DatasetRow]],
+    provenance: Provenance,
+    target: Target = _TRL,
+) -> WrittenDataset:
+    """Write every split in every format, then card and manifest. A dataset of ours that is there is replaced once the
+    new one is whole, and its formats that are not written anew go.
+
+    The rows of a split are read once, as they come; those of a turn must follow one another. Raises OutputError; an
+    empty split still gets its (empty) files.
     """
-    check_target(folder)
+    check_target(folder, target)
     manifest = folder / MANIFEST_NAME
+    formats = formats_named(target.formats)
     try:
         with lock_of(folder):
-            with replaced_folder(folder / _FORMAT) as stage:
-                (stage / _MARK).touch()
-                files = tuple(_write_split(stage, name, splits.get(name, ())) for name in SplitName)
-                text = _manifest(files, provenance).to_json()
+            with ExitStack() as stack:
+                stages = {one.name: stack.enter_context(replaced_folder(folder / one.name)) for one in formats}
+                tally = Tally()
+                written = [
+                    _finished(files, stages[files.format.name])
+                    for files in _written(stages, formats, splits, tally, parquet=target.parquet)
+                ]
+                skipped = {**provenance.skipped, **tally.skipped()}
+                facts = CardFacts(
+                    target.about, written, tally.pairs, provenance.configuration, skipped, provenance.seed
+                )
+                card = card_text(facts).encode(errors="replace")
+                # Encoded now: a manifest that cannot be written must not cost the previous dataset.
+                _manifest(written, (), tally, skipped, provenance).to_json()
                 # From here to the end there is no manifest, as it would speak of other files than those beside it.
                 manifest.unlink(missing_ok=True)
-            replace_file(manifest, text)
+            _remove_other_formats(folder, formats)
+            replace_file(folder / CARD_NAME, card)
+            cards = (written_file(folder / CARD_NAME, 0),)
+            replace_file(manifest, _manifest(written, cards, tally, skipped, provenance).to_json())
     except (OSError, TypeError) as error:
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
-    return WrittenDataset(folder, files, manifest)
+    first, *more = written
+    others = (*first.parquet.values(), *first.extra, *(file for one in more for file in one.files), *cards)
+    return WrittenDataset(folder, tuple(first.lines.values()), manifest, others, tally.pairs, tally.skipped())
 
 
-def _write_split(stage: Path, name: SplitName, rows: Iterable[PreferenceRow]) -> WrittenFile:
-    written = write_jsonl(stage / f"{name}.jsonl", map(trl_row, rows))
-    return WrittenFile(f"{_FORMAT}/{written.path}", written.rows, written.size, written.sha256)
+def _written(
+    stages: Mapping[str, Path],
+    formats: Sequence[Format],
+    splits: Mapping[SplitName, Iterable[DatasetRow]],
+    tally: Tally,
+    *,
+    parquet: bool,
+) -> list[FormatFiles]:
+    written = [FormatFiles(one, stages[one.name], parquet=parquet) for one in formats]
+    for side in SplitName:
+        with ExitStack() as stack:
+            for files in written:
+                stack.enter_context(files.opened(side))
+            write_rows(splits.get(side, ()), written, tally, side)
+    return written
 
 
-def _manifest(files: Sequence[WrittenFile], provenance: Provenance) -> Manifest:
-    counts = {f"{name}_pairs": file.rows for name, file in zip(SplitName, files, strict=True)}
+def _finished(files: FormatFiles, stage: Path) -> WrittenFormat:
+    (stage / _MARK).touch()
+    one = files.format
+    for name, value in one.extra.items():
+        write_json(stage / name, value)
+    return WrittenFormat(
+        format=one,
+        lines={side: _below(one, file, one.files[side]) for side, file in files.lines.items()},
+        parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in files.parquet.items()},
+        extra=[_below(one, written_file(stage / name, 0), name) for name in one.extra],
+    )
+
+
+def _below(one: Format, file: WrittenFile, name: str) -> WrittenFile:
+    return replace(file, path=f"{one.name}/{name}")
+
+
+def _parquet_name(one: Format, side: SplitName) -> str:
+    return str(Path(one.files[side]).with_suffix(".parquet"))
+
+
+def _remove_other_formats(folder: Path, formats: Sequence[Format]) -> None:
+    kept = {one.name for one in formats}
+    for one in FORMATS:
+        if one.name not in kept and (folder / one.name / _MARK).exists():
+            shutil.rmtree(folder / one.name)
+
+
+def _manifest(
+    written: Sequence[WrittenFormat],
+    others: Sequence[WrittenFile],
+    tally: Tally,
+    skipped: Mapping[str, object],
+    provenance: Provenance,
+) -> Manifest:
     return Manifest(
         seed=provenance.seed,
         configuration=provenance.configuration,
-        counts=counts,
-        skipped=provenance.skipped,
-        files=files,
+        counts={f"{side}_pairs": count for side, count in tally.pairs.items()},
+        skipped=skipped,
+        files=[*(file for one in written for file in one.files), *others],
         report=provenance.report,
     )

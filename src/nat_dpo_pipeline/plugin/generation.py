@@ -24,11 +24,11 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
-from nat_dpo_pipeline.plugin.config import PreferenceDataConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
-from nat_dpo_pipeline.plugin.pairing import PairedDataset, builder_of, trainer_of, write_pairs
+from nat_dpo_pipeline.plugin.pairing import PairedDataset, adapter_of, builder_of, trainer_of, write_pairs
 from nat_dpo_pipeline.plugin.provenance import redacted, workflow_configuration
 from nat_dpo_pipeline.plugin.recipe import OpenModels, open_recipe, prices_of
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -272,8 +272,9 @@ def _write(config: Config, folder: RunFolder, record: GenerationRecord, status: 
     folder.write_candidates()
     dataset = None
     if (builder := builder_of(config)) is not None:
-        paired_as = {**configuration, "trajectory_builder": redacted(builder)}
-        dataset = write_pairs(folder.path / DATASET, folder.turns, builder, trainer_of(config), paired_as)
+        trainer, adapter = trainer_of(config), adapter_of(config)
+        configuration |= {"trajectory_builder": redacted(builder), "trainer": redacted(trainer)}
+        dataset = write_pairs(folder.path / DATASET, folder.turns, builder, trainer, configuration, adapter)
     folder.write_manifest(record, status=status, configuration=configuration)
     return dataset
 

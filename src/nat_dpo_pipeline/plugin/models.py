@@ -9,7 +9,7 @@ from nat.plugin_api import LLMBaseConfig, get_secret_value
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel, Sampling
-from nat_dpo_pipeline.plugin.config import DemoModelConfig
+from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig
 
 HostedConfig = NIMModelConfig | OpenAIModelConfig
 

@@ -1,18 +1,24 @@
 """From the configured trajectory builder and trainer to a dataset of pairs, without an evaluation in between."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import Turn, prompt_key
+from nat_dpo_pipeline.core.decontamination import EvaluationSet
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
-from nat_dpo_pipeline.core.split import sample, validation_prompts
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, write_dataset
-from nat_dpo_pipeline.plugin.config import DPOTrainerConfig, DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.core.selection import Selection, SelectionRules
+from nat_dpo_pipeline.core.split import sample, stratified_validation_prompts, validation_prompts
+from nat_dpo_pipeline.dataset.card import About
+from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
+from nat_dpo_pipeline.dataset.formats import DatasetRow, SplitName, UnpairedRow, row_of
+from nat_dpo_pipeline.dataset.formats.rows import single_row
+from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import Config
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 
 Turns = Callable[[], Iterable[Turn]]
 
@@ -27,10 +33,18 @@ class PairedDataset:
 
 def rules_of(config: DPOTrajectoryBuilderConfig) -> PairingRules:
     """How the trajectory builder pairs."""
-    return PairingRules(
-        exhaustive_pairs=config.exhaustive_pairs,
-        min_score_diff=config.min_score_diff,
-        max_pairs_per_turn=config.max_pairs_per_turn,
+    return config.pairing_rules()
+
+
+def selection_rules_of(config: DPOTrajectoryBuilderConfig) -> SelectionRules:
+    """What the trajectory builder leaves out of all pairs. Raises InputError when the evaluation set cannot be read."""
+    path = config.decontaminate_against
+    return SelectionRules(
+        evaluation=None if path is None else EvaluationSet(read_evaluation_texts(path), config.decontaminate_ngram),
+        drop_contradictions=config.drop_contradictions,
+        max_prompts_per_chosen=config.max_prompts_per_chosen,
+        min_margin_quantile=config.min_margin_quantile,
+        length_balance=config.length_balance,
     )
 
 
@@ -48,45 +62,96 @@ def trainer_of(config: Config) -> DPOTrainerConfig:
     return trainer if isinstance(trainer, DPOTrainerConfig) else DPOTrainerConfig()
 
 
+def adapter_of(config: Config) -> DatasetTrainerAdapterConfig | None:
+    """The trainer adapter that fine-tuning names, or the only one there is, if it is one that writes datasets."""
+    adapters = config.trainer_adapters
+    name = config.finetuning.trainer_adapter
+    chosen = adapters.get(name) if name else next(iter(adapters.values())) if len(adapters) == 1 else None
+    return chosen if isinstance(chosen, DatasetTrainerAdapterConfig) else None
+
+
+def target_of(config: DatasetTrainerAdapterConfig) -> Target:
+    """What the configuration wants to be written."""
+    about = About(config.title, config.license, tuple(config.languages))
+    return Target(tuple(config.formats), config.parquet, about)
+
+
 def write_pairs(
     folder: Path,
     turns: Turns,
     builder: DPOTrajectoryBuilderConfig,
     trainer: DPOTrainerConfig,
     configuration: Mapping[str, object],
+    adapter: DatasetTrainerAdapterConfig | None = None,
 ) -> PairedDataset:
     """Pair the turns and write the dataset that `dpo_trainer` and `dataset_trainer_adapter` would write of them.
+
+    `adapter` says in which formats; TRL's when there is none.
 
     The turns are read several times rather than held in memory. Raises OutputError.
     """
     skipped: Counter[str] = Counter()
-    total = sum(1 for _ in _pairs(turns, builder, trainer, skipped))
-    drawn = frozenset(sample(range(total), trainer.max_pairs or total, trainer.seed))
-    skipped["over_max_pairs"] = total - len(drawn)
+    selection = _selection(turns, builder)
+    total = sum(1 for _ in _pairs(turns, builder, trainer, skipped, selection))
+    drawn: Container[int] = range(total)
+    if trainer.max_pairs is not None and trainer.max_pairs < total:
+        drawn = frozenset(sample(range(total), trainer.max_pairs, trainer.seed))
+        skipped["over_max_pairs"] = total - trainer.max_pairs
 
-    def chosen() -> Iterator[PreferencePair]:
-        found = _pairs(turns, builder, trainer, Counter())
-        return (pair for index, pair in enumerate(found) if index in drawn)
+    def rows() -> Iterator[DatasetRow]:
+        found = _pairs(turns, builder, trainer, Counter(), selection)
+        yield from (row_of(pair) for index, pair in enumerate(found) if index in drawn)
+        yield from _singles(turns, builder, adapter)
 
-    keys = (prompt_key(pair.chosen.prompt) for pair in chosen())
-    held_out = validation_prompts(keys, trainer.validation_fraction, trainer.seed)
-    splits = {side: _side(chosen(), held_out, side) for side in SplitName}
+    held_out = _held_out(rows(), trainer, stratify=adapter is not None and adapter.stratify)
+    splits = {side: _side(rows(), held_out, side) for side in SplitName}
     provenance = Provenance(trainer.seed, configuration, {"pairs": dict(+skipped)})
-    return PairedDataset(write_dataset(folder, splits, provenance), +skipped)
+    target = Target() if adapter is None else target_of(adapter)
+    return PairedDataset(write_dataset(folder, splits, provenance, target), +skipped)
+
+
+def _singles(
+    turns: Turns, builder: DPOTrajectoryBuilderConfig, adapter: DatasetTrainerAdapterConfig | None
+) -> Iterator[UnpairedRow]:
+    if adapter is None or adapter.single_label_score is None or builder.require_multiple_candidates:
+        return
+    for turn in turns():
+        if len(turn.candidates) == 1:
+            (candidate,) = turn.candidates
+            yield single_row(candidate, label=candidate.score >= adapter.single_label_score)
+
+
+def _held_out(rows: Iterable[DatasetRow], trainer: DPOTrainerConfig, *, stratify: bool) -> frozenset[str]:
+    keyed = ((prompt_key(row.prompt), row.subtopic or "") for row in rows)
+    if stratify:
+        return stratified_validation_prompts(keyed, trainer.validation_fraction, trainer.seed)
+    return validation_prompts((key for key, _ in keyed), trainer.validation_fraction, trainer.seed)
+
+
+def _selection(turns: Turns, builder: DPOTrajectoryBuilderConfig) -> Selection | None:
+    selecting = selection_rules_of(builder)
+    if selecting.is_empty:
+        return None
+    rules = rules_of(builder)
+    return Selection.of(selecting, (pair for turn in turns() for pair in pair_turn(turn, rules, Counter())))
 
 
 def _pairs(
-    turns: Turns, builder: DPOTrajectoryBuilderConfig, trainer: DPOTrainerConfig, skipped: Counter[str]
+    turns: Turns,
+    builder: DPOTrajectoryBuilderConfig,
+    trainer: DPOTrainerConfig,
+    skipped: Counter[str],
+    selection: Selection | None,
 ) -> Iterator[PreferencePair]:
     rules = rules_of(builder)
-    reasons: Counter[SkipReason] = Counter()
+    reasons: Counter[SkipReason] = Counter() if selection is None else selection.skipped
     seen: set[bytes] = set()
-    for turn in turns():
-        for pair in pair_turn(turn, rules, reasons):
-            if trainer.deduplicate_pairs and not _is_new(pair, seen):
-                skipped["duplicate_pairs"] += 1
-            else:
-                yield pair
+    made = (pair for turn in turns() for pair in pair_turn(turn, rules, reasons))
+    for pair in made if selection is None else selection.kept(made):
+        if trainer.deduplicate_pairs and not _is_new(pair, seen):
+            skipped["duplicate_pairs"] += 1
+        else:
+            yield pair
     skipped.update({str(reason): count for reason, count in reasons.items()})
 
 
@@ -99,15 +164,5 @@ def _is_new(pair: PreferencePair, seen: set[bytes]) -> bool:
     return True
 
 
-def _side(pairs: Iterable[PreferencePair], held_out: frozenset[str], side: SplitName) -> Iterator[PreferenceRow]:
-    for chosen, rejected, _ in pairs:
-        if (prompt_key(chosen.prompt) in held_out) is (side is SplitName.VALIDATION):
-            yield PreferenceRow(
-                prompt=chosen.prompt,
-                chosen=chosen.response,
-                rejected=rejected.response,
-                chosen_score=chosen.score,
-                rejected_score=rejected.score,
-                example_id=chosen.example_id,
-                turn_id=chosen.turn_id,
-            )
+def _side(rows: Iterable[DatasetRow], held_out: frozenset[str], side: SplitName) -> Iterator[DatasetRow]:
+    return (row for row in rows if (prompt_key(row.prompt) in held_out) is (side is SplitName.VALIDATION))

@@ -19,7 +19,6 @@ from nat_dpo_pipeline.generation.plan import (
 )
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.settings import InputKind, Spread
-from nat_dpo_pipeline.plugin.config import PreferenceDataConfig
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.recipe import prices_of
 from nat_dpo_pipeline.plugin.scorer_config import (
@@ -30,6 +29,7 @@ from nat_dpo_pipeline.plugin.scorer_config import (
     RatingJudgeConfig,
     ScorerConfig,
 )
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
 
 
 def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tuple[str, str]]) -> Plan:

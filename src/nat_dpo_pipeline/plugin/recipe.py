@@ -15,9 +15,9 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Price
 from nat_dpo_pipeline.generation.settings import Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
-from nat_dpo_pipeline.plugin.config import ModelLimitsConfig, ModelPoolConfig, PreferenceDataConfig, llms_in
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.scorers import open_scorer
+from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, ModelPoolConfig, PreferenceDataConfig, llms_in
 
 _FEWEST_WORKERS = 16
 

@@ -5,15 +5,7 @@ from importlib.util import find_spec
 
 from nat.plugin_api import Builder, FunctionInfo, LLMProviderInfo, register_function, register_llm_provider
 
-from nat_dpo_pipeline.plugin.config import (
-    DatasetTrainerAdapterConfig,
-    DemoModelConfig,
-    DPOTrainerConfig,
-    DPOTrajectoryBuilderConfig,
-    PreferenceDataConfig,
-    ScoredCandidatesConfig,
-    SharedDPOTrajectoryBuilderConfig,
-)
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     Trainer,
     TrainerAdapter,
@@ -23,6 +15,8 @@ from nat_dpo_pipeline.plugin.nat_api import (
     register_trajectory_builder,
     registering,
 )
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
 
 async def preference_data(config: PreferenceDataConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:

@@ -6,6 +6,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+#: The name that TTC steps have and that is collected, unless a configuration says otherwise.
+DEFAULT_STEP_NAME = "dpo_candidate_move"
+
 
 class StrictConfig(BaseModel):
     """Refuses unknown keys in words: NAT shows of a validation error only its message, not where it arose."""

@@ -13,7 +13,6 @@ from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.plugin.config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
     FinetuneConfig,
@@ -24,7 +23,9 @@ from nat_dpo_pipeline.plugin.nat_api import (
     Trajectory,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.trainer_adapter import SPLIT_KEY, DatasetTrainerAdapter, Submission
+from nat_dpo_pipeline.plugin.sides import SPLIT_KEY
+from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter, Submission
+from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.trajectories import preference_rows
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.report.summary import CollectionReport, describe, listed, total

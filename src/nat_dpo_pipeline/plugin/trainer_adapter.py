@@ -2,37 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import prompt_key
-from nat_dpo_pipeline.core.split import validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
-from nat_dpo_pipeline.errors import OutputError, TrainingError
-from nat_dpo_pipeline.plugin.config import DatasetTrainerAdapterConfig
+from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
     TrainerAdapter,
     TrainingJobRef,
     TrainingJobStatus,
     TrainingStatusEnum,
-    Trajectory,
     TrajectoryCollection,
 )
+from nat_dpo_pipeline.plugin.pairing import target_of
 from nat_dpo_pipeline.plugin.provenance import configuration_of
-from nat_dpo_pipeline.plugin.trajectories import preference_rows
-from nat_dpo_pipeline.report.summary import CollectionReport
+from nat_dpo_pipeline.plugin.sides import held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
+from nat_dpo_pipeline.report.summary import CollectionReport, listed
 
 logger = logging.getLogger(__name__)
 
-#: Where the trainer writes the side of the split into a trajectory's metadata.
-SPLIT_KEY = "split"
 _BACKEND = "dataset"
-_SIDES = frozenset(name.value for name in SplitName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +50,28 @@ class DatasetTrainerAdapter(TrainerAdapter):
         self._written: dict[str, WrittenDataset] = {}
 
     async def initialize(self, run_config: FinetuneConfig) -> None:
-        """Raises OutputError when the dataset could not be written, before anything is generated for it."""
+        """Raises OutputError or ConfigurationError when the dataset could not be written, before the work for it."""
         await super().initialize(run_config)
-        check_target(self.config.output_dir)
+        check_target(self.config.output_dir, target_of(self.config))
 
     async def is_healthy(self) -> bool:
         try:
-            check_target(self.config.output_dir)
-        except OutputError:
+            check_target(self.config.output_dir, target_of(self.config))
+        except (OutputError, ConfigurationError):
             return False
         return True
 
     async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
         """Write the dataset. Raises OutputError, and TrainingError when there is no pair to write."""
-        splits = split_rows(
-            (trajectory for group in trajectories.trajectories for trajectory in group),
-            fraction=self.config.validation_fraction,
-            seed=self.config.seed,
-        )
-        if not splits[SplitName.TRAIN]:
+        found = [trajectory for group in trajectories.trajectories for trajectory in group]
+        config = self.config
+        held_out = held_out_prompts(found, config.validation_fraction, config.seed, stratify=config.stratify)
+        splits = {side: rows_on(found, held_out, side) for side in SplitName}
+        first = next(rows_on(found, held_out, SplitName.TRAIN), None)
+        if first is None:
             raise TrainingError("there is no preference pair to write")
-        written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance())
+        target = target_of(self.config)
+        written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance(), target)
         self._written[trajectories.run_id] = written
         _log(written)
         return TrainingJobRef(run_id=trajectories.run_id, backend=_BACKEND, metadata=_locations(written))
@@ -114,35 +110,17 @@ class DatasetTrainerAdapter(TrainerAdapter):
         )
 
 
-def split_rows(
-    trajectories: Iterable[Trajectory], *, fraction: float, seed: int
-) -> dict[SplitName, list[PreferenceRow]]:
-    """Rows by side: as a trainer marked them all, if no prompt is on both sides, or else by prompt, drawn here."""
-    marked = [(_side(trajectory), row) for trajectory in trajectories for row in preference_rows(trajectory)]
-    prompts = {name: {prompt_key(row.prompt) for side, row in marked if side is name} for name in (*SplitName, None)}
-    held_out: Set[str] = prompts[SplitName.VALIDATION]
-    if prompts[None] or not prompts[SplitName.TRAIN].isdisjoint(held_out):
-        held_out = validation_prompts((prompt_key(row.prompt) for _, row in marked), fraction, seed)
-    splits: dict[SplitName, list[PreferenceRow]] = {name: [] for name in SplitName}
-    for _, row in marked:
-        splits[SplitName.VALIDATION if prompt_key(row.prompt) in held_out else SplitName.TRAIN].append(row)
-    return splits
-
-
-def _side(trajectory: Trajectory) -> SplitName | None:
-    mark = (trajectory.metadata or {}).get(SPLIT_KEY)
-    return SplitName(mark) if isinstance(mark, str) and mark in _SIDES else None
-
-
 def _exists(ref: TrainingJobRef) -> bool:
     return Path((ref.metadata or {}).get("manifest", "")).is_file()
 
 
 def _locations(written: WrittenDataset) -> dict[str, object]:
-    files = {file.path: str(written.folder / file.path) for file in written.files}
+    files = {file.path: str(written.folder / file.path) for file in (*written.files, *written.others)}
     return {"output_dir": str(written.folder), "manifest": str(written.manifest), "files": files}
 
 
 def _log(written: WrittenDataset) -> None:
     lines = [f"{written.folder / file.path}  {file.rows} pairs" for file in written.files]
+    lines += [f"{written.folder / file.path}  {file.rows} rows" for file in written.others if file.rows]
+    lines += [f"left out of {stage}: {listed(reasons)}" for stage, reasons in written.refused.items()]
     logger.info("files written:\n  %s", "\n  ".join([*lines, str(written.manifest)]))

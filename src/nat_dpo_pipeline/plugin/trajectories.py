@@ -9,8 +9,11 @@ from pydantic import BaseModel
 from nat_dpo_pipeline.core.candidates import Message, Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
+from nat_dpo_pipeline.dataset.formats.rows import facts_of
 from nat_dpo_pipeline.plugin.nat_api import DPOItem, OpenAIMessage, Trajectory
 
+# What only our own workflows say of a candidate; NVIDIA's builder keeps nothing of it in a pair of best and worst.
+_OWN_FACT = "llm"
 _ITEM_FIELDS = set(DPOItem.model_fields)
 _TRAJECTORY_FIELDS = set(Trajectory.model_fields)
 _new = object.__new__
@@ -63,6 +66,9 @@ def build_trajectories(
             metadata["rejected_raw_metadata"] = rejected.metadata
         else:
             metadata["num_candidates"] = num_candidates
+            if isinstance(chosen.metadata.get(_OWN_FACT), str):
+                metadata["chosen_raw_metadata"] = chosen.metadata
+                metadata["rejected_raw_metadata"] = rejected.metadata
         # What validation would build, without validating again what is typed already: validation, and model_construct
         # too, took more time than all the rest of building a pair. The sets can be shared, as each holds every field.
         item = _new(DPOItem)
@@ -92,6 +98,7 @@ def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
 def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
     """The DPO items of a trajectory as dataset rows; episodes of another kind have none."""
     metadata = trajectory.metadata or {}
+    better, worse = facts_of(metadata.get("chosen_raw_metadata")), facts_of(metadata.get("rejected_raw_metadata"))
     for item in trajectory.episode:
         if isinstance(item, DPOItem):
             yield PreferenceRow(
@@ -102,6 +109,11 @@ def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
                 rejected_score=_number(metadata, "rejected_score"),
                 example_id=_text(metadata, "example_id"),
                 turn_id=_text(metadata, "turn_id"),
+                chosen_attributes=better.attributes,
+                rejected_attributes=worse.attributes,
+                chosen_model=better.model,
+                rejected_model=worse.model,
+                subtopic=better.subtopic,
             )
 
 

@@ -3,18 +3,20 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Turn, group_turns
-from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
+from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
+from nat_dpo_pipeline.core.selection import Selection, SelectionRules
+from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
 from nat_dpo_pipeline.generation.record import read_summary
-from nat_dpo_pipeline.plugin.config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     Config,
     EvalInputItem,
@@ -27,7 +29,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
-from nat_dpo_pipeline.plugin.pairing import rules_of
+from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of
 from nat_dpo_pipeline.plugin.steps import Refusal, decode_candidates
 from nat_dpo_pipeline.plugin.trajectories import build_trajectories, collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
@@ -60,6 +62,8 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         running = self.evaluation_runs.get(run_id)
         if running is not None and not running.done():
             raise ValueError(f"run {run_id!r} is in progress already")
+        # An evaluation set that cannot be read shall not cost an evaluation.
+        selection_rules_of(self.config)
         self.evaluation_runs[run_id] = asyncio.create_task(self.run_eval(), name=f"dpo-eval-{run_id}")
 
     async def finalize(self, run_id: str, meta: dict[str, Any] | None = None) -> TrajectoryCollection:
@@ -198,14 +202,18 @@ class Collected:
 def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig) -> Collected:
     """Decode, group and pair every item, in order. Items without an id are told apart by their position."""
     collected = Collected()
-    rules = rules_of(config)
+    rules, selecting = rules_of(config), selection_rules_of(config)
+    at_once = selecting.is_empty
+    undecided: list[list[list[PreferencePair]]] = []
     for position, item in enumerate(evaluation.eval_input.eval_input_items):
         example_id = str(item.id) if item.id not in ("", None) else f"row-{position}"
         decoded = decode_candidates(item.trajectory, config.ttc_step_name, example_id)
         grouping = group_turns(decoded.candidates)
-        trajectories = _paired(grouping.turns, rules, config, collected)
-        if trajectories:
-            collected.trajectories.append(trajectories)
+        paired = _paired(grouping.turns, rules, config, collected)
+        if at_once:
+            _add(paired, rules, config, collected)
+        else:
+            undecided.append(list(paired))
         collected.candidates += len(decoded.candidates)
         collected.refusals.extend(decoded.refusals)
         collected.turns_split += grouping.split
@@ -214,24 +222,50 @@ def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig)
             collected.empty_examples += 1
             collected.problems.extend(str(failure["detail"]) for failure in failures[:1])
             _note_other_steps(item, config.ttc_step_name, collected)
+    for selected in _selected(undecided, selecting, collected):
+        _add(selected, rules, config, collected)
     collected.failures.extend(asdict(refusal) for refusal in collected.refusals)
     return collected
 
 
 def _paired(
     turns: Iterable[Turn], rules: PairingRules, config: DPOTrajectoryBuilderConfig, collected: Collected
-) -> list[Trajectory]:
-    trajectories: list[Trajectory] = []
+) -> Iterator[list[PreferencePair]]:
+    """The pairs of each turn."""
     for turn in turns:
         collected.turns += 1
         if len(turn.candidates) == 1 and config.require_multiple_candidates:
             collected.turns_with_one_candidate += 1
+        yield pair_turn(turn, rules, collected.skipped)
+
+
+def _selected(
+    examples: list[list[list[PreferencePair]]], selecting: SelectionRules, collected: Collected
+) -> Iterator[Iterator[list[PreferencePair]]]:
+    """What is kept of the pairs of each turn of each example, when all are seen together."""
+    selection = Selection.of(selecting, (pair for turns in examples for pairs in turns for pair in pairs))
+    collected.skipped.update(selection.skipped)
+    reasons = selection.reasons()
+    for turns in examples:
+        yield ([pair for pair in pairs if next(reasons) is None] for pairs in turns)
+
+
+def _add(
+    paired: Iterable[list[PreferencePair]],
+    rules: PairingRules,
+    config: DPOTrajectoryBuilderConfig,
+    collected: Collected,
+) -> None:
+    """Add the trajectories of one example; its pairs come by turn."""
+    trajectories: list[Trajectory] = []
+    for pairs in paired:
         trajectories += build_trajectories(
-            pair_turn(turn, rules, collected.skipped),
-            exhaustive=config.exhaustive_pairs,
+            pairs,
+            exhaustive=rules.applied_strategy is not Strategy.BEST_VS_WORST,
             reward_from_score_diff=config.reward_from_score_diff,
         )
-    return trajectories
+    if trajectories:
+        collected.trajectories.append(trajectories)
 
 
 def _first_of(problems: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from nat_dpo_pipeline.generation.record import Failure, FailureReason, Generatio
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
-from nat_dpo_pipeline.plugin.config import PreferenceDataConfig, ScoredCandidatesConfig
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.recipe import OpenModels, open_recipe, prices_of
 from nat_dpo_pipeline.plugin.steps import push_candidate
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, ScoredCandidatesConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
-"""Every NAT configuration of the package. Unknown keys are refused."""
+"""What the workflows and the demo model can be told. Unknown keys are refused."""
 
-import logging
 from collections.abc import Iterator, Mapping
 from math import inf
 from pathlib import Path
@@ -17,13 +16,8 @@ from nat_dpo_pipeline.generation.settings import (
     StepName,
     StepSampling,
 )
-from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig, TrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.scorer_config import RewardModelConfig, ScorerConfig
-from nat_dpo_pipeline.plugin.strict import StrictConfig
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_STEP_NAME = "dpo_candidate_move"
+from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME, StrictConfig
 
 
 class ModelLimitsConfig(StrictConfig):
@@ -164,10 +158,12 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     )
     keep_truncated: bool = Field(
         default=False,
-        description="Score responses that were cut at max_tokens too; a cut answer teaches to stop mid-sentence.",
+        description="Score responses that were cut at max_tokens too; a cut answer teaches to stop mid-sentence. To "
+        "pair them set `pair_flawed` of the trajectory builder.",
     )
     keep_refusals: bool = Field(
-        default=False, description="Score refusals too; for data that is to teach when to refuse."
+        default=False,
+        description="Score refusals too; for data that is to teach when to refuse, with `pair_flawed` of the builder.",
     )
     seed: int | None = Field(
         default=None,
@@ -291,73 +287,3 @@ class DemoModelConfig(LLMBaseConfig, StrictConfig, name="dpo_demo"):
 
     model_name: str = Field(description="`demo/stdlib-writer` or `demo/stdlib-reward`.")
     seed: int = Field(default=0, description="Another seed gives other questions and answers.")
-
-
-class DPOTrajectoryBuilderConfig(TrajectoryBuilderConfig, StrictConfig, name="dpo_pipeline_traj_builder"):
-    """Preference pairs from the scored candidates of an evaluation: TTC_END steps, grouped by turn, paired by score."""
-
-    ttc_step_name: str = Field(default=DEFAULT_STEP_NAME, description="Name of the TTC_END steps to collect.")
-    exhaustive_pairs: bool = Field(
-        default=True,
-        description="True: every two candidates of a turn with unequal scores. False: the best against the worst.",
-    )
-    min_score_diff: FiniteFloat = Field(
-        default=0.0, ge=0.0, description="Pairs whose scores differ by less are left out. Ties never pair."
-    )
-    max_pairs_per_turn: int | None = Field(
-        default=None, ge=1, description="At most this many pairs per turn, largest score difference first."
-    )
-    reward_from_score_diff: bool = Field(
-        default=True, description="A trajectory's reward: the score difference, or else the chosen score."
-    )
-    require_multiple_candidates: bool = Field(
-        default=True, description="Count turns with a single candidate as skipped; they have no pair either way."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_custom_step_name(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "custom_step_name" not in values:
-            return values
-        renamed = {name: value for name, value in values.items() if name != "custom_step_name"}
-        if renamed.setdefault("ttc_step_name", values["custom_step_name"]) != values["custom_step_name"]:
-            raise ValueError("both ttc_step_name and custom_step_name are set, to different names: keep ttc_step_name")
-        logger.warning("`custom_step_name` is an old name of `ttc_step_name`: rename it in the configuration")
-        return renamed
-
-
-class SharedDPOTrajectoryBuilderConfig(DPOTrajectoryBuilderConfig, name="dpo_traj_builder"):
-    __doc__ = DPOTrajectoryBuilderConfig.__doc__
-
-
-class DPOTrainerConfig(TrainerConfig, StrictConfig, name="dpo_trainer"):
-    """Collects preference pairs in one or several runs, splits them by prompt and submits them to a trainer once."""
-
-    num_runs: int = Field(default=1, ge=1, description="Evaluation runs to collect pairs from.")
-    continue_on_collection_error: bool = Field(
-        default=False, description="Go on with the next run when one fails, and train on what the others gave."
-    )
-    deduplicate_pairs: bool = Field(
-        default=True, description="Keep one of several pairs with the same prompt, chosen and rejected text."
-    )
-    max_pairs: int | None = Field(default=None, ge=1, description="Draw this many pairs at random; None keeps all.")
-    validation_fraction: float = Field(
-        default=0.1,
-        ge=0.0,
-        lt=1.0,
-        description="Share of the prompts (with all their pairs) that are held out; at least one when there are two.",
-    )
-    seed: int = Field(default=0, description="Seed of the draw and of the split.")
-    wait_for_completion: bool = Field(default=True, description="Wait for the training job to end.")
-
-
-class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="dataset_trainer_adapter"):
-    """Writes the pairs as a dataset (TRL rows and a manifest) instead of training; needs no service."""
-
-    output_dir: Path = Field(
-        description="Folder of the dataset: `trl/train.jsonl`, `trl/validation.jsonl`, manifest.json."
-    )
-    validation_fraction: float = Field(
-        default=0.1, ge=0.0, lt=1.0, description="Used when the trainer did not split: share of the prompts held out."
-    )
-    seed: int = Field(default=0, description="Used when the trainer did not split: seed of the split.")

@@ -1,0 +1,84 @@
+"""What `nat dpo export` does with its options."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import orjson
+from pydantic import BaseModel
+
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError
+from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.pairing import PairedDataset, write_pairs
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.report.summary import listed
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def run_export(
+    run_dir: Path,
+    formats: tuple[str, ...],
+    output_dir: Path,
+    *,
+    parquet: bool = False,
+    stratify: bool = False,
+    single_label_score: float | None = None,
+    license_name: str = "unknown",
+    title: str = "Preference pairs",
+) -> int:
+    """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
+    try:
+        configuration = _configuration(run_dir)
+        builder = _config(DPOTrajectoryBuilderConfig, configuration.get("trajectory_builder"))
+        trainer = _config(DPOTrainerConfig, configuration.get("trainer"))
+        adapter = DatasetTrainerAdapterConfig(
+            output_dir=output_dir,
+            formats=list(formats),
+            parquet=parquet,
+            stratify=stratify,
+            single_label_score=single_label_score,
+            license=license_name,
+            title=title,
+        )
+        paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
+    except (DPOPipelineError, ValueError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
+    _tell(paired)
+    return 0 if any(paired.written.pairs.values()) else 1
+
+
+def _configuration(run_dir: Path) -> Mapping[str, object]:
+    """What the run says of itself: how it was paired, if it was, and what made it."""
+    if not (run_dir / CANDIDATES).is_file():
+        raise InputError(f"{str(run_dir)!r} has no {CANDIDATES}: give a folder that `nat dpo generate` wrote")
+    try:
+        manifest = orjson.loads((run_dir / MANIFEST_NAME).read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise InputError(f"{str(run_dir)!r} has no {MANIFEST_NAME} that can be read: did the run end?") from error
+    configuration = manifest.get("configuration") if isinstance(manifest, dict) else None
+    return configuration if isinstance(configuration, dict) else {}
+
+
+def _config(kind: type[C], found: object) -> C:
+    known = found if isinstance(found, Mapping) else {}
+    own = kind.model_fields.keys() - {"type", "reward"}
+    return kind.model_validate({name: value for name, value in known.items() if name in own})
+
+
+def _tell(paired: PairedDataset) -> None:
+    written = paired.written
+    for side, count in written.pairs.items():
+        click.echo(f"  {count:,} pairs in {side}")
+    if paired.skipped:
+        click.echo(f"  pairs left out: {listed(paired.skipped)}")
+    for stage, reasons in written.refused.items():
+        click.echo(f"  left out of {stage}: {listed(reasons)}")
+    for file in (*written.files, *written.others):
+        click.echo(
+            f"{written.folder / file.path}  {file.rows:,} rows" if file.rows else f"{written.folder / file.path}"
+        )
+    click.echo(str(written.manifest))

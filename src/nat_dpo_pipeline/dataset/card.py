@@ -1,0 +1,219 @@
+"""README.md of a dataset: the metadata that the Hugging Face hub and `datasets` read, and how it was made, for people.
+
+The keys are those of huggingface/hub-docs, datasetcard.md; `configs` and `dataset_info` make `load_dataset(folder)`
+work.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.formats.format import Column, Format
+from nat_dpo_pipeline.dataset.formats.rows import SplitName
+
+CARD_NAME = "README.md"
+_MARK = "nat-dpo-pipeline"
+_SIZES = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M"))
+_CITATION = """\
+```bibtex
+@inproceedings{rafailov2023direct,
+  title     = {Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
+  author    = {Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Ermon, Stefano and Manning, Christopher D. and
+               Finn, Chelsea},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2023},
+  url       = {https://arxiv.org/abs/2305.18290}
+}
+```
+
+The recipe (subtopics, questions, two responses each, scores of a reward model) is NVIDIA's: NeMo Curator,
+tutorials on synthetic preference data, https://github.com/NVIDIA-NeMo/Curator"""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What only the user knows of a dataset. `license` is an identifier of the hub, such as `cc-by-4.0`."""
+
+    title: str = "Preference pairs"
+    license: str = "unknown"
+    languages: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFormat:
+    """The files of one format: path relative to the dataset's folder, by side."""
+
+    format: Format
+    lines: Mapping[SplitName, WrittenFile]
+    parquet: Mapping[SplitName, WrittenFile] = field(default_factory=dict)
+    extra: Sequence[WrittenFile] = ()
+
+    @property
+    def files(self) -> tuple[WrittenFile, ...]:
+        return (*self.lines.values(), *self.parquet.values(), *self.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What the card says of a dataset. `configuration` and `skipped` are those of the manifest."""
+
+    about: About
+    formats: Sequence[WrittenFormat]
+    pairs: Mapping[SplitName, int]
+    configuration: Mapping[str, object]
+    skipped: Mapping[str, object]
+    seed: int
+
+
+def is_our_card(path: Path) -> bool:
+    """Whether this package wrote the card."""
+    try:
+        return f"<!-- {_MARK} -->" in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def card_text(facts: CardFacts) -> str:
+    """The whole README.md."""
+    block = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{block}---\n\n<!-- {_MARK} -->\n" + "\n".join(_body(facts)) + "\n"
+
+
+def _metadata(facts: CardFacts) -> dict[str, object]:
+    about = facts.about
+    language = {"language": list(about.languages)} if about.languages else {}
+    return {
+        "license": about.license,
+        **language,
+        "pretty_name": about.title,
+        "task_categories": ["text-generation"],
+        "size_categories": [size_category(sum(facts.pairs.values()))],
+        "tags": ["dpo", "preference", "rlhf", "synthetic", _MARK],
+        "configs": _configs(facts.formats),
+        "dataset_info": [_info(one.format) for one in facts.formats if one.format.columns is not None],
+    }
+
+
+def size_category(rows: int) -> str:
+    """The hub's name for so many rows."""
+    if rows < _SIZES[0][0]:
+        return "n<1K"
+    named = ((above, below) for above, below in pairwise(_SIZES) if rows < below[0])
+    above, below = next(named, (_SIZES[-1], None))
+    return f"n>{above[1]}" if below is None else f"{above[1]}<n<{below[1]}"
+
+
+def _configs(formats: Sequence[WrittenFormat]) -> list[dict[str, object]]:
+    # `datasets` reads all files of a folder the same way.
+    is_parquet = all(one.parquet for one in formats)
+    return [
+        _config(one, one.parquet if is_parquet else one.lines, is_default=place == 0)
+        for place, one in enumerate(formats)
+    ]
+
+
+def _config(written: WrittenFormat, files: Mapping[SplitName, WrittenFile], *, is_default: bool) -> dict[str, object]:
+    # `datasets` cannot read a JSONL file without rows.
+    splits = [{"split": str(side), "path": file.path} for side, file in files.items() if file.rows]
+    return {
+        "config_name": written.format.name,
+        "data_files": splits or [{"split": str(side), "path": file.path} for side, file in files.items()],
+        **({"default": True} if is_default else {}),
+    }
+
+
+def _info(one: Format) -> dict[str, object]:
+    columns = one.columns or {}
+    return {"config_name": one.name, "features": [_feature(name, column) for name, column in columns.items()]}
+
+
+def _feature(name: str, column: Column) -> dict[str, object]:
+    return {"name": name, **_typed(column)}
+
+
+def _typed(column: Column) -> dict[str, object]:
+    if isinstance(column, str):
+        return {"dtype": column}
+    if isinstance(column, list):
+        inner = column[0]
+        return {"list": inner if isinstance(inner, str) else _typed(inner).get("struct", _typed(inner))}
+    return {"struct": [_feature(name, inner) for name, inner in column.items()]}
+
+
+def _body(facts: CardFacts) -> Iterator[str]:
+    yield f"# {facts.about.title}"
+    yield ""
+    yield (
+        "Pairs of answers to the same prompt, the chosen one with the strictly higher score. Made with "
+        "nat-dpo-pipeline; `manifest.json` holds the whole configuration, the versions and the SHA-256 of each file."
+    )
+    yield from ("", "## How it was made", "", *_made(facts))
+    yield from ("", "## What is in it", "", *_contents(facts))
+    yield from ("", "## What was left out", "", *_left_out(facts.skipped))
+    yield from ("", "## Limits", "", *_LIMITS)
+    yield from ("", "## Citation", "", _CITATION)
+
+
+_LIMITS = (
+    "The answers are synthetic and were not checked by people; a score is the opinion of a reward model or a judge.",
+    "The terms of the models that wrote them apply to their use.",
+)
+
+
+def _made(facts: CardFacts) -> Iterator[str]:
+    workflow = facts.configuration.get("workflow")
+    kind = workflow.get("_type", workflow.get("type")) if isinstance(workflow, Mapping) else workflow
+    if kind:
+        yield f"- Workflow: `{kind}`"
+    for name, model in _items(facts.configuration.get("llms")):
+        yield f"- Model `{name}`: {_listed(model)}"
+    builder = facts.configuration.get("trajectory_builder")
+    if isinstance(builder, Mapping):
+        yield f"- Pairs: {_listed(builder)}"
+    yield f"- Split by prompt, seed {facts.seed}: no prompt is on both sides, also when it differs in white space only."
+
+
+def _contents(facts: CardFacts) -> Iterator[str]:
+    yield ", ".join(f"{count:,} pairs in {side}" for side, count in facts.pairs.items()) + "."
+    yield from ("", "| format | file | rows | read by |", "|---|---|---|---|")
+    for one in facts.formats:
+        for file in one.files:
+            yield f"| `{one.format.name}` | `{file.path}` | {file.rows:,} | {one.format.read_by} |"
+    first = facts.formats[0].format.name
+    yield from (
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        f'dataset = load_dataset("…", "{first}")',
+        "```",
+    )
+
+
+def _left_out(skipped: Mapping[str, object]) -> Iterator[str]:
+    rows = [(stage, reasons) for stage, reasons in _items(skipped) if reasons]
+    if not rows:
+        yield "Nothing."
+    for stage, reasons in rows:
+        yield f"- {_plain(stage)}: {_listed(reasons)}"
+
+
+def _items(values: object) -> Iterable[tuple[str, object]]:
+    return [(str(name), value) for name, value in values.items()] if isinstance(values, Mapping) else []
+
+
+def _listed(values: object) -> str:
+    shown = [
+        f"{_plain(name)} {_plain(value)}" for name, value in _items(values) if isinstance(value, str | int | float)
+    ]
+    return ", ".join(shown) or "nothing told"
+
+
+def _plain(value: object) -> str:
+    """On one line, without what Markdown or HTML would read."""
+    text = " ".join(str(value).split()).encode(errors="replace").decode()
+    return text.translate({ord(character): None for character in "<>`|"})

@@ -1,0 +1,124 @@
+"""Formats of answers rather than pairs: made of the distinct answers that the pairs of a turn show."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from nat_dpo_pipeline.dataset.formats.format import (
+    MESSAGES,
+    Format,
+    Once,
+    Row,
+    RowRefusal,
+    TurnRows,
+    as_messages,
+    as_text,
+    only_text,
+)
+from nat_dpo_pipeline.dataset.formats.rows import PreferenceRow
+
+#: The attributes of HelpSteer and of NVIDIA's reward models, in the order of NVIDIA's files.
+ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+def _completion(text: str) -> list[Mapping[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def kto_rows(turn: TurnRows, once: Once) -> Iterator[Row | RowRefusal]:
+    """TRL's unpaired form: an answer that only won is good, one that only lost is bad, others say neither."""
+    for answer in turn.answers:
+        if answer.was_chosen and answer.was_rejected:
+            yield RowRefusal.CHOSEN_AND_REJECTED
+        else:
+            yield _kto_row(turn.pairs[0], answer.text, answer.was_chosen, answer.score, once)
+    for single in turn.singles:
+        yield {
+            "prompt": once(as_messages, single.prompt),
+            "completion": once(_completion, single.completion),
+            "label": single.label,
+            "score": single.score,
+            "example_id": single.example_id,
+            "turn_id": single.turn_id,
+        }
+
+
+def _kto_row(pair: PreferenceRow, text: str, label: bool, score: float | None, once: Once) -> Row:
+    return {
+        "prompt": once(as_messages, pair.prompt),
+        "completion": once(_completion, text),
+        "label": label,
+        "score": score,
+        "example_id": pair.example_id,
+        "turn_id": pair.turn_id,
+    }
+
+
+def steerlm_rows(turn: TurnRows, once: Once) -> Iterator[Row | RowRefusal]:
+    """A line an answer with its attributes, the answers to a question one after the other."""
+    if not turn.pairs:
+        return
+    question = only_text(turn.pairs[0].prompt)
+    for answer in turn.answers:
+        attributes = answer.attributes or {}
+        if question is None:
+            yield RowRefusal.PROMPT_OF_SEVERAL_MESSAGES
+        elif not attributes.keys() >= set(ATTRIBUTES):
+            yield RowRefusal.NO_ATTRIBUTES
+        else:
+            scores = {name: attributes[name] for name in ATTRIBUTES}
+            yield {"response": once(as_text, answer.text), **scores, "question": once(as_text, question)}
+
+
+def ultrafeedback_rows(turn: TurnRows, once: Once) -> Iterable[Row | RowRefusal]:
+    """All answers to an instruction in one row, best first; `annotations` are the attributes where there are any."""
+    if not turn.pairs:
+        return ()
+    instruction = only_text(turn.pairs[0].prompt)
+    if instruction is None:
+        return (RowRefusal.PROMPT_OF_SEVERAL_MESSAGES,)
+    completions = [
+        {
+            "model": answer.model,
+            "response": once(as_text, answer.text),
+            "overall_score": answer.score,
+            "annotations": None if answer.attributes is None else dict(answer.attributes),
+        }
+        for answer in turn.answers
+    ]
+    models = [answer.model for answer in turn.answers]
+    return ({"instruction": once(as_text, instruction), "models": models, "completions": completions},)
+
+
+ANSWERS = (
+    Format(
+        name="kto",
+        rows=kto_rows,
+        read_by="TRL's KTOTrainer and BCOTrainer",
+        source="huggingface/trl, docs/source/dataset_formats.md (unpaired preference, conversational)",
+        columns={
+            "prompt": MESSAGES,
+            "completion": MESSAGES,
+            "label": "bool",
+            "score": "float64",
+            "example_id": "string",
+            "turn_id": "string",
+        },
+        parquet=True,
+        cannot_carry="answers that are chosen in one pair and rejected in another",
+    ),
+    Format(
+        name="steerlm",
+        rows=steerlm_rows,
+        read_by="NeMo's SteerLM tools",
+        source="the flat file of NVIDIA NeMo Curator's notebook on preference data",
+        columns={"response": "string", **dict.fromkeys(ATTRIBUTES, "float64"), "question": "string"},
+        cannot_carry="prompts of several messages, and answers without the five attributes of HelpSteer",
+    ),
+    Format(
+        name="ultrafeedback",
+        rows=ultrafeedback_rows,
+        read_by="code written for UltraFeedback, distilabel",
+        source="openbmb/UltraFeedback",
+        columns=None,
+        cannot_carry="prompts of several messages",
+    ),
+)

@@ -1,0 +1,201 @@
+"""Rows of datasets, whoever wrote them, back to prompts and answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.dataset.formats.texts import ASSISTANT
+from nat_dpo_pipeline.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What a row says: of a pair the chosen and the rejected answer, else the answers that there are."""
+
+    prompt: Prompt
+    answers: tuple[str, ...]
+    is_pair: bool = True
+
+
+_Json = Mapping[str, object]
+
+
+def recognised(row: _Json) -> str | None:
+    """The name of the format that a row is in, by its keys and the types behind them."""
+    keys = row.keys()
+    for name, needed in _KEYS:
+        if needed <= keys:
+            return name
+    if {"prompt", "chosen", "rejected"} <= keys:
+        if isinstance(row["chosen"], str):
+            return "trl_standard" if isinstance(row["prompt"], str) else "helix"
+        return "tulu3" if _holds_the_prompt(row["chosen"]) else "trl"
+    if {"chosen", "rejected"} <= keys:
+        return "hh" if isinstance(row["chosen"], str) else "tulu3"
+    return None
+
+
+_KEYS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("openai", frozenset({"input", "preferred_output", "non_preferred_output"})),
+    ("nemo_rl", frozenset({"context", "completions"})),
+    ("helpsteer3", frozenset({"context", "response1", "response2", "overall_preference"})),
+    ("nemo_customizer", frozenset({"prompt", "chosen_response", "rejected_response"})),
+    ("llama_factory", frozenset({"conversations", "chosen", "rejected"})),
+    ("axolotl", frozenset({"messages", "chosen", "rejected"})),
+    ("alpaca", frozenset({"instruction", "chosen", "rejected"})),
+    ("kto", frozenset({"prompt", "completion", "label"})),
+    ("ultrafeedback", frozenset({"instruction", "completions"})),
+    ("steerlm", frozenset({"question", "response", "helpfulness"})),
+)
+
+
+def read(name: str, row: _Json) -> ReadRow:
+    """The row, which is in the format of this name. Raises InputError when it is not."""
+    try:
+        return _READERS[name](row)
+    except KeyError as error:
+        raise InputError(f"{name} needs {error.args[0]!r}") from error
+
+
+def _holds_the_prompt(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 1
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"a text was expected, not {value!r:.60}")
+    return value
+
+
+def _object(value: object) -> _Json:
+    if not isinstance(value, Mapping):
+        raise InputError(f"an object was expected, not {value!r:.60}")
+    return value
+
+
+def _list(value: object) -> Sequence[object]:
+    if not isinstance(value, list):
+        raise InputError(f"a list was expected, not {value!r:.60}")
+    return value
+
+
+def _message(value: object) -> Message:
+    message = _object(value)
+    return Message(_text(message["role"]), _text(message["content"]))
+
+
+def _prompt(value: object) -> Prompt:
+    return value if isinstance(value, str) else tuple(map(_message, _list(value)))
+
+
+def _one_answer(value: object) -> str:
+    """The text of the only message, which is the assistant's."""
+    messages = [_message(one) for one in _list(value)]
+    if len(messages) != 1 or messages[0].role != "assistant":
+        raise InputError("an answer must be one message of the assistant")
+    return messages[0].content
+
+
+def _answer(value: object) -> str:
+    return value if isinstance(value, str) else _message(value).content
+
+
+def _pair(prompt: str, chosen: str, rejected: str, answer: Callable[[object], str]) -> Callable[[_Json], ReadRow]:
+    return lambda row: ReadRow(_prompt(row[prompt]), (answer(row[chosen]), answer(row[rejected])))
+
+
+def _openai(row: _Json) -> ReadRow:
+    answers = (_one_answer(row["preferred_output"]), _one_answer(row["non_preferred_output"]))
+    return ReadRow(_prompt(_list(_object(row["input"])["messages"])), answers)
+
+
+def _nemo_rl(row: _Json) -> ReadRow:
+    completions = [_object(one) for one in _list(row["completions"])]
+    ranks = [one["rank"] for one in completions]
+    if sorted(map(str, ranks)) != ["0", "1"]:
+        raise InputError(f"two completions of rank 0 and 1 were expected, not of {ranks!r:.60}")
+    best, worst = sorted(completions, key=lambda one: str(one["rank"]))
+    return ReadRow(_prompt(_list(row["context"])), (_one_answer(best["completion"]), _one_answer(worst["completion"])))
+
+
+def _helpsteer3(row: _Json) -> ReadRow:
+    first, second = _text(row["response1"]), _text(row["response2"])
+    preference = row["overall_preference"]
+    if not isinstance(preference, int | float):
+        raise InputError(f"overall_preference must be a number, not {preference!r:.60}")
+    if preference == 0:
+        # NeMo-RL trains on the first answer against itself.
+        return ReadRow(_prompt(row["context"]), (first, first))
+    return ReadRow(_prompt(row["context"]), (first, second) if preference < 0 else (second, first))
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+
+
+def _sharegpt(value: object) -> Message:
+    message = _object(value)
+    role = _text(message["from"])
+    return Message(_ROLES.get(role, role), _text(message["value"]))
+
+
+def _llama_factory(row: _Json) -> ReadRow:
+    prompt = tuple(map(_sharegpt, _list(row["conversations"])))
+    return ReadRow(prompt, (_sharegpt(row["chosen"]).content, _sharegpt(row["rejected"]).content))
+
+
+def _alpaca(row: _Json) -> ReadRow:
+    extra = _text(row.get("input") or "")
+    prompt = "\n".join(part for part in (_text(row["instruction"]), extra) if part)
+    return ReadRow(prompt, (_text(row["chosen"]), _text(row["rejected"])))
+
+
+def _tulu3(row: _Json) -> ReadRow:
+    chosen, rejected = (tuple(map(_message, _list(row[side]))) for side in ("chosen", "rejected"))
+    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
+        raise InputError("chosen and rejected must be conversations that differ in the last message only")
+    return ReadRow(chosen[:-1], (chosen[-1].content, rejected[-1].content))
+
+
+def _hh(row: _Json) -> ReadRow:
+    (before, _, chosen), (same, _, rejected) = (
+        _text(row[side]).rpartition(ASSISTANT) for side in ("chosen", "rejected")
+    )
+    if not before or before != same:
+        raise InputError("chosen and rejected must be transcripts that differ after the last '\\n\\nAssistant:' only")
+    return ReadRow(before, (chosen.removeprefix(" "), rejected.removeprefix(" ")))
+
+
+def _kto(row: _Json) -> ReadRow:
+    if not isinstance(row["label"], bool):
+        raise InputError(f"label must be true or false, not {row['label']!r:.60}")
+    completion = row["completion"]
+    answer = completion if isinstance(completion, str) else _one_answer(completion)
+    return ReadRow(_prompt(row["prompt"]), (answer,), is_pair=False)
+
+
+def _ultrafeedback(row: _Json) -> ReadRow:
+    answers = tuple(_text(_object(one)["response"]) for one in _list(row["completions"]))
+    return ReadRow(_text(row["instruction"]), answers, is_pair=False)
+
+
+def _steerlm(row: _Json) -> ReadRow:
+    return ReadRow(_text(row["question"]), (_text(row["response"]),), is_pair=False)
+
+
+_READERS: Mapping[str, Callable[[_Json], ReadRow]] = {
+    "trl": _pair("prompt", "chosen", "rejected", _one_answer),
+    "trl_standard": _pair("prompt", "chosen", "rejected", _text),
+    "helix": _pair("prompt", "chosen", "rejected", _text),
+    "nemo_customizer": _pair("prompt", "chosen_response", "rejected_response", _text),
+    "axolotl": _pair("messages", "chosen", "rejected", _answer),
+    "openai": _openai,
+    "nemo_rl": _nemo_rl,
+    "helpsteer3": _helpsteer3,
+    "llama_factory": _llama_factory,
+    "alpaca": _alpaca,
+    "tulu3": _tulu3,
+    "hh": _hh,
+    "kto": _kto,
+    "ultrafeedback": _ultrafeedback,
+    "steerlm": _steerlm,
+}

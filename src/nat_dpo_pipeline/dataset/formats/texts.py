@@ -1,0 +1,79 @@
+"""Formats of plain text, one row a pair."""
+
+from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.dataset.formats.format import (
+    Format,
+    Once,
+    Row,
+    RowRefusal,
+    as_text,
+    each_pair,
+    messages_of,
+    only_text,
+    plain,
+    roles_problem,
+)
+from nat_dpo_pipeline.dataset.formats.rows import PreferenceRow, SplitName
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+
+def trl_standard_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
+    """TRL's standard form, for models without a chat template."""
+    prompt = only_text(row.prompt)
+    if prompt is None:
+        return RowRefusal.PROMPT_OF_SEVERAL_MESSAGES
+    return {
+        "prompt": once(as_text, prompt),
+        "chosen": once(as_text, row.chosen),
+        "rejected": once(as_text, row.rejected),
+    }
+
+
+def hh_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
+    """Whole conversations as text, told apart by markers; a text with a marker in it would be several turns."""
+    problem = _hh_problem(row)
+    if problem is not None:
+        return problem
+    spoken = _transcript(row.prompt)
+    return {"chosen": once(as_text, spoken + row.chosen), "rejected": once(as_text, spoken + row.rejected)}
+
+
+def _hh_problem(row: PreferenceRow) -> RowRefusal | None:
+    messages = messages_of(row.prompt)
+    if any(message.role == "system" for message in messages):
+        return RowRefusal.SYSTEM_PROMPT
+    texts = (*(message.content for message in messages), row.chosen, row.rejected)
+    if any(marker in text for text in texts for marker in (HUMAN, ASSISTANT)):
+        return RowRefusal.TURN_MARKER_IN_TEXT
+    return roles_problem(row.prompt)
+
+
+def _transcript(prompt: Prompt) -> str:
+    markers = {"user": HUMAN, "assistant": ASSISTANT}
+    turns = (f"{markers[message.role]} {message.content}" for message in messages_of(prompt))
+    return f"{''.join(turns)}{ASSISTANT} "
+
+
+_STRINGS = {"chosen": "string", "rejected": "string"}
+
+TEXTS = (
+    Format(
+        name="trl_standard",
+        rows=each_pair(trl_standard_row),
+        read_by="TRL's trainers, for models without a chat template",
+        source="huggingface/trl, docs/source/dataset_formats.md (preference, standard)",
+        columns={"prompt": "string", **_STRINGS},
+        parquet=True,
+        cannot_carry="prompts that are more than one message of the user",
+    ),
+    Format(
+        name="hh",
+        rows=each_pair(hh_row),
+        read_by="code written for Anthropic's HH-RLHF",
+        source="Anthropic/hh-rlhf",
+        columns=_STRINGS,
+        files={SplitName.TRAIN: "train.jsonl", SplitName.VALIDATION: "test.jsonl"},
+        cannot_carry="system prompts, roles that do not alternate, and texts with a turn marker in them",
+    ),
+)

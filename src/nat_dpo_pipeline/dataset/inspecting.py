@@ -1,0 +1,213 @@
+"""What is in the files of a dataset, and what a trainer would choke on or drop without a word."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+
+import orjson
+
+from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
+from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
+from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
+from nat_dpo_pipeline.errors import InputError
+
+_LINES_TOLD = 5
+_SUFFIXES = (".jsonl", ".parquet")
+
+
+class Problem(StrEnum):
+    """What may be wrong with a row, a file, or a folder."""
+
+    NOT_JSON = "not_json"
+    UNKNOWN_FORMAT = "unknown_format"
+    WRONG_SHAPE = "wrong_shape"
+    EMPTY_PROMPT = "empty_prompt"
+    EMPTY_ANSWER = "empty_answer"
+    EQUAL_SIDES = "equal_sides"
+    ROLES_DO_NOT_ALTERNATE = "roles_do_not_alternate"
+    OVER_LONG = "over_long"
+    PROMPT_ON_BOTH_SIDES = "prompt_on_both_sides"
+    DUPLICATE_ROW = "duplicate_row"
+    CONTRADICTION = "contradiction"
+    NO_ROWS = "no_rows"
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether a trainer stops, drops the row, or learns nothing from it; the others are worth a look."""
+        return self not in (Problem.DUPLICATE_ROW, Problem.CONTRADICTION)
+
+    @property
+    def meaning(self) -> str:
+        """In words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Problem.NOT_JSON: "the line is not a JSON object in UTF-8",
+    Problem.UNKNOWN_FORMAT: "no known format, or another one than the file's first row",
+    Problem.WRONG_SHAPE: "a key is missing or holds something else than the format has there",
+    Problem.EMPTY_PROMPT: "the prompt says nothing",
+    Problem.EMPTY_ANSWER: "an answer is empty",
+    Problem.EQUAL_SIDES: "chosen and rejected are the same: nothing is learnt from it",
+    Problem.ROLES_DO_NOT_ALTERNATE: "user and assistant do not take turns, or the user does not speak last",
+    Problem.OVER_LONG: "prompt and answer are longer than the limit: trainers cut or drop them",
+    Problem.PROMPT_ON_BOTH_SIDES: "the prompt is in another file of the split too: the validation is no test",
+    Problem.DUPLICATE_ROW: "the same row was there before",
+    Problem.CONTRADICTION: "the same two answers were there the other way round",
+    Problem.NO_ROWS: "the file holds no rows",
+}
+
+
+@dataclass
+class FileReport:
+    """What is in one file. `lines` are the first rows with each problem, from 1."""
+
+    path: Path
+    format: str | None = None
+    rows: int = 0
+    prompts: set[bytes] = field(default_factory=set)
+    problems: Counter[Problem] = field(default_factory=Counter)
+    lines: dict[Problem, list[int]] = field(default_factory=dict)
+
+    def add(self, problem: Problem, line: int) -> None:
+        self.problems[problem] += 1
+        told = self.lines.setdefault(problem, [])
+        if line and len(told) < _LINES_TOLD:
+            told.append(line)
+
+    @property
+    def is_fit(self) -> bool:
+        return not any(problem.is_fatal for problem in self.problems)
+
+
+def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[FileReport]:
+    """Look at files, and at all files in folders, of which those of one format are taken for the sides of a split.
+
+    Memory grows with the number of rows by some bytes for each. Raises InputError for what cannot be read.
+    """
+    reports = []
+    for path in paths:
+        if path.is_dir():
+            for files in _splits_in(path):
+                sides = [_inspected(file, max_characters) for file in files]
+                _compare(sides)
+                reports += sides
+        else:
+            reports.append(_inspected(path, max_characters))
+    return reports
+
+
+def _splits_in(folder: Path) -> list[list[Path]]:
+    found = [path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES and path.is_file()]
+    if not found:
+        raise InputError(f"{str(folder)!r} holds no {' or '.join(_SUFFIXES)} file")
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in found:
+        parts = path.relative_to(folder).parts
+        groups.setdefault((parts[0] if len(parts) > 1 else "", path.suffix), []).append(path)
+    return list(groups.values())
+
+
+def _compare(sides: Sequence[FileReport]) -> None:
+    # An empty side of a split is a small dataset's; the other one says so.
+    if any(side.rows for side in sides):
+        for side in sides:
+            del side.problems[Problem.NO_ROWS]
+    for place, side in enumerate(sides):
+        others = set().union(*(other.prompts for other in sides[:place]))
+        if shared := len(side.prompts & others):
+            side.problems[Problem.PROMPT_ON_BOTH_SIDES] += shared
+
+
+def _inspected(path: Path, max_characters: int | None) -> FileReport:
+    report = FileReport(path)
+    seen: set[bytes] = set()
+    try:
+        for line, row in enumerate(_rows(path), start=1):
+            report.rows += 1
+            _look_at(row, line, report, seen, max_characters)
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    if not report.rows:
+        report.add(Problem.NO_ROWS, 0)
+    return report
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, object] | None]:
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.strip():
+                yield _json(line)
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
+    from nat_dpo_pipeline.dataset.parquet import read_rows
+
+    yield from read_rows(path)
+
+
+def _json(line: bytes) -> Mapping[str, object] | None:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _look_at(
+    row: Mapping[str, object] | None, line: int, report: FileReport, seen: set[bytes], max_characters: int | None
+) -> None:
+    if row is None:
+        report.add(Problem.NOT_JSON, line)
+        return
+    name = recognised(row)
+    report.format = report.format or name
+    if name is None or name != report.format:
+        report.add(Problem.UNKNOWN_FORMAT, line)
+        return
+    try:
+        found = read(name, row)
+    except InputError:
+        report.add(Problem.WRONG_SHAPE, line)
+        return
+    key = _digest(prompt_key(found.prompt))
+    report.prompts.add(key)
+    for problem in (*_problems(found, max_characters), *_repeats(key, found, seen)):
+        report.add(problem, line)
+
+
+def _problems(row: ReadRow, max_characters: int | None) -> Iterator[Problem]:
+    if not any(message.content.strip() for message in messages_of(row.prompt) if message.role != "system"):
+        yield Problem.EMPTY_PROMPT
+    elif roles_problem(row.prompt):
+        yield Problem.ROLES_DO_NOT_ALTERNATE
+    if not row.answers or not all(answer.strip() for answer in row.answers):
+        yield Problem.EMPTY_ANSWER
+    elif row.is_pair and row.answers[0].strip() == row.answers[1].strip():
+        yield Problem.EQUAL_SIDES
+    if max_characters is not None and _length(row.prompt) + max(map(len, row.answers), default=0) > max_characters:
+        yield Problem.OVER_LONG
+
+
+def _length(prompt: Prompt) -> int:
+    return sum(len(message.content) for message in messages_of(prompt))
+
+
+def _repeats(prompt: bytes, row: ReadRow, seen: set[bytes]) -> Iterable[Problem]:
+    own = _digest("\x1f".join(row.answers), prompt)
+    other_way = _digest("\x1f".join(reversed(row.answers)), prompt)
+    is_known = own in seen
+    seen.add(own)
+    if is_known:
+        return (Problem.DUPLICATE_ROW,)
+    return (Problem.CONTRADICTION,) if row.is_pair and own != other_way and other_way in seen else ()
+
+
+def _digest(text: str, key: bytes = b"") -> bytes:
+    return blake2b(text.encode(), digest_size=12, key=key).digest()

@@ -1,0 +1,96 @@
+"""What the trainer and the trainer adapters can be told. Unknown keys are refused."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig
+from nat_dpo_pipeline.plugin.strict import StrictConfig
+from nat_dpo_pipeline.trainers.settings import Patience
+
+
+class DPOTrainerConfig(TrainerConfig, StrictConfig, name="dpo_trainer"):
+    """Collects preference pairs in one or several runs, splits them by prompt and submits them to a trainer once."""
+
+    num_runs: int = Field(default=1, ge=1, description="Evaluation runs to collect pairs from.")
+    continue_on_collection_error: bool = Field(
+        default=False, description="Go on with the next run when one fails, and train on what the others gave."
+    )
+    deduplicate_pairs: bool = Field(
+        default=True, description="Keep one of several pairs with the same prompt, chosen and rejected text."
+    )
+    max_pairs: int | None = Field(default=None, ge=1, description="Draw this many pairs at random; None keeps all.")
+    validation_fraction: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the prompts (with all their pairs) that are held out; at least one when there are two.",
+    )
+    seed: int = Field(default=0, description="Seed of the draw and of the split.")
+    wait_for_completion: bool = Field(default=True, description="Wait for the training job to end.")
+
+
+class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="dataset_trainer_adapter"):
+    """Writes the pairs as a dataset in the formats of trainers instead of training; needs no service."""
+
+    output_dir: Path = Field(
+        description="Folder of the dataset: a folder a format (`trl/train.jsonl`, …), README.md and manifest.json. "
+        "`nat dpo generate` writes to its run folder instead."
+    )
+    formats: list[str] = Field(
+        default=["trl"],
+        description="Any of trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, "
+        "llama_factory, axolotl, hh, kto, steerlm, ultrafeedback; docs/datasets.md says who reads which.",
+    )
+    parquet: bool = Field(
+        default=False, description="Write Parquet too where the readers of a format take it; needs pyarrow."
+    )
+    validation_fraction: float = Field(
+        default=0.1, ge=0.0, lt=1.0, description="Used when the trainer did not split: share of the prompts held out."
+    )
+    seed: int = Field(default=0, description="Used when the trainer did not split: seed of the split.")
+    stratify: bool = Field(
+        default=False,
+        description="Draw the held-out prompts from each subtopic by its share; as many as the trainer or "
+        "`validation_fraction` says, in place of the trainer's own draw.",
+    )
+    single_label_score: FiniteFloat | None = Field(
+        default=None,
+        description="With `require_multiple_candidates: false` an answer that is alone in its turn becomes a row of "
+        "`kto`, good from this score on; None leaves it out, as nothing says whether it is good. `nat dpo generate` "
+        "and `export` only: trajectories hold pairs.",
+    )
+    license: str = Field(
+        default="unknown", min_length=1, description="For the dataset card: an identifier of the Hugging Face hub."
+    )
+    title: str = Field(default="Preference pairs", min_length=1, description="For the dataset card.")
+    languages: list[str] = Field(default_factory=list, description="For the dataset card: ISO 639 codes.")
+
+    @model_validator(mode="after")
+    def _knows_its_formats(self) -> Self:
+        from nat_dpo_pipeline.dataset.formats import formats_named
+
+        try:
+            formats_named(self.formats)
+        except ConfigurationError as error:
+            raise ValueError(f"formats: {error}") from error
+        return self
+
+
+class BackendAdapterConfig(TrainerAdapterConfig, StrictConfig):
+    """What every adapter over a training back end can be told."""
+
+    poll_interval: float = Field(default=10.0, gt=0, description="Seconds between two looks at the job.")
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds until a job that has not ended is cancelled; None: no limit."
+    )
+    validation_fraction: float = Field(
+        default=0.1, ge=0.0, lt=1.0, description="Used when the trainer did not split: share of the prompts held out."
+    )
+    seed: int = Field(default=0, description="Seed of the training, and of the split when the trainer did not split.")
+
+    def patience(self) -> Patience:
+        """How the job is waited for."""
+        return Patience(self.poll_interval, self.timeout)

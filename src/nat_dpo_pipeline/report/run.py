@@ -1,0 +1,196 @@
+"""A finished run as a report reads it: the facts in its manifests, and its turns one after the other."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import orjson
+
+from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
+from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.rows import RowKeys, read_row
+from nat_dpo_pipeline.report.paired import clean
+
+_Json = Mapping[str, object]
+# What the trainer leaves out of the pairs, after all that is decided by the trajectory builder.
+_BY_THE_TRAINER = ("duplicate_pairs", "over_max_pairs")
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one model was asked in one step. A cost is None where the user gave no price."""
+
+    step: str
+    llm: str
+    model: str
+    requests: int
+    retries: int
+    replayed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the manifests of a run say.
+
+    The sides of the split are None where no dataset was written; `unwritten` counts pairs that are not in it.
+    """
+
+    name: str
+    status: str = "unknown"
+    message: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    failed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    spending: tuple[Spending, ...] = ()
+    cost: float | None = None
+    train_pairs: int | None = None
+    validation_pairs: int | None = None
+    unwritten: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What did not come as far as pairing: turns and responses, by reason, and rows that nobody can read."""
+
+    turns: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)
+    scored: int = 0
+    unreadable: int = 0
+
+
+def read_facts(folder: Path) -> RunFacts:
+    """The facts of the run in `folder`. Raises InputError when there is none."""
+    if not (folder / CANDIDATES).is_file():
+        raise InputError(f"{str(folder)!r} has no {CANDIDATES}: give a folder that `nat dpo generate` wrote")
+    manifest, dataset = read_manifest(folder), read_manifest(folder / DATASET)
+    sides = _mapping(dataset.get("counts"))
+    skipped = _counts(_mapping(dataset.get("skipped")).get("pairs"))
+    return RunFacts(
+        name=clean(folder.resolve().name),
+        status=_text(manifest.get("status")) or "unfinished",
+        message=_text(manifest.get("message")),
+        started=_text(manifest.get("started")),
+        ended=_text(manifest.get("ended")),
+        failed={clean(step): _counts(reasons) for step, reasons in _mapping(manifest.get("skipped")).items()},
+        spending=tuple(_spending(row) for row in _list(manifest.get("spending"))),
+        cost=finite_number(manifest.get("cost")),
+        train_pairs=_count(sides["train_pairs"]) if "train_pairs" in sides else None,
+        validation_pairs=_count(sides["validation_pairs"]) if "validation_pairs" in sides else None,
+        unwritten={name: skipped[name] for name in _BY_THE_TRAINER if skipped.get(name)},
+    )
+
+
+def read_manifest(folder: Path) -> _Json:
+    """The manifest of ours in `folder`, or nothing: a run that was killed has none."""
+    try:
+        manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise InputError(f"{str(folder / MANIFEST_NAME)!r} cannot be read: {error}") from error
+    return manifest if isinstance(manifest, dict) and manifest.get("generator") == GENERATOR else {}
+
+
+def read_turns(folder: Path) -> Iterator[Turn]:
+    """The turns that can be paired, in order; lines that are no rows are passed over. Raises InputError."""
+    for line in _lines(folder / CANDIDATES):
+        yield from turns_of(line)
+
+
+def turns_of(line: str) -> list[Turn]:
+    """The turns in one line of candidates.jsonl: one, or none where it cannot be read."""
+    try:
+        candidates = read_row(line, RowKeys(), GenerationRecord())
+    except InputError:
+        return []
+    return group_turns(
+        replace(
+            one,
+            example_id=str(one.metadata.get("example_id", "")),
+            turn_id=str(one.metadata.get("turn_id", one.turn_id)),
+        )
+        for one in candidates
+    ).turns
+
+
+def read_set_aside(folder: Path) -> SetAside:
+    """What was set aside before pairing, counted. Raises InputError."""
+    turns: Counter[str] = Counter()
+    responses: Counter[str] = Counter()
+    scored = unreadable = 0
+    for line in _lines(folder / SET_ASIDE):
+        row = _row(line)
+        turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
+        scored += len(_list(row.get("candidates")))
+        responses.update(_unscored(row))
+    for line in _lines(folder / CANDIDATES):
+        row = _row(line)
+        responses.update(_unscored(row))
+        unreadable += not turns_of(line)
+    return SetAside(turns, responses, scored, unreadable)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line for line in file if line.strip())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _row(line: str) -> _Json:
+    try:
+        return _mapping(orjson.loads(line))
+    except orjson.JSONDecodeError:
+        return {}
+
+
+def _unscored(row: _Json) -> Iterator[str]:
+    """Why each response of a row has no score."""
+    for one in _list(row.get("unscored")):
+        facts = _mapping(one)
+        yield _text(facts.get("flaw")) or _text(facts.get("reason")) or "unknown"
+
+
+def _spending(row: object) -> Spending:
+    facts = _mapping(row)
+    return Spending(
+        step=_text(facts.get("step")) or "",
+        llm=_text(facts.get("llm")) or "",
+        model=_text(facts.get("model")) or "",
+        requests=_count(facts.get("requests")),
+        retries=_count(facts.get("retries")),
+        replayed=_count(facts.get("replayed")),
+        prompt_tokens=_count(facts.get("prompt_tokens")),
+        completion_tokens=_count(facts.get("completion_tokens")),
+        cost=finite_number(facts.get("cost")),
+    )
+
+
+def _mapping(value: object) -> _Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: object) -> str | None:
+    return clean(value) if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _counts(reasons: object) -> dict[str, int]:
+    return {clean(str(reason)): _count(count) for reason, count in _mapping(reasons).items()}

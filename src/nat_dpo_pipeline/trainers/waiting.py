@@ -1,0 +1,74 @@
+"""Waiting for a training job, whatever trains it."""
+
+import asyncio
+from collections.abc import Callable
+
+from nat_dpo_pipeline.errors import TrainingError
+from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, StatusUnknown
+from nat_dpo_pipeline.trainers.settings import Patience
+
+_SECONDS_TO_CANCEL = 60.0
+
+
+_PATIENT = Patience()
+
+
+async def wait(
+    backend: Backend,
+    job: Job,
+    patience: Patience = _PATIENT,
+    *,
+    on_status: Callable[[JobStatus], None] = lambda _status: None,
+) -> JobStatus:
+    """The last status of the job, once it has ended; `on_status` is told each one.
+
+    A job that is not waited for to its end, because the time is up or because the waiting is cancelled, is cancelled.
+    Raises TrainingError when the time is up, or when the back end could not be asked for too long: then the job is left
+    alone, as it may well go on.
+    """
+    try:
+        async with asyncio.timeout(patience.timeout):
+            return await _ended(backend, job, patience, on_status)
+    except TimeoutError as error:
+        said = await _cancelled(backend, job)
+        raise TrainingError(f"job {job.id} was not done after {patience.timeout:g} s and {said}") from error
+    except asyncio.CancelledError:
+        await asyncio.shield(_cancelled(backend, job))
+        raise
+
+
+async def _ended(backend: Backend, job: Job, patience: Patience, on_status: Callable[[JobStatus], None]) -> JobStatus:
+    loop = asyncio.get_running_loop()
+    pause, answered_at = patience.poll_interval, loop.time()
+    while True:
+        try:
+            status = await backend.status(job)
+        except StatusUnknown as error:
+            silent_for = loop.time() - answered_at
+            if silent_for >= patience.unreachable:
+                raise TrainingError(
+                    f"job {job.id} could not be asked for {silent_for:.0f} s, and may still be going on: {error}"
+                ) from error
+            pause = min(2 * pause, max(patience.longest_pause, patience.poll_interval))
+        else:
+            pause, answered_at = patience.poll_interval, loop.time()
+            on_status(status)
+            if status.state.is_final:
+                return status
+        await asyncio.sleep(pause)
+
+
+async def _cancelled(backend: Backend, job: Job) -> str:
+    """Ask for its end, and say what came of that."""
+    try:
+        async with asyncio.timeout(_SECONDS_TO_CANCEL):
+            await backend.cancel(job)
+    except (TrainingError, TimeoutError) as error:
+        return f"could not be cancelled: {str(error) or 'no answer'}; it may still be going on"
+    return "was cancelled"
+
+
+def raise_unless_succeeded(job: Job, status: JobStatus) -> None:
+    """Raise TrainingError with the reason when the job did not succeed."""
+    if status.state is not JobState.SUCCEEDED:
+        raise TrainingError(f"training job {job.id} {status.state}: {status.message or 'no reason given'}")

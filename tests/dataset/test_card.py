@@ -1,0 +1,90 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nat_dpo_pipeline.dataset.card import About, is_our_card, size_category
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
+
+ROWS = [PreferenceRow(f"Why {n}?", "Because.", "No.", 2.0, 1.0, "e", f"t{n}") for n in range(3)]
+CONFIGURATION = {
+    "workflow": {"type": "preference_data", "n_subtopics": 5},
+    "llms": {"writer": {"model_name": "meta/llama-3.1-405b-instruct", "temperature": 0.2}},
+    "trajectory_builder": {"min_score_diff": 0.5, "strategy": None},
+}
+
+
+def _card(folder: Path, **about: Any) -> str:
+    splits = {SplitName.TRAIN: ROWS}
+    provenance = Provenance(7, CONFIGURATION, {"pairs": {"tie": 3}, "trainer": {}})
+    write_dataset(folder, splits, provenance, Target(("trl", "hh", "ultrafeedback"), about=About(**about)))
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_block_holds_what_the_hub_reads(tmp_path: Path) -> None:
+    _, block, _ = _card(tmp_path, title="Té", license="cc-by-4.0", languages=("en", "es")).split("---\n", 2)
+    metadata = yaml.safe_load(block)
+    configs, info = metadata.pop("configs"), metadata.pop("dataset_info")
+    assert metadata == {
+        "license": "cc-by-4.0",
+        "language": ["en", "es"],
+        "pretty_name": "Té",
+        "task_categories": ["text-generation"],
+        "size_categories": ["n<1K"],
+        "tags": ["dpo", "preference", "rlhf", "synthetic", "nat-dpo-pipeline"],
+    }
+    assert configs[0] == {
+        "config_name": "trl",
+        "data_files": [{"split": "train", "path": "trl/train.jsonl"}],
+        "default": True,
+    }
+    assert [(one["config_name"], [feature["name"] for feature in one["features"]]) for one in info] == [
+        ("trl", ["prompt", "chosen", "rejected", "chosen_score", "rejected_score", "example_id", "turn_id"]),
+        ("hh", ["chosen", "rejected"]),
+    ]
+
+
+def test_people_read_how_it_was_made_and_whom_to_cite(tmp_path: Path) -> None:
+    card = _card(tmp_path)
+    for told in (
+        "Workflow: `preference_data`",
+        "Model `writer`: model_name meta/llama-3.1-405b-instruct, temperature 0.2",
+        "min_score_diff 0.5",
+        "seed 7",
+        "3 pairs in train, 0 pairs in validation",
+        "- pairs: tie 3",
+        "arxiv.org/abs/2305.18290",
+        "NeMo Curator",
+    ):
+        assert told in card
+
+
+def test_what_is_in_a_configuration_does_not_become_markup(tmp_path: Path) -> None:
+    configuration = {"llms": {"x": {"model_name": "<script>`|\n\nevil"}}}
+    write_dataset(tmp_path, {SplitName.TRAIN: ROWS}, Provenance(0, configuration, {}))
+    assert "- Model `x`: model_name script evil\n" in (tmp_path / "README.md").read_text()
+
+
+def test_a_card_is_known_by_its_mark(tmp_path: Path) -> None:
+    _card(tmp_path)
+    assert is_our_card(tmp_path / "README.md")
+    (tmp_path / "other.md").write_bytes(b"\xff")
+    assert not is_our_card(tmp_path / "other.md")
+    assert not is_our_card(tmp_path / "missing.md")
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1_000, "1K<n<10K"),
+        (280_000, "100K<n<1M"),
+        (9_999_999, "1M<n<10M"),
+        (10_000_000, "n>10M"),
+    ],
+)
+def test_sizes_have_the_hubs_names(rows: int, name: str) -> None:
+    assert size_category(rows) == name

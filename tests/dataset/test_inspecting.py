@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+
+from nat_dpo_pipeline.dataset.formats import FORMATS, PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.inspecting import FileReport, Problem, inspect
+from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
+from nat_dpo_pipeline.errors import InputError
+
+ATTRIBUTES = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexity", "verbosity"), 1.0)
+
+
+def _inspected(path: Path, *lines: object, max_characters: int | None = None) -> FileReport:
+    file = path / "rows.jsonl"
+    file.write_bytes(b"".join(line if isinstance(line, bytes) else orjson.dumps(line) + b"\n" for line in lines))
+    (report,) = inspect([file], max_characters)
+    return report
+
+
+def _row(prompt: object = "Why?", chosen: str = "Because.", rejected: str = "No.") -> dict[str, object]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def test_a_sound_file_has_no_problems(tmp_path: Path) -> None:
+    report = _inspected(tmp_path, _row(), _row("How?"), b"\n")
+    assert (report.format, report.rows, len(report.prompts), report.problems) == ("trl_standard", 2, 2, {})
+    assert report.is_fit
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (b"nope\n", Problem.NOT_JSON),
+        (b"[]\n", Problem.NOT_JSON),
+        (b'{"prompt": "\\ud83d", "chosen": "a", "rejected": "b"}\n', Problem.NOT_JSON),
+        (b'{"prompt": "\xff", "chosen": "a", "rejected": "b"}\n', Problem.NOT_JSON),
+        ({"a": 1}, Problem.UNKNOWN_FORMAT),
+        ({"chosen": "a", "rejected": "b"}, Problem.UNKNOWN_FORMAT),
+        ({"prompt": "a", "chosen": "b", "rejected": None}, Problem.WRONG_SHAPE),
+        (_row(" \n"), Problem.EMPTY_PROMPT),
+        (_row(chosen=""), Problem.EMPTY_ANSWER),
+        (_row(chosen="No.", rejected=" No.\n"), Problem.EQUAL_SIDES),
+        (_row("x" * 100), Problem.OVER_LONG),
+    ],
+)
+def test_what_a_trainer_would_choke_on_is_found(tmp_path: Path, row: object, problem: Problem) -> None:
+    report = _inspected(tmp_path, _row("First?"), row, max_characters=50)
+    assert report.problems == {problem: 1}
+    assert report.lines == {problem: [2]}
+    assert not report.is_fit
+    assert problem.meaning
+
+
+@pytest.mark.parametrize(
+    "roles", [("user", "user"), ("assistant", "user"), ("user", "assistant"), ("critic",), ("user", "system", "user")]
+)
+def test_roles_that_do_not_alternate_are_found(tmp_path: Path, roles: tuple[str, ...]) -> None:
+    prompt = [{"role": role, "content": "x"} for role in roles]
+    assert _inspected(tmp_path, _row(prompt)).problems == {Problem.ROLES_DO_NOT_ALTERNATE: 1}
+
+
+def test_a_system_prompt_alone_asks_nothing(tmp_path: Path) -> None:
+    assert _inspected(tmp_path, _row([{"role": "system", "content": "x"}])).problems == {Problem.EMPTY_PROMPT: 1}
+
+
+def test_repeats_and_contradictions_are_told_but_are_fit_to_train_on(tmp_path: Path) -> None:
+    report = _inspected(tmp_path, _row(), _row(), _row(chosen="No.", rejected="Because."), _row(" Why?"))
+    assert report.problems == {Problem.DUPLICATE_ROW: 2, Problem.CONTRADICTION: 1}
+    assert report.is_fit
+
+
+def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
+    assert _inspected(tmp_path).problems == {Problem.NO_ROWS: 1}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input": {"messages": "x"}, "preferred_output": [], "non_preferred_output": []},
+        {"input": {}, "preferred_output": [], "non_preferred_output": []},
+        {"context": "x", "completions": [{"rank": 0}, {"rank": 0}]},
+        {"context": "x", "response1": "a", "response2": "b", "overall_preference": "left"},
+        {"prompt": "x", "completion": "a", "label": "yes"},
+        {"chosen": "no marker", "rejected": "no marker"},
+        {"chosen": [], "rejected": []},
+        {"conversations": ["x"], "chosen": {}, "rejected": {}},
+        {"prompt": [{"role": "user", "content": "x"}], "chosen": [{"role": "user", "content": "x"}], "rejected": []},
+    ],
+)
+def test_rows_of_the_wrong_shape_are_found_in_every_format(tmp_path: Path, row: object) -> None:
+    assert _inspected(tmp_path, row).problems == {Problem.WRONG_SHAPE: 1}
+
+
+def test_no_preference_is_as_good_as_equal_sides(tmp_path: Path) -> None:
+    row = {"context": "x", "response1": "a", "response2": "b", "overall_preference": 0}
+    assert _inspected(tmp_path, row).problems == {Problem.EQUAL_SIDES: 1}
+
+
+def test_alpaca_rows_of_others_are_known(tmp_path: Path) -> None:
+    row = {"instruction": "Translate", "input": "this", "chosen": "a", "rejected": "b"}
+    report = _inspected(tmp_path, row)
+    assert (report.format, report.problems) == ("alpaca", {})
+
+
+def test_all_that_this_package_writes_is_fit(tmp_path: Path) -> None:
+    rows = [
+        PreferenceRow(f"Why {n}?", "Because.", "No.", 2.0, 1.0, "e", f"t{n}", ATTRIBUTES, ATTRIBUTES) for n in range(4)
+    ]
+    target = Target(tuple(one.name for one in FORMATS), parquet=True)
+    splits = {SplitName.TRAIN: rows[:3], SplitName.VALIDATION: rows[3:]}
+    write_dataset(tmp_path, splits, Provenance(0, {}, {}), target)
+    reports = inspect([tmp_path])
+    assert {report.format for report in reports} == {one.name for one in FORMATS}
+    assert {str(report.path) for report in reports if not report.is_fit} == set()
+    assert sum(report.rows for report in reports if report.path.suffix == ".parquet" and report.format == "trl") == 4
+
+
+def test_a_prompt_on_both_sides_of_a_split_is_found(tmp_path: Path) -> None:
+    for name, prompts in (("train", ("a", "b")), ("validation", ("c", " b "))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(_row(prompt)) + "\n" for prompt in prompts))
+    train, validation = inspect([tmp_path])
+    assert (train.problems, validation.problems) == ({}, {Problem.PROMPT_ON_BOTH_SIDES: 1})
+    assert [report.problems for report in inspect([tmp_path / "train.jsonl", tmp_path / "validation.jsonl"])] == [
+        {},
+        {},
+    ]
+
+
+def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no \.jsonl or \.parquet"):
+        inspect([tmp_path])
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(InputError, match="no Parquet file"):
+        inspect([tmp_path / "x.parquet"])
+    with pytest.raises(InputError, match="cannot read"):
+        inspect([tmp_path / "missing.jsonl"])

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.report.run import read_facts, read_manifest, read_set_aside, read_turns
+
+
+def test_the_facts_come_from_both_manifests(runs: Any) -> None:
+    spending = {"step": "rewards", "llm": "judge", "model": "j/1", "requests": 4, "retries": 1, "replayed": 0}
+    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cost": 0.5}
+    folder = runs.write(
+        runs.scored(1, 2.0, 1.0),
+        sides={"train_pairs": 9, "validation_pairs": 1},
+        spending=[{**spending, **tokens}],
+        cost=0.5,
+        skipped={"responses": {"refusal": 2}},
+    )
+    facts = read_facts(folder)
+    assert (facts.name, facts.status, facts.cost) == ("run", "complete", 0.5)
+    assert (facts.train_pairs, facts.validation_pairs) == (9, 1)
+    assert (facts.spending[0].llm, facts.spending[0].requests, facts.spending[0].cost) == ("judge", 4, 0.5)
+    assert facts.failed == {"responses": {"refusal": 2}}
+
+
+def test_a_run_that_was_killed_has_no_manifest(runs: Any) -> None:
+    folder = runs.write(runs.scored(1, 2.0, 1.0))
+    (folder / "manifest.json").unlink()
+    assert read_facts(folder).status == "unfinished"
+    assert read_facts(folder).train_pairs is None
+
+
+def test_a_folder_without_a_run_and_a_broken_manifest_are_told(runs: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no candidates\.jsonl: give a folder that `nat dpo generate` wrote"):
+        read_facts(tmp_path)
+    folder = runs.write()
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_manifest(folder)
+
+
+def test_the_turns_carry_what_is_known_of_each_candidate(runs: Any) -> None:
+    folder = runs.write(runs.scored(1, 2.0, 1.0, llm="big"), runs.scored(2, 3.0))
+    first, second = read_turns(folder)
+    assert (first.example_id, first.turn_id, len(first.candidates)) == ("text", "question-1", 2)
+    assert first.candidates[0].metadata["llm"] == "big"
+    assert second.prompt != first.prompt
+
+
+def test_what_is_damaged_or_set_aside_is_counted(runs: Any) -> None:
+    unscored = [{"flaw": "refusal", "reason": "refusal"}, {"flaw": None, "reason": "no_score"}, {}, "?"]
+    folder = runs.write(
+        runs.row(1, runs.candidate(0, "a", 1.0), unscored=unscored),
+        set_aside=[runs.row(2, runs.candidate(0, "b", 0.5), set_aside="below_min_best_score"), runs.row(3)],
+    )
+    with (folder / "candidates.jsonl").open("a") as file:
+        file.write('{"id": "cut off", "candi\n\n[]\n')
+    found = read_set_aside(folder)
+    assert found.turns == {"below_min_best_score": 1, "no_scored_response": 1}
+    assert found.responses == {"refusal": 1, "no_score": 1, "unknown": 2}
+    assert (found.scored, found.unreadable) == (1, 2)
+    assert len(list(read_turns(folder))) == 1
+
+
+def test_halves_of_surrogate_pairs_do_not_stop_a_report(runs: Any) -> None:
+    folder = runs.write(runs.row(1, runs.candidate(0, "a", 1.0), subtopic="\ud800"))
+    assert json.loads((folder / "candidates.jsonl").read_text())["subtopic"] == "\ud800"
+    assert len(list(read_turns(folder))) == 1
