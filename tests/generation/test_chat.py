@@ -15,16 +15,8 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import (
-    Call,
-    ChatReply,
-    ModelSettings,
-    OpenAIChatModel,
-    Route,
-    Sampling,
-    Usage,
-    read_reply,
-)
+from nat_dpo_pipeline.generation.chat import Call, ChatReply, ModelSettings, OpenAIChatModel, Route, Usage, read_reply
+from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response
 
 KEY = "sk-very-secret-0123456789"

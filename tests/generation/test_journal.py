@@ -19,9 +19,10 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, ModelSettings, OpenAIChatModel, Route, Sampling
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, ModelSettings, OpenAIChatModel, Route
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing import ScriptedModel
 from nat_dpo_pipeline.testing.server import LoopbackServer, Response, asgi_answer
 

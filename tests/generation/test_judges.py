@@ -12,6 +12,7 @@ from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, Pa
 from nat_dpo_pipeline.generation.chat import Call, ChatReply
 from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, PairwiseJudge, RatingJudge
 from nat_dpo_pipeline.generation.scorers import Score, TurnScorer
+from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing import ScriptedModel
 
 SYSTEM, USER = Message("system", "Be brief."), Message("user", "What is it?")
@@ -46,6 +47,25 @@ async def _values(scorer: TurnScorer, responses: Sequence[str]) -> list[float | 
 
 async def _rating(model: ScriptedModel, response: str = "It is a heap.") -> Score:
     return await RatingJudge(model).score([SYSTEM, USER], response, lambda _: None)
+
+
+async def test_a_judge_is_sampled_as_told_and_asked_again_with_the_next_seed() -> None:
+    replies = iter(["Good.", "Fine.", '{"rating": 4}'])
+    model = ScriptedModel(lambda _: next(replies))
+    judge = RatingJudge(model, sampling=Sampling(temperature=0.3, seed=7))
+    assert (await judge.score([USER], "It is a heap.", lambda _: None)).value == 4
+    assert [call.sampling for call in model.calls] == [Sampling(temperature=0.3, seed=seed) for seed in (7, 8, 9)]
+
+
+async def test_comparisons_are_sampled_as_told() -> None:
+    sampling = Sampling(max_tokens=9)
+    judge = _pairwise(_better)
+    await PairwiseJudge(judge, sampling=sampling).score_turn([USER], ["a", "b"], lambda _: None)
+    ranked = BOXED.format(4, 2) + RANKED.format(2)
+    model = ScriptedModel(lambda _: ranked)
+    scorer = GenerativeRewardModel(model, GenRMFormat.NEMOTRON_SUPER_49B, sampling)
+    await scorer.score_turn([USER], ["a", "b"], lambda _: None)
+    assert [call.sampling for call in (*judge.calls, *model.calls)] == [sampling] * 4
 
 
 async def test_a_rating_judge_is_shown_scale_criteria_conversation_and_response() -> None:

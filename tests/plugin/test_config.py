@@ -293,7 +293,7 @@ def test_what_is_read_from_a_dump_is_what_was_dumped() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "models must name llms, each with a weight above 0, got {}"),
+        ([], "expected the name of an llm or a list of such names, got []"),
         ({"models": {}}, "models must name llms, each with a weight above 0, got {}"),
         ({"models": {"a": 0}}, "models must name llms, each with a weight above 0, got {'a': 0.0}"),
         ({"models": {"a": -1}}, "each with a weight above 0"),
@@ -312,7 +312,7 @@ def test_models_that_cannot_be_asked_are_refused_in_words(given: object, said: s
 
 @pytest.mark.parametrize("given", [[["a"]], [1], [None], [""], {"models": [["a"]]}])
 def test_names_that_are_none_are_refused_in_words(given: object) -> None:
-    with pytest.raises(ValidationError, match="expected the names of llms"):
+    with pytest.raises(ValidationError, match="expected the name of an llm"):
         _recipe(writer_llm=given)
 
 
@@ -352,6 +352,32 @@ def test_exactly_one_thing_scores(given: dict[str, object], said: str) -> None:
         _recipe(**given)
 
 
+def test_a_reward_llm_can_be_replicas_of_one() -> None:
+    assert _recipe(reward_llm=["r", "s"]).scorer_config().llm == ["r", "s"]  # type: ignore[union-attr]
+    assert set(llms_in(_recipe(reward_llm=["r", "s"]))) == {"w", "r", "s"}
+
+
+@pytest.mark.parametrize("llms", [{"writer_llm": ["a", "b", "a"]}, {"reward_llm": ["a", "a"]}])
+def test_a_model_is_named_once(llms: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="'a' is named more than once; `limits` says how much"):
+        _recipe(**llms)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"temperature": -1}, "greater than or equal to 0"),
+        ({"temperature": [0.1, -1]}, "greater than or equal to 0"),
+        ({"temperature": []}, "at least 1 item"),
+        ({"extra_body": {"stream": True}}, "'stream' cannot be set here"),
+        ({"extra_body": {"n": 2}}, "'n' cannot be set here"),
+    ],
+)
+def test_sampling_that_makes_no_sense_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        _recipe(sampling={"responses": given})
+
+
 def test_the_llms_of_a_scorer_are_used_too() -> None:
     members = {"one": {"kind": "pooling", "llm": ["a", "b"]}, "two": {"kind": "rating_judge", "llm": "c"}}
     config = _recipe(reward_llm=None, scorer={"kind": "ensemble", "members": members}, limits={"c": {}}, prices={})
@@ -383,7 +409,7 @@ def test_nat_loads_all_that_can_be_said_of_a_recipe() -> None:
     ("key", "value", "said"),
     [
         ("reward_llm", None, "what scores the responses? Set one of reward_llm and scorer"),
-        ("writer_llm", [], "models must name llms"),
+        ("writer_llm", [], "expected the name of an llm"),
         ("limits", {"x": {}}, "limits name 'x', which this workflow does not use; it uses r, w"),
         ("n_responses", 1, "n_responses is 1: "),
     ],

@@ -141,6 +141,16 @@ async def test_a_function_can_score(tmp_path: Path) -> None:
     assert all(one["score"] == len(one["response"]) + 1 for one in row["candidates"])
 
 
+async def test_a_function_that_is_not_there_is_told_before_anything_is_asked(tmp_path: Path) -> None:
+    def change(source: dict[str, Any]) -> None:
+        del source["workflow"]["reward_llm"]
+        source["workflow"]["scorer"] = {"kind": "function", "function": "longer"}
+
+    with pytest.raises(ConfigurationError, match="names the function 'longer', which is not under functions:"):
+        await _run(tmp_path, (HEAPS,), change=change)
+    assert not (tmp_path / "candidates.jsonl").exists()
+
+
 async def test_a_component_that_nat_cannot_build_is_named_without_noise(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

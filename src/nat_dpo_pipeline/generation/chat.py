@@ -12,7 +12,6 @@ from enum import StrEnum
 from functools import cache
 from importlib import import_module
 from math import isfinite
-from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -22,12 +21,12 @@ from openai import AsyncOpenAI
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 # 401, 402 and 403 say that the credential is wrong or its credit spent, 404 that there is no such model or server.
 _HOPELESS = frozenset({401, 402, 403, 404})
 # OpenAI says with a 429 that the credit is spent (platform.openai.com/docs/guides/error-codes).
 _SPENT_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-_NO_EXTRAS: Mapping[str, object] = MappingProxyType({})
 
 
 class Route(StrEnum):
@@ -36,17 +35,6 @@ class Route(StrEnum):
     CHAT = "chat/completions"
     POOLING = "pooling"
     CLASSIFY = "classify"
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a call is sampled. None, or an empty `extra_body`, leaves it to the model's own settings."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
-    seed: int | None = None
-    extra_body: Mapping[str, object] = field(default_factory=lambda: _NO_EXTRAS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ class Call:
     """
 
     messages: tuple[Message, ...]
-    sampling: Sampling = Sampling()
+    sampling: Sampling = AS_CONFIGURED
     sample: int = 0
     run: int = 0
     place: int | None = None
@@ -76,7 +64,7 @@ class ModelSettings:
     model: str
     base_url: str
     api_key: str = field(repr=False)
-    sampling: Sampling = Sampling()
+    sampling: Sampling = AS_CONFIGURED
     timeout_seconds: float = 120.0
 
 

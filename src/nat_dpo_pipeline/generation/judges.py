@@ -17,6 +17,7 @@ from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, Pa
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.scorers import OnReply, Score, fold_system
+from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 T = TypeVar("T")
 _Results = Mapping[tuple[int, int], "_Verdict[Comparison] | BaseException"]
@@ -39,16 +40,24 @@ class RatingJudge:
     """A language model that rates each response on a scale from `lowest` to `highest`."""
 
     def __init__(
-        self, model: ChatModel, *, lowest: float = 1.0, highest: float = 10.0, criteria: str = DEFAULT_CRITERIA
+        self,
+        model: ChatModel,
+        *,
+        lowest: float = 1.0,
+        highest: float = 10.0,
+        criteria: str = DEFAULT_CRITERIA,
+        sampling: Sampling = AS_CONFIGURED,
     ) -> None:
         self._model = model
+        self._sampling = sampling
         self._scale = lowest, highest
         self._criteria = criteria
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         lowest, highest = self._scale
         material = {"conversation": _as_text(prompt), "reply": response}
-        call = _judging("judge_rating", material, self._criteria, lowest=f"{lowest:g}", highest=f"{highest:g}")
+        scale = {"lowest": f"{lowest:g}", "highest": f"{highest:g}"}
+        call = _judging("judge_rating", material, self._criteria, self._sampling, **scale)
         verdict = await _asked(self._model, call, lambda reply: parse_rating(reply, lowest, highest), on_reply)
         return Score(verdict.said, MappingProxyType({}), verdict.model)
 
@@ -56,8 +65,11 @@ class RatingJudge:
 class PairwiseJudge:
     """A language model that compares every two responses, in both orders. See `standings` for the values."""
 
-    def __init__(self, model: ChatModel, *, criteria: str = DEFAULT_CRITERIA) -> None:
+    def __init__(
+        self, model: ChatModel, *, criteria: str = DEFAULT_CRITERIA, sampling: Sampling = AS_CONFIGURED
+    ) -> None:
         self._model = model
+        self._sampling = sampling
         self._criteria = criteria
 
     async def score_turn(
@@ -67,7 +79,8 @@ class PairwiseJudge:
 
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             material = {"conversation": conversation, "first": first, "second": second}
-            return _asked(self._model, _judging("judge_pairwise", material, self._criteria), parse_winner, on_reply)
+            call = _judging("judge_pairwise", material, self._criteria, self._sampling)
+            return _asked(self._model, call, parse_winner, on_reply)
 
         return await _tournament(compared, responses)
 
@@ -79,8 +92,9 @@ class GenerativeRewardModel:
     the user. See `standings` for the values; the attribute `individual` is the mean of a response's own scores.
     """
 
-    def __init__(self, model: ChatModel, form: GenRMFormat) -> None:
+    def __init__(self, model: ChatModel, form: GenRMFormat, sampling: Sampling = AS_CONFIGURED) -> None:
         self._model = model
+        self._sampling = sampling
         self._form = form
 
     async def score_turn(
@@ -89,7 +103,7 @@ class GenerativeRewardModel:
         turns = fold_system(prompt)
 
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
-            call = Call((*turns, Message("response_1", first), Message("response_2", second)))
+            call = Call((*turns, Message("response_1", first), Message("response_2", second)), self._sampling)
             return _asked(self._model, call, lambda reply: parse_genrm(reply, self._form), on_reply)
 
         return await _tournament(compared, responses)
@@ -98,8 +112,14 @@ class GenerativeRewardModel:
 async def _asked(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
     for sample in range(_TRIES - 1):
         with suppress(ParseError):
-            return await _asked_once(model, replace(call, sample=sample), parse, on_reply)
-    return await _asked_once(model, replace(call, sample=_TRIES - 1), parse, on_reply)
+            return await _asked_once(model, _nth(call, sample), parse, on_reply)
+    return await _asked_once(model, _nth(call, _TRIES - 1), parse, on_reply)
+
+
+def _nth(call: Call, sample: int) -> Call:
+    """With a seed the same one would give the same reply."""
+    seed = call.sampling.seed
+    return replace(call, sample=sample, sampling=replace(call.sampling, seed=None if seed is None else seed + sample))
 
 
 async def _asked_once(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
@@ -148,12 +168,12 @@ def _score(standing: Standing, model: str) -> Score:
     return Score(standing.value, MappingProxyType(attributes), model)
 
 
-def _judging(template: str, material: Mapping[str, str], criteria: str, **values: str) -> Call:
+def _judging(template: str, material: Mapping[str, str], criteria: str, sampling: Sampling, **values: str) -> Call:
     """A call that asks for a judgement of `material`, of which no part can close the tags around it."""
     digest = sha256("\x1e".join(material.values()).encode(errors="surrogatepass")).hexdigest()
     text = load(template).render(mark=digest[:8], criteria=criteria, **material, **values)
     # All of the request is one message, so a pool could not tell the calls apart by what comes before the last.
-    return Call((Message("user", text),), place=int(digest[-8:], 16))
+    return Call((Message("user", text),), sampling, place=int(digest[-8:], 16))
 
 
 def _as_text(prompt: Sequence[Message]) -> str:

@@ -13,7 +13,8 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ParseError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Route, Sampling
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Route
+from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 #: Sees every reply that was paid for, also one without a score.
 OnReply = Callable[[ChatReply], None]
@@ -73,14 +74,21 @@ class RewardModelScorer:
     `user_suffix` is added to the last user turn: Qwen-3-Nemotron-32B-Reward wants `/nothink` there.
     """
 
-    def __init__(self, model: ChatModel, weights: Mapping[str, float], user_suffix: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        weights: Mapping[str, float],
+        user_suffix: str | None = None,
+        sampling: Sampling = AS_CONFIGURED,
+    ) -> None:
         self._model = model
         self._weights = weights
         self._user_suffix = user_suffix
+        self._sampling = sampling
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = _with_suffix(fold_system(prompt), self._user_suffix)
-        reply = await self._model.complete(Call((*turns, Message("assistant", response))))
+        reply = await self._model.complete(Call((*turns, Message("assistant", response)), self._sampling))
         on_reply(reply)
         reward = parse_reward(reply.body)
         try:

@@ -43,6 +43,21 @@ class InputKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a call is sampled. None, or an empty `extra_body`, leaves it to the model's own settings."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    extra_body: Mapping[str, object] = field(default_factory=lambda: _NO_EXTRAS)
+
+
+#: Nothing is said, so that the model's own settings hold.
+AS_CONFIGURED = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
 class StepSampling:
     """How the calls of a step are sampled; of several temperatures the n-th sample of a question has the n-th."""
 

@@ -28,7 +28,7 @@ from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
 from nat_dpo_pipeline.plugin.pairing import PairedDataset, adapter_of, builder_of, trainer_of, write_pairs
 from nat_dpo_pipeline.plugin.provenance import redacted, workflow_configuration
 from nat_dpo_pipeline.plugin.recipe import OpenModels, open_recipe, prices_of
-from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, functions_in
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,8 @@ async def _opened(
         builder = await stack.enter_async_context(WorkflowBuilder(general_config=config.general))
         await _populate(builder, config)
         models = OpenModels(workflow, builder.get_llm_config, journal, stack)
+        for name in functions_in(workflow):
+            await _check_function(name, builder)
         yield open_recipe(workflow, models, builder.get_function)
 
 
@@ -222,6 +224,13 @@ async def _populate(builder: WorkflowBuilder, config: Config) -> None:
         left = [f"{group}.{name}" for name, group in builder.remaining_components if name != "<workflow>"][:1]
         what = left[0] if left else "the configuration"
         raise ConfigurationError(f"{what} cannot be built: {_said(error)}") from error
+
+
+async def _check_function(name: str, builder: WorkflowBuilder) -> None:
+    try:
+        await builder.get_function(name)
+    except ValueError as error:
+        raise ConfigurationError(f"the workflow names the function {name!r}, which is not under functions:") from error
 
 
 def _said(error: Exception) -> str:

@@ -4,14 +4,31 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from nat.plugin_api import FunctionRef, LLMRef
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.plugin.sampling_config import CallSamplingConfig
 from nat_dpo_pipeline.plugin.strict import StrictConfig
 
+
+def names_of(given: Any) -> list[str]:
+    """One name of an llm, or several, each once, as a list. Raises ValueError."""
+    names = given if isinstance(given, list) else [given]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"expected the name of an llm or a list of such names, got {given!r:.80}")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{repeated[0]!r} is named more than once; `limits` says how much at once a model is asked")
+    return names
+
+
+def _one_or_several(given: Any) -> Any:
+    names_of(given)
+    return given
+
+
 # The list comes first: an LLMRef can be made of anything, also of the text of a list.
-LLM = Annotated[list[LLMRef] | LLMRef, Field(union_mode="left_to_right")]
+LLM = Annotated[list[LLMRef] | LLMRef, Field(union_mode="left_to_right"), BeforeValidator(_one_or_several)]
 _LLM = "The llm that is asked; a list of them stands for replicas of one model, which share the work."
 _CRITERIA = "What the judge is to look at, in a sentence or more; when not given: correct, helpful, complete and clear."
 
@@ -21,16 +38,16 @@ class _AskingConfig(StrictConfig):
 
     llm: LLM = Field(description=_LLM)
 
-    @field_validator("llm", mode="before")
-    @classmethod
-    def _llm_is_one_name_or_several(cls, llm: Any) -> Any:
-        names = llm if isinstance(llm, list) else [llm]
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError("expected the name of an llm or a list of such names")
-        return llm
+
+class _SampledConfig(_AskingConfig):
+    """A scorer whose model writes its verdict."""
+
+    sampling: CallSamplingConfig = Field(
+        default_factory=CallSamplingConfig, description="Temperature and the like of the calls that score."
+    )
 
 
-class RewardModelConfig(_AskingConfig):
+class RewardModelConfig(_SampledConfig):
     """A reward model behind chat completions that gives attributes, such as Nemotron-4-340B-Reward, or one number."""
 
     kind: Literal["reward_model"]
@@ -79,7 +96,7 @@ class ClassifyConfig(_AskingConfig):
     kind: Literal["classify"]
 
 
-class RatingJudgeConfig(_AskingConfig):
+class RatingJudgeConfig(_SampledConfig):
     """An ordinary language model that rates each response. Ratings tie often: a comparison tells more apart."""
 
     kind: Literal["rating_judge"]
@@ -94,7 +111,7 @@ class RatingJudgeConfig(_AskingConfig):
         return self
 
 
-class PairwiseJudgeConfig(_AskingConfig):
+class PairwiseJudgeConfig(_SampledConfig):
     """An ordinary language model that compares every two responses to a question, in both orders.
 
     The score is the share of the others that a response beats, a tie being half of one; what one order says and the
@@ -105,7 +122,7 @@ class PairwiseJudgeConfig(_AskingConfig):
     criteria: str | None = Field(default=None, min_length=1, description=_CRITERIA)
 
 
-class GenRMConfig(_AskingConfig):
+class GenRMConfig(_SampledConfig):
     """A generative reward model that scores and ranks every two responses to a question, in both orders.
 
     Two responses have scores from 1 to 5, with the winner's above the loser's; more have the share of the others that

@@ -48,9 +48,13 @@ def open_scorer(config: ScorerConfig, opened: Opened, function_named: FunctionNa
         members = {name: _member(member, opened, function_named) for name, member in config.members.items()}
         return EnsembleScorer(members, config.combine)
     if isinstance(config, PairwiseJudgeConfig):
-        return PairwiseJudge(_model(config.llm, opened), criteria=config.criteria or DEFAULT_CRITERIA)
+        return PairwiseJudge(
+            _model(config.llm, opened),
+            criteria=config.criteria or DEFAULT_CRITERIA,
+            sampling=config.sampling.sampling(),
+        )
     if isinstance(config, GenRMConfig):
-        return GenerativeRewardModel(_model(config.llm, opened), config.format)
+        return GenerativeRewardModel(_model(config.llm, opened), config.format, config.sampling.sampling())
     return _member(config, opened, function_named)
 
 
@@ -61,7 +65,7 @@ def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed)
     match config:
         case RewardModelConfig(weights=weights):
             named = weights_named(weights) if isinstance(weights, str) else weights
-            return RewardModelScorer(model, named, config.user_suffix)
+            return RewardModelScorer(model, named, config.user_suffix, config.sampling.sampling())
         case PrincipleConfig(principle=principle):
             return PrincipleScorer(model, principle)
         case PoolingConfig():
@@ -69,7 +73,13 @@ def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed)
         case ClassifyConfig():
             return PoolingScorer(model, Route.CLASSIFY)
     criteria = config.criteria or DEFAULT_CRITERIA
-    return RatingJudge(model, lowest=config.lowest, highest=config.highest, criteria=criteria)
+    return RatingJudge(
+        model,
+        lowest=config.lowest,
+        highest=config.highest,
+        criteria=criteria,
+        sampling=config.sampling.sampling(),
+    )
 
 
 def _model(llm: LLM, opened: Opened) -> ChatModel:

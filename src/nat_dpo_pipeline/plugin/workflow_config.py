@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Self
 
-from nat.plugin_api import FunctionBaseConfig, LLMBaseConfig, LLMRef
+from nat.plugin_api import ComponentRef, FunctionBaseConfig, FunctionRef, LLMBaseConfig, LLMRef
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from nat_dpo_pipeline.generation.settings import (
@@ -14,9 +14,9 @@ from nat_dpo_pipeline.generation.settings import (
     ResponseMode,
     Spread,
     StepName,
-    StepSampling,
 )
-from nat_dpo_pipeline.plugin.scorer_config import RewardModelConfig, ScorerConfig
+from nat_dpo_pipeline.plugin.sampling_config import StepSamplingConfig
+from nat_dpo_pipeline.plugin.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
 from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME, StrictConfig
 
 
@@ -53,9 +53,7 @@ class ModelPoolConfig(StrictConfig):
         given = {"models": values} if isinstance(values, str | list) else values
         models = given.get("models") if isinstance(given, dict) else None
         if isinstance(models, str | list):
-            if not all(isinstance(name, str) and name for name in models):
-                raise ValueError(f"expected the names of llms, got {models!r:.80}")
-            return {**given, "models": dict.fromkeys([models] if isinstance(models, str) else models, 1.0)}
+            return {**given, "models": dict.fromkeys(names_of(models), 1.0)}
         return {"use": Spread.WEIGHTED, **given} if isinstance(models, dict) else given
 
     @model_validator(mode="after")
@@ -63,25 +61,6 @@ class ModelPoolConfig(StrictConfig):
         if not self.models or not all(0.0 < weight < inf for weight in self.models.values()):
             raise ValueError(f"models must name llms, each with a weight above 0, got {dict(self.models)!r}")
         return self
-
-
-class StepSamplingConfig(StrictConfig):
-    """How the calls of a step are sampled. What is not given is as the llm entry has it."""
-
-    temperature: FiniteFloat | list[FiniteFloat] | None = Field(
-        default=None, description="Of several the n-th response to a question has the n-th, then again the first."
-    )
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    max_tokens: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, description="Instead of the workflow's `seed`.")
-    extra_body: dict[str, Any] = Field(
-        default_factory=dict, description="More parameters for the request's body, as the server knows them."
-    )
-
-    def step_sampling(self) -> StepSampling:
-        given = self.temperature
-        temperatures = () if given is None else tuple(given) if isinstance(given, list) else (given,)
-        return StepSampling(temperatures, self.top_p, self.max_tokens, self.seed, self.extra_body)
 
 
 class SamplingConfig(StrictConfig):
@@ -110,8 +89,10 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     responder_llm: ModelPoolConfig | None = Field(
         default=None, description="The model or models that answer the questions; `writer_llm` when not given."
     )
-    reward_llm: LLMRef | None = Field(
-        default=None, description="The reward model that scores each response; short for a `scorer` of that kind."
+    reward_llm: LLM | None = Field(
+        default=None,
+        description="The reward model that scores each response, or replicas of one; short for a "
+        "`scorer` of that kind.",
     )
     scorer: ScorerConfig | None = Field(
         default=None, description="What scores the responses, when it is not simply `reward_llm`: see its `kind`."
@@ -234,7 +215,7 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         """The scorer, also where only its short form is given."""
         if self.scorer is not None:
             return self.scorer
-        return RewardModelConfig(kind="reward_model", llm=LLMRef(self.reward_llm or ""), weights=self.reward)
+        return RewardModelConfig(kind="reward_model", llm=self.reward_llm or LLMRef(""), weights=self.reward)
 
     def recipe_settings(self) -> RecipeSettings:
         steps = (StepName.SUBTOPICS, StepName.QUESTIONS, StepName.RESPONSES)
@@ -255,15 +236,24 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
 
 def llms_in(value: object) -> Iterator[str]:
     """The names of all llms that a configuration refers to."""
-    if isinstance(value, LLMRef):
-        yield str(value)
+    return (str(one) for one in _references_in(value) if isinstance(one, LLMRef))
+
+
+def functions_in(value: object) -> Iterator[str]:
+    """The names of all functions that a configuration refers to."""
+    return (str(one) for one in _references_in(value) if isinstance(one, FunctionRef))
+
+
+def _references_in(value: object) -> Iterator[ComponentRef]:
+    if isinstance(value, ComponentRef):
+        yield value
     elif isinstance(value, BaseModel):
-        yield from llms_in([getattr(value, name) for name in type(value).model_fields])
+        yield from _references_in([getattr(value, name) for name in type(value).model_fields])
     elif isinstance(value, Mapping):
-        yield from llms_in([*value, *value.values()])
+        yield from _references_in([*value, *value.values()])
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from llms_in(one)
+            yield from _references_in(one)
 
 
 class ScoredCandidatesConfig(FunctionBaseConfig, StrictConfig, name="scored_candidates"):
