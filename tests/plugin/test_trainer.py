@@ -503,6 +503,35 @@ class InterruptedBuilder(ForeignBuilder):
         return await super().finalize(run_id)
 
 
+@pytest.mark.parametrize("scores", [{"a": [1.0, 2.0], "b": [5.0], "c": [0.5]}, {"b": [5.0], "c": [0.5]}])
+async def test_answers_that_are_alone_reach_the_unpaired_format(
+    run_config: FinetuneConfig,
+    tmp_path: Path,
+    make_builder: Maker,
+    evaluation_of: Evaluations,
+    scores: dict[str, list[float]],
+) -> None:
+    builder = make_builder(evaluation_of(scores), require_multiple_candidates=False)
+    config = DatasetTrainerAdapterConfig(output_dir=tmp_path, formats=["kto", "trl"], single_label_score=3.0)
+    trainer = await _trainer(run_config, builder, DatasetTrainerAdapter(config), validation_fraction=0.5)
+    await trainer.run(1)
+    sides = [_lines(tmp_path / "kto" / f"{side}.jsonl") for side in ("train", "validation")]
+    prompts = [{json.dumps(row["prompt"]) for row in rows} for rows in sides]
+    assert prompts[0].isdisjoint(prompts[1])
+    assert sum(map(len, prompts)) == len(scores)
+    labels = [row["label"] for rows in sides for row in rows]
+    assert labels.count(True) == labels.count(False) == len(scores) - 1
+
+
+async def test_answers_that_are_alone_stay_out_unless_they_are_asked_for(
+    run_config: FinetuneConfig, tmp_path: Path, make_builder: Maker, evaluation_of: Evaluations
+) -> None:
+    builder = make_builder(evaluation_of({"a": [1.0, 2.0], "b": [5.0]}))
+    config = DatasetTrainerAdapterConfig(output_dir=tmp_path, formats=["kto"], single_label_score=3.0)
+    await (await _trainer(run_config, builder, DatasetTrainerAdapter(config))).run(1)
+    assert len(_lines(tmp_path / "kto" / "train.jsonl")) == 2
+
+
 async def test_an_interrupted_run_says_so_and_keeps_what_ended_before(
     run_config: FinetuneConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.sides import held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.sides import held_out_prompts, pairs_on
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, TrainingData
 from nat_dpo_pipeline.trainers.settings import Patience
@@ -59,7 +59,7 @@ class BackendTrainerAdapter(TrainerAdapter):
         """Split by prompt, as the trainer did if it did, and start a job. Raises TrainingError without a pair."""
         found = [trajectory for group in trajectories.trajectories for trajectory in group]
         held_out = held_out_prompts(found, self.config.validation_fraction, self.config.seed)
-        splits = {side: list(rows_on(found, held_out, side)) for side in SplitName}
+        splits = {side: list(pairs_on(found, held_out, side)) for side in SplitName}
         job = await self.backend.submit(TrainingData(trajectories.run_id, splits, self.config.seed))
         sides = ", ".join(f"{len(rows)} pairs to {side}" for side, rows in splits.items())
         logger.info("%s job %s started: %s", self.backend.name, job.id, sides)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import Turn, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate, Turn, prompt_key
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
+from nat_dpo_pipeline.core.filters import is_blank, is_flawed
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.split import sample, stratified_validation_prompts, validation_prompts
@@ -101,7 +102,7 @@ def write_pairs(
     def rows() -> Iterator[DatasetRow]:
         found = _pairs(turns, builder, trainer, Counter(), selection)
         yield from (row_of(pair) for index, pair in enumerate(found) if index in drawn)
-        yield from _singles(turns, builder, adapter)
+        yield from single_rows(singles_in(turns(), builder), adapter)
 
     held_out = _held_out(rows(), trainer, stratify=adapter is not None and adapter.stratify)
     splits = {side: _side(rows(), held_out, side) for side in SplitName}
@@ -110,15 +111,23 @@ def write_pairs(
     return PairedDataset(write_dataset(folder, splits, provenance, target), +skipped)
 
 
-def _singles(
-    turns: Turns, builder: DPOTrajectoryBuilderConfig, adapter: DatasetTrainerAdapterConfig | None
-) -> Iterator[UnpairedRow]:
-    if adapter is None or adapter.single_label_score is None or builder.require_multiple_candidates:
+def singles_in(turns: Iterable[Turn], builder: DPOTrajectoryBuilderConfig) -> Iterator[Candidate]:
+    """The candidates that are alone in their turn, where the trajectory builder wants them; not what never pairs."""
+    if builder.require_multiple_candidates:
         return
-    for turn in turns():
+    for turn in turns:
         if len(turn.candidates) == 1:
-            (candidate,) = turn.candidates
-            yield single_row(candidate, label=candidate.score >= adapter.single_label_score)
+            (one,) = turn.candidates
+            if not is_blank(one) and (builder.pair_flawed or not is_flawed(one)):
+                yield one
+
+
+def single_rows(singles: Iterable[Candidate], adapter: DatasetTrainerAdapterConfig | None) -> Iterator[UnpairedRow]:
+    """Their rows; none without a score that tells good from bad."""
+    if adapter is None or adapter.single_label_score is None:
+        return
+    for candidate in singles:
+        yield single_row(candidate, label=candidate.score >= adapter.single_label_score)
 
 
 def _held_out(rows: Iterable[DatasetRow], trainer: DPOTrainerConfig, *, stratify: bool) -> frozenset[str]:

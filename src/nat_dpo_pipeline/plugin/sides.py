@@ -1,23 +1,33 @@
 """Which side of the split the pairs of a submission are on."""
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from math import nextafter
 
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.split import stratified_validation_prompts, validation_prompts
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.formats import DatasetRow, PreferenceRow, SplitName, UnpairedRow
 from nat_dpo_pipeline.plugin.nat_api import Trajectory
 from nat_dpo_pipeline.plugin.trajectories import preference_rows
 
 #: Where the trainer writes the side of the split into a trajectory's metadata.
 SPLIT_KEY = "split"
+_NEARLY_ALL = nextafter(1.0, 0.0)
 _SIDES = frozenset(name.value for name in SplitName)
 
 
 def held_out_prompts(
-    trajectories: Sequence[Trajectory], fraction: float, seed: int, *, stratify: bool = False
+    trajectories: Sequence[Trajectory],
+    fraction: float,
+    seed: int,
+    *,
+    stratify: bool = False,
+    singles: Iterable[UnpairedRow] = (),
 ) -> frozenset[str]:
-    """The keys of the prompts on the validation side: as a trainer marked them all, if no prompt is on both sides, or
-    else drawn here. A stratified draw is always made here, of as many prompts as are marked."""
+    """The keys of the prompts on the validation side.
+
+    They are as a trainer marked them, if it marked all and no prompt is on both sides, or else drawn here. A stratified
+    draw is always made here, of as large a share as is marked; so is that of the prompts that only singles have.
+    """
     keys: dict[SplitName | None, set[str]] = {side: set() for side in (*SplitName, None)}
     strata: dict[str, str] = {}
     for trajectory in trajectories:
@@ -28,18 +38,33 @@ def held_out_prompts(
             strata.setdefault(key, row.subtopic or "")
     marked = frozenset(keys[SplitName.VALIDATION])
     is_a_split = not keys[None] and marked.isdisjoint(keys[SplitName.TRAIN])
-    if not stratify:
-        return marked if is_a_split else validation_prompts(strata, fraction, seed)
-    share = len(marked) / max(len(strata), 1) if is_a_split else fraction
-    return stratified_validation_prompts(strata.items(), share, seed)
+    share = min(len(marked) / len(strata), _NEARLY_ALL) if is_a_split and strata else fraction
+    others = {key: row.subtopic or "" for row in singles if (key := prompt_key(row.prompt)) not in strata}
+    if stratify:
+        return stratified_validation_prompts([*strata.items(), *others.items()], share, seed)
+    if is_a_split:
+        return marked | validation_prompts(others, share, seed)
+    return validation_prompts([*strata, *others], fraction, seed)
 
 
-def rows_on(trajectories: Iterable[Trajectory], held_out: Set[str], side: SplitName) -> Iterator[PreferenceRow]:
-    """The rows of one side, made as they are read."""
+def pairs_on(trajectories: Iterable[Trajectory], held_out: Set[str], side: SplitName) -> Iterator[PreferenceRow]:
+    """The pairs of one side, made as they are read."""
     for trajectory in trajectories:
         for row in preference_rows(trajectory):
-            if (prompt_key(row.prompt) in held_out) is (side is SplitName.VALIDATION):
+            if _is_on(side, row, held_out):
                 yield row
+
+
+def rows_on(
+    trajectories: Iterable[Trajectory], held_out: Set[str], side: SplitName, singles: Iterable[UnpairedRow] = ()
+) -> Iterator[DatasetRow]:
+    """The pairs of one side, then the singles."""
+    yield from pairs_on(trajectories, held_out, side)
+    yield from (row for row in singles if _is_on(side, row, held_out))
+
+
+def _is_on(side: SplitName, row: DatasetRow, held_out: Set[str]) -> bool:
+    return (prompt_key(row.prompt) in held_out) is (side is SplitName.VALIDATION)
 
 
 def _side(trajectory: Trajectory) -> SplitName | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
 from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
@@ -45,6 +45,7 @@ class DPOTrainer(Trainer):
         self.config = trainer_config
         self._run_id = ""
         self._collected: Groups = []
+        self._singles: list[Candidate] = []
         self._reports: list[CollectionReport] = []
         self._dropped: Counter[str] = Counter()
         self._runs_ended = 0
@@ -68,6 +69,7 @@ class DPOTrainer(Trainer):
         self._collected.extend(collection.trajectories)
         if isinstance(self.trajectory_builder, DPOTrajectoryBuilder):
             self._reports.append(self.trajectory_builder.reports[collection_id])
+            self._singles.extend(self.trajectory_builder.singles.pop(collection_id, ()))
         else:
             pairs = sum(1 for group in collection.trajectories for one in group for _ in preference_rows(one))
             self._reports.append(CollectionReport(pairs=pairs))
@@ -115,6 +117,7 @@ class DPOTrainer(Trainer):
 
     def _start_over(self) -> None:
         self._collected.clear()
+        self._singles.clear()
         self._reports.clear()
         self._dropped.clear()
         self._runs_ended = 0
@@ -124,7 +127,7 @@ class DPOTrainer(Trainer):
         try:
             await self._collect()
             chosen = self._chosen()
-            if not chosen:
+            if not (chosen or self._singles):
                 raise TrainingError(_nothing_collected(self._reports))
             self._job = await self._submit(chosen)
         except Exception:
@@ -173,7 +176,9 @@ class DPOTrainer(Trainer):
     async def _submit(self, chosen: list[Trajectory]) -> TrainingJobRef:
         mark_splits(chosen, fraction=self.config.validation_fraction, seed=self.config.seed)
         if isinstance(self.trainer_adapter, DatasetTrainerAdapter):
-            self.trainer_adapter.submission = Submission(total(self._reports), self.config.seed, +self._dropped)
+            self.trainer_adapter.submission = Submission(
+                total(self._reports), self.config.seed, +self._dropped, tuple(self._singles)
+            )
         dropped = listed(+self._dropped) or "nothing"
         logger.info("submitting %d pairs, left out: %s", len(chosen), dropped)
         return await self.trainer_adapter.submit(

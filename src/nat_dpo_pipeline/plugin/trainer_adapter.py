@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nat_dpo_pipeline.core.candidates import Candidate
 from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
@@ -19,7 +20,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.pairing import target_of
+from nat_dpo_pipeline.plugin.pairing import single_rows, target_of
 from nat_dpo_pipeline.plugin.provenance import configuration_of
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, rows_on
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
@@ -32,11 +33,15 @@ _BACKEND = "dataset"
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a trainer knows about the trajectories it submits: how they were collected and how it chose among them."""
+    """What a trainer knows besides the trajectories it submits.
+
+    How they were collected, how it chose among them, and the candidates that were alone in their turns.
+    """
 
     report: CollectionReport
     seed: int
     dropped: Mapping[str, int] = field(default_factory=dict)
+    singles: Sequence[Candidate] = ()
 
 
 class DatasetTrainerAdapter(TrainerAdapter):
@@ -62,15 +67,17 @@ class DatasetTrainerAdapter(TrainerAdapter):
         return True
 
     async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
-        """Write the dataset. Raises OutputError, and TrainingError when there is no pair to write."""
-        found = [trajectory for group in trajectories.trajectories for trajectory in group]
+        """Write the dataset. Raises OutputError, and TrainingError when there is nothing to write."""
         config = self.config
-        held_out = held_out_prompts(found, config.validation_fraction, config.seed, stratify=config.stratify)
-        splits = {side: rows_on(found, held_out, side) for side in SplitName}
-        first = next(rows_on(found, held_out, SplitName.TRAIN), None)
-        if first is None:
+        found = [trajectory for group in trajectories.trajectories for trajectory in group]
+        singles = () if self.submission is None else tuple(single_rows(self.submission.singles, config))
+        held_out = held_out_prompts(
+            found, config.validation_fraction, config.seed, stratify=config.stratify, singles=singles
+        )
+        splits = {side: rows_on(found, held_out, side, singles) for side in SplitName}
+        if next(rows_on(found, held_out, SplitName.TRAIN, singles), None) is None:
             raise TrainingError("there is no preference pair to write")
-        target = target_of(self.config)
+        target = target_of(config)
         written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance(), target)
         self._written[trajectories.run_id] = written
         _log(written)

@@ -59,8 +59,7 @@ class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="data
     single_label_score: FiniteFloat | None = Field(
         default=None,
         description="With `require_multiple_candidates: false` an answer that is alone in its turn becomes a row of "
-        "`kto`, good from this score on; None leaves it out, as nothing says whether it is good. `nat dpo generate` "
-        "and `export` only: trajectories hold pairs.",
+        "`kto`, good from this score on; None leaves it out, as nothing says whether it is good.",
     )
     license: str = Field(
         default="unknown", min_length=1, description="For the dataset card: an identifier of the Hugging Face hub."

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import Turn, group_turns
+from nat_dpo_pipeline.core.candidates import Candidate, Turn, group_turns
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.strategies import Strategy
@@ -29,7 +29,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
-from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of
+from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of, singles_in
 from nat_dpo_pipeline.plugin.steps import Refusal, decode_candidates
 from nat_dpo_pipeline.plugin.trajectories import build_trajectories, collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
@@ -48,6 +48,8 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         #: Evaluations under way, by run id; trainers cancel what is left in it.
         self.evaluation_runs: dict[str, asyncio.Task[EvaluationRunOutput]] = {}
         self.reports: dict[str, CollectionReport] = {}
+        #: What was alone in its turn, by run id, where `require_multiple_candidates` is false: trajectories hold pairs.
+        self.singles: dict[str, list[Candidate]] = {}
         self._errors: list[str] = []
 
     async def run_eval(self) -> EvaluationRunOutput:
@@ -90,6 +92,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
             )
         report = collected.report(evaluation, self._errors)
         self.reports[run_id] = report
+        self.singles[run_id] = collected.singles
         _log(run_id, report)
         self._keep_failures(run_id, collected.failures)
         # Not validated: the trajectories were just built, and validation would copy every list of them.
@@ -170,6 +173,7 @@ class Collected:
 
     trajectories: list[list[Trajectory]] = field(default_factory=list)
     skipped: Counter[SkipReason] = field(default_factory=Counter)
+    singles: list[Candidate] = field(default_factory=list)
     candidates: int = 0
     refusals: list[Refusal] = field(default_factory=list)
     turns: int = 0
@@ -209,6 +213,7 @@ def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig)
         example_id = str(item.id) if item.id not in ("", None) else f"row-{position}"
         decoded = decode_candidates(item.trajectory, config.ttc_step_name, example_id)
         grouping = group_turns(decoded.candidates)
+        collected.singles.extend(singles_in(grouping.turns, config))
         paired = _paired(grouping.turns, rules, config, collected)
         if at_once:
             _add(paired, rules, config, collected)
