@@ -4,34 +4,38 @@ What this module exports knows nothing of the NeMo Agent Toolkit; the components
 `nat_dpo_pipeline.plugin` and used by their `_type` in its configurations.
 """
 
-from nat_dpo_pipeline.core.candidates import Candidate, Grouping, Message, RefusalReason, Turn, group_turns
-from nat_dpo_pipeline.core.decontamination import EvaluationSet
-from nat_dpo_pipeline.core.pairs import PairingResult, PairingRules, PreferencePair, SkipReason, make_pairs
-from nat_dpo_pipeline.core.selection import Selection, SelectionRules
-from nat_dpo_pipeline.core.strategies import Strategy
-from nat_dpo_pipeline.errors import (
-    CandidateRefused,
-    CollectionError,
-    ConfigurationError,
-    DPOPipelineError,
-    InputError,
-    ItemDropped,
-    ModelError,
-    OutputError,
-    ParseError,
-    TrainingError,
-)
-from nat_dpo_pipeline.generation.steps import (
-    Aggregate,
-    Broadcast,
-    Callback,
-    Item,
-    Map,
-    Pipeline,
-    Scatter,
-    Step,
-    derived,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.core.candidates import Candidate, Grouping, Message, RefusalReason, Turn, group_turns
+    from nat_dpo_pipeline.core.decontamination import EvaluationSet
+    from nat_dpo_pipeline.core.pairs import PairingResult, PairingRules, PreferencePair, SkipReason, make_pairs
+    from nat_dpo_pipeline.core.selection import Selection, SelectionRules
+    from nat_dpo_pipeline.core.strategies import Strategy
+    from nat_dpo_pipeline.errors import (
+        CandidateRefused,
+        CollectionError,
+        ConfigurationError,
+        DPOPipelineError,
+        InputError,
+        ItemDropped,
+        ModelError,
+        OutputError,
+        ParseError,
+        TrainingError,
+    )
+    from nat_dpo_pipeline.generation.steps import (
+        Aggregate,
+        Broadcast,
+        Callback,
+        Item,
+        Map,
+        Pipeline,
+        Scatter,
+        Step,
+        derived,
+    )
 
 __all__ = [
     "Aggregate",
@@ -69,3 +73,62 @@ __all__ = [
     "group_turns",
     "make_pairs",
 ]
+
+# Imported when they are first asked for: `nat` imports this package at every start, for its configurations alone.
+_NAMES_IN = {
+    "core.candidates": (
+        "Candidate",
+        "Grouping",
+        "Message",
+        "RefusalReason",
+        "Turn",
+        "group_turns",
+    ),
+    "core.decontamination": ("EvaluationSet",),
+    "core.pairs": (
+        "PairingResult",
+        "PairingRules",
+        "PreferencePair",
+        "SkipReason",
+        "make_pairs",
+    ),
+    "core.selection": (
+        "Selection",
+        "SelectionRules",
+    ),
+    "core.strategies": ("Strategy",),
+    "errors": (
+        "CandidateRefused",
+        "CollectionError",
+        "ConfigurationError",
+        "DPOPipelineError",
+        "InputError",
+        "ItemDropped",
+        "ModelError",
+        "OutputError",
+        "ParseError",
+        "TrainingError",
+    ),
+    "generation.steps": (
+        "Aggregate",
+        "Broadcast",
+        "Callback",
+        "Item",
+        "Map",
+        "Pipeline",
+        "Scatter",
+        "Step",
+        "derived",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,14 +1,16 @@
 """What the trajectory builder can be told: which pairs are made. Unknown keys are refused."""
 
 import logging
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, FilePath, FiniteFloat, model_validator
 
-from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.plugin.nat_api import TrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME, StrictConfig
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.core.pairs import PairingRules
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +162,10 @@ class DPOTrajectoryBuilderConfig(TrajectoryBuilderConfig, StrictConfig, name="dp
         self.pairing_rules()
         return self
 
-    def pairing_rules(self) -> PairingRules:
+    def pairing_rules(self) -> "PairingRules":
         """How the candidates of a turn are paired."""
+        from nat_dpo_pipeline.core.pairs import PairingRules
+
         return PairingRules(
             exhaustive_pairs=self.exhaustive_pairs,
             min_score_diff=self.min_score_diff,
