@@ -103,6 +103,24 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, arguments: tuple[st
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_of_a_training_the_page_has_its_curves(tmp_path: Path) -> None:
+    result = {"sentence": "learned: 0.50 → 0.90", "figures": {"held_out_pairs": 40}, "model": {"base": "tiny"}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.69}\n')
+    told = _dpo("report", str(tmp_path), "--text")
+    assert told.stdout.splitlines() == [
+        "tiny: learned: 0.50 → 0.90",
+        "",
+        "Measured",
+        "  held out pairs  40",
+        "",
+        "Data",
+        "  nothing",
+    ]
+    assert _dpo("report", str(tmp_path)).stdout == f"Report: {tmp_path / 'report.html'}\n"
+    assert "chart-loss" in (tmp_path / "report.html").read_text()
+
+
 def test_a_manifest_with_an_unknown_builder_is_one_line(run_dir: Path) -> None:
     path = run_dir / "dataset" / "manifest.json"
     manifest = json.loads(path.read_bytes())

@@ -1,5 +1,6 @@
 """The page in a real browser: headless Chromium, as Debian's packages chromium and chromium-driver have it."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from nat_dpo_pipeline.plugin.reporting import paired_run
 from nat_dpo_pipeline.report.run import read_facts
+from nat_dpo_pipeline.report.training import write_training_report
 from nat_dpo_pipeline.report.writing import examine, write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -148,6 +150,15 @@ def _opened_with_the_keyboard(browser: Chrome) -> list[WebElement]:
     browser.find_element(By.CSS_SELECTOR, ".pair summary").send_keys(Keys.ENTER)
     answers = (By.CSS_SELECTOR, ".pair[open] .answer")
     return WebDriverWait(browser, 20).until(presence_of_all_elements_located(answers))
+
+
+def test_the_curves_of_a_training_are_drawn(browser: Chrome, tmp_path: Path) -> None:
+    result = {"sentence": "learned", "figures": {"held_out_accuracy_before": 0.5, "held_out_margin_before": 0.0}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.7, "rewards/accuracies": 0.5}\n')
+    browser.get(write_training_report(tmp_path).as_uri())
+    WebDriverWait(browser, 20).until(lambda one: len(one.find_elements(By.CSS_SELECTOR, ".chart svg")) == 3)
+    assert browser.get_log("browser") == []
 
 
 EVIL = (

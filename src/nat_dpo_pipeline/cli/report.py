@@ -17,7 +17,8 @@ import click
 def report_command(run_dir: Path, text: bool, output: Path | None) -> None:
     """Make a page of a run that opens from disk: flow, scores, lengths, models, warnings, and every pair.
 
-    RUN_DIR is the folder that `nat dpo generate` wrote. What each warning means is in docs/report.md.
+    RUN_DIR is the folder that `nat dpo generate` wrote; what each warning means is in docs/report.md. Of the folder of
+    a local training the page has its learning curves and what was measured.
     """
     from nat_dpo_pipeline.cli.reporting import run_report
 

@@ -14,6 +14,7 @@ from nat_dpo_pipeline.report.numbers import ModelNumbers, Numbers, SubtopicNumbe
 from nat_dpo_pipeline.report.run import read_facts
 from nat_dpo_pipeline.report.samples import Summary
 from nat_dpo_pipeline.report.summary import listed
+from nat_dpo_pipeline.report.training import is_training, read_training, write_training_report
 from nat_dpo_pipeline.report.writing import REPORT, examine, write_report
 
 _WIDTH = 100
@@ -24,7 +25,10 @@ _MOST_SUBTOPICS = 15
 def run_report(run_dir: Path, output: Path | None, *, text: bool) -> None:
     """Write the report, or tell it. Raises ClickException with one line for what a user can mend."""
     try:
-        _say(_lines_of_run(run_dir) if text else [written(run_dir, output)])
+        if is_training(run_dir):
+            _say(_lines_of_training(run_dir) if text else [f"Report: {write_training_report(run_dir, output)}"])
+        else:
+            _say(_lines_of_run(run_dir) if text else [written(run_dir, output)])
     except DPOPipelineError as error:
         raise click.ClickException(" ".join(str(error).split())) from error
 
@@ -46,6 +50,16 @@ def written(run_dir: Path, output: Path | None = None) -> str:
     write_report(path, numbers, dangers, turns)
     titles = "; ".join(danger.title for danger in dangers)
     return f"Report: {path}" + (f" ({_counted(len(dangers), 'warning')}: {titles})" if dangers else "")
+
+
+def _lines_of_training(folder: Path) -> Iterator[str]:
+    run = read_training(folder)
+    yield f"{run.name}: {run.sentence}"
+    for title, found in (("Measured", run.figures), ("Data", run.training)):
+        yield from ("", title)
+        yield from columns(
+            [(name.replace("_", " "), f"{value:.4g}") for name, value in found.items()] or [("nothing",)], left=1
+        )
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-import orjson
-
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt
+from nat_dpo_pipeline.report.document import json_for_html
 from nat_dpo_pipeline.report.numbers import Numbers
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn, clean, model_of, subtopic_of
 
@@ -17,19 +16,6 @@ MOST_CHARACTERS = 60_000_000
 LEFT_OUT_SHOWN = 200
 _TURNS_A_CHUNK = 100
 _CHARACTERS_A_CHUNK = 500_000
-# Inside <script> the parser of HTML looks for tags and comments, and JavaScript once took U+2028 for the end of a line.
-_ESCAPES = {
-    ord("<"): "\\u003c",
-    ord(">"): "\\u003e",
-    ord("&"): "\\u0026",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
-
-
-def json_for_html(value: object) -> str:
-    """`value` as JSON that can stand in a <script> block."""
-    return orjson.dumps(value).decode().translate(_ESCAPES)
 
 
 def every_how_many(numbers: Numbers) -> int:

@@ -1,0 +1,73 @@
+"""What all pages have in common: templates, assets, and a policy under which nothing runs but our own scripts."""
+
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+
+import orjson
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+# Inside <script> the parser of HTML looks for tags and comments, and JavaScript once took U+2028 for the end of a line.
+_ESCAPES = {
+    ord("<"): "\\u003c",
+    ord(">"): "\\u003e",
+    ord("&"): "\\u0026",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def environment() -> Environment:
+    """Templates of `assets/`, escaping what they are given."""
+    made = Environment(
+        loader=PackageLoader("nat_dpo_pipeline.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"count": count, "money": money, "percent": percent, "value": value, "words": words}
+    return made
+
+
+def asset(name: str) -> str:
+    """The text of a file in `assets/`."""
+    return files("nat_dpo_pipeline.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def policy(scripts: tuple[str, ...], style: str) -> str:
+    """Nothing runs, styles or loads but what stands in the page, known by its hash."""
+    hashes = " ".join(map(_hash, scripts))
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def json_for_html(found: object) -> str:
+    """`found` as JSON that can stand in a <script> block."""
+    return orjson.dumps(found).decode().translate(_ESCAPES)
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def money(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.4f}"
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def value(number: float) -> str:
+    return f"{number:,.3g}" if abs(number) < 1_000 else f"{number:,.0f}"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
