@@ -14,9 +14,11 @@ NAMES = [file.name for file in FILES]
 
 
 @pytest.fixture(autouse=True)
-def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_the_project_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paths in the files are relative to it."""
     monkeypatch.chdir(ROOT)
+    for name in ("NVIDIA_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def _source(file: Path) -> dict[str, Any]:
@@ -60,9 +62,8 @@ def test_every_section_of_ours_refuses_an_unknown_key(file: Path, tmp_path: Path
 def test_what_a_configuration_writes_goes_below_runs(file: Path) -> None:
     config = load_config(file)
     folders = [config.finetuning.output_dir, config.eval.general.output_dir]
-    for adapter in config.trainer_adapters.values():
-        assert isinstance(adapter, DatasetTrainerAdapterConfig)
-        folders.append(adapter.output_dir)
+    adapters = config.trainer_adapters.values()
+    folders += [adapter.output_dir for adapter in adapters if isinstance(adapter, DatasetTrainerAdapterConfig)]
     assert {folder.parts[:2] for folder in folders} == {("runs", file.stem)}
 
 

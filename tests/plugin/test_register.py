@@ -25,6 +25,7 @@ COMPONENTS = {
     "dpo_traj_builder",
     "dpo_trainer",
     "dataset_trainer_adapter",
+    "openai_trainer_adapter",
 }
 # What costs time, or is needed only when a component is built.
 IMPLEMENTATIONS = {
@@ -36,11 +37,13 @@ IMPLEMENTATIONS = {
     "starlette",
     "nat_dpo_pipeline.demo",
     "nat_dpo_pipeline.generation.chat",
+    "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.models",
     "nat_dpo_pipeline.plugin.trainer",
     "nat_dpo_pipeline.plugin.trainer_adapter",
     "nat_dpo_pipeline.plugin.trajectory_builder",
     "nat_dpo_pipeline.plugin.workflow",
+    "nat_dpo_pipeline.trainers.openai_dpo",
 }
 
 

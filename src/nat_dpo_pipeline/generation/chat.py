@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import logging
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,14 +11,14 @@ from functools import cache
 from importlib import import_module
 from math import isfinite
 from typing import Any, Protocol, runtime_checkable
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiohttp
 import openai
 from openai import AsyncOpenAI
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.errors import ModelError
+from nat_dpo_pipeline.generation.servers import address_of, error_text, quiet_request_logs, quoted
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 # 401, 402 and 403 say that the credential is wrong or its credit spent, 404 that there is no such model or server.
@@ -121,18 +119,17 @@ class OpenAIChatModel:
 
     def __init__(self, settings: ModelSettings, app: object | None = None) -> None:
         self._settings = settings
-        self._address, login = _address_and_login(settings)
-        query = dict(parse_qsl(urlsplit(settings.base_url).query))
-        logins = [header.removeprefix("Basic ") for header in login.values()]
-        self._secrets = [settings.api_key, *logins, *query.values()]
-        _quiet_request_logs()
+        address = address_of(settings.base_url, f"model {settings.name!r}")
+        self._address = address.url
+        self._secrets = [settings.api_key, *address.secrets]
+        quiet_request_logs()
         self._client = AsyncOpenAI(
             base_url=self._address,
             api_key=settings.api_key,
             timeout=None,  # see complete
             max_retries=0,
-            default_headers=login,
-            default_query=query,
+            default_headers=dict(address.login),
+            default_query=dict(address.query),
             http_client=_client_over_network() if app is None else _client_in_process(app),
         )
 
@@ -171,7 +168,7 @@ class OpenAIChatModel:
         key = "choices" if route is Route.CHAT else "data"
         if not (isinstance(body, dict) and body.get(key)):
             # Proxies answer 200 with an error in the body.
-            said = self._quoted(_said(body, repr(body)))
+            said = self._quoted(error_text(body, repr(body)))
             raise ModelError(f"{self._described()} answered without {key}: {said}", transient=True)
         return read_reply(body, self._settings.name, self._settings.model)
 
@@ -191,10 +188,7 @@ class OpenAIChatModel:
         return f"model {self._settings.name!r} ({self._settings.model} at {self._address})"
 
     def _quoted(self, said: str) -> str:
-        """Some servers repeat the key that they refuse, and some send a whole page."""
-        for secret in filter(None, self._secrets):
-            said = said.replace(secret, "***")
-        return " ".join(said.split())[:300]
+        return quoted(said, self._secrets)
 
     def _translated(self, error: openai.OpenAIError) -> ModelError:
         if isinstance(error, openai.APIStatusError):
@@ -212,7 +206,7 @@ class OpenAIChatModel:
         )
 
     def _refused(self, error: openai.APIStatusError) -> ModelError:
-        said = self._quoted(_said(error.body, error.message))
+        said = self._quoted(error_text(error.body, error.message))
         spent = error.status_code == 429 and _code(error.body) in _SPENT_CREDIT
         if spent or error.status_code in (401, 402, 403):
             advice = "check its api_key and the account's credit"
@@ -288,32 +282,6 @@ def _code(body: object) -> object:
     return inner.get("code") or inner.get("type") if isinstance(inner, dict) else None
 
 
-def _said(body: object, otherwise: str) -> str:
-    """What an error body says."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
-    return str(message or otherwise)
-
-
-def _address_and_login(settings: ModelSettings) -> tuple[str, dict[str, str]]:
-    """The base_url without its query, which goes behind the route and may hold a key, and without user and password,
-    which aiohttp does not take beside a key; and the header of those two.
-    """
-    try:
-        parts = urlsplit(settings.base_url)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address:
-        told = settings.base_url.rpartition("@")[2]
-        raise ConfigurationError(f"model {settings.name!r}: base_url must be like https://host/v1, got {told!r}")
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    if parts.username is None:
-        return address, {}
-    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return address, {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
-
-
 def _http_library() -> Any:
     # openai 3 speaks httpx2 and openai 2 httpx: take whichever its client is made of.
     client_class = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
@@ -321,22 +289,14 @@ def _http_library() -> Any:
 
 
 @cache
-def _certificates() -> Any:
-    """One for all models: it takes 20 ms to load."""
+def certificates() -> Any:
+    """One for all clients: it takes 20 ms to load."""
     return _http_library().create_ssl_context()
 
 
 def _client_over_network() -> Any:
-    return openai.DefaultAioHttpClient(verify=_certificates())
+    return openai.DefaultAioHttpClient(verify=certificates())
 
 
 def _client_in_process(app: object) -> Any:
-    return openai.DefaultAsyncHttpxClient(transport=_http_library().ASGITransport(app=app), verify=_certificates())
-
-
-def _quiet_request_logs() -> None:
-    # Both libraries log a line per request at INFO, thousands in a run; a level that the user set stays.
-    for name in ("httpx", "httpx2"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)
+    return openai.DefaultAsyncHttpxClient(transport=_http_library().ASGITransport(app=app), verify=certificates())

@@ -1,12 +1,14 @@
 """The one trainer adapter over all training back ends."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
+from nat_dpo_pipeline.plugin.interrupts import interruptible
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
     TrainerAdapter,
@@ -18,7 +20,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, pairs_on
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, TrainingData
-from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class BackendTrainerAdapter(TrainerAdapter):
         found = [trajectory for group in trajectories.trajectories for trajectory in group]
         held_out = held_out_prompts(found, self.config.validation_fraction, self.config.seed)
         splits = {side: list(pairs_on(found, held_out, side)) for side in SplitName}
-        job = await self.backend.submit(TrainingData(trajectories.run_id, splits, self.config.seed))
+        with interruptible("interrupted: leaving no job behind; once more ends at once"):
+            job = await self.backend.submit(TrainingData(trajectories.run_id, splits, self.config.seed))
         sides = ", ".join(f"{len(rows)} pairs to {side}" for side, rows in splits.items())
         logger.info("%s job %s started: %s", self.backend.name, job.id, sides)
         return TrainingJobRef(run_id=job.run_id, backend=job.backend, metadata={_JOB_ID: job.id, **job.facts})
@@ -70,7 +72,11 @@ class BackendTrainerAdapter(TrainerAdapter):
         return _nat_status(ref, await self.backend.status(job_of(ref)))
 
     async def wait_until_complete(self, ref: TrainingJobRef, poll_interval: float | None = None) -> TrainingJobStatus:
-        """The job's last status, FAILED with its reason too. Raises TrainingError when the time is up."""
+        """The job's last status, FAILED with its reason too.
+
+        The job is cancelled when the time is up, for which TrainingError is raised, and when this is interrupted.
+        Raises StatusUnknown when the back end could not be asked for too long.
+        """
         job = job_of(ref)
         told: list[tuple[object, ...]] = []
 
@@ -81,11 +87,19 @@ class BackendTrainerAdapter(TrainerAdapter):
 
         patience = self.config.patience()
         if poll_interval is not None:
-            patience = Patience(poll_interval, patience.timeout, patience.unreachable, patience.longest_pause)
+            patience = replace(patience, poll_interval=poll_interval)
+        with interruptible("interrupted: cancelling the job; once more ends at once"):
+            try:
+                return _nat_status(ref, await wait(self.backend, job, patience, on_status=tell))
+            finally:
+                await self._clean_up(job)
+
+    async def _clean_up(self, job: Job) -> None:
         try:
-            return _nat_status(ref, await wait(self.backend, job, patience, on_status=tell))
-        finally:
             await self.backend.cleanup(job)
+        except (ConfigurationError, TrainingError) as error:
+            # What became of the job is worth more than an error about what it leaves behind.
+            logger.warning("%s job %s leaves something behind: %s", self.backend.name, job.id, error)
 
     def log_progress(self, ref: TrainingJobRef, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the job to `<back end>_<run id>.jsonl` in `output_dir`."""
@@ -110,10 +124,10 @@ def _nat_status(ref: TrainingJobRef, status: JobStatus) -> TrainingJobStatus:
         status=_STATES[status.state],
         progress=status.progress,
         message=status.message,
-        metadata={**(ref.metadata or {}), "metrics": dict(status.metrics), "result": status.result},
+        metadata={**(ref.metadata or {}), "metrics": dict(status.metrics), "result": status.result, **status.facts},
     )
 
 
 def _told(status: JobStatus) -> str:
     progress = "" if status.progress is None else f" {status.progress:.0f} %"
-    return f"{status.state}{progress}" + (f", {status.message}" if status.message else "")
+    return ", ".join(filter(None, (f"{status.state}{progress}", status.message, status.result)))

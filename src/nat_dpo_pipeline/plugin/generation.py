@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
@@ -24,6 +23,7 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
 from nat_dpo_pipeline.plugin.pairing import PairedDataset, adapter_of, builder_of, trainer_of, write_pairs
 from nat_dpo_pipeline.plugin.provenance import redacted, workflow_configuration
@@ -143,7 +143,7 @@ async def _generate(
 ) -> Outcome:
     record = GenerationRecord(prices=prices_of(workflow), on_failure=folder.failed)
     collecting = asyncio.create_task(_collect(recipe, _requests(inputs, workflow, record), folder, record))
-    with watch(record), _cancelled_by_signals(collecting):
+    with watch(record), cancelled_by_signals(collecting, _tell_interrupted):
         try:
             await asyncio.wait([collecting])
             await journal.finish(_SECONDS_FOR_CALLS_UNDER_WAY)
@@ -288,25 +288,5 @@ def _write(config: Config, folder: RunFolder, record: GenerationRecord, status: 
     return dataset
 
 
-@contextmanager
-def _cancelled_by_signals(task: "asyncio.Task[None]") -> Iterator[None]:
-    """The first SIGINT or SIGTERM cancels the task, the next ones do what they always do."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def cancel() -> None:
-        _restore(loop, signals)
-        if task.cancel():
-            logger.warning("interrupted: waiting for the calls under way, which are paid for; once more ends at once")
-
-    for number in signals:
-        loop.add_signal_handler(number, cancel)
-    try:
-        yield
-    finally:
-        _restore(loop, signals)
-
-
-def _restore(loop: asyncio.AbstractEventLoop, signals: Iterable[signal.Signals]) -> None:
-    for number in signals:
-        loop.remove_signal_handler(number)
+def _tell_interrupted() -> None:
+    logger.warning("interrupted: waiting for the calls under way, which are paid for; once more ends at once")

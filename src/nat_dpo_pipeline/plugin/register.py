@@ -15,6 +15,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     register_trajectory_builder,
     registering,
 )
+from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
@@ -63,6 +64,13 @@ async def dataset_trainer_adapter(
     yield DatasetTrainerAdapter(config)
 
 
+async def openai_trainer_adapter(config: OpenAITrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
+    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+    from nat_dpo_pipeline.trainers.openai_dpo import OpenAIBackend
+
+    yield BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
+
+
 with registering():
     register_function(config_type=PreferenceDataConfig)(preference_data)
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
@@ -70,6 +78,7 @@ with registering():
     register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)
+    register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(openai_trainer_adapter)
     # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
     if find_spec("nat.plugins.customizer") is None:
         register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)

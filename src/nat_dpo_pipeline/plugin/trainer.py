@@ -13,6 +13,7 @@ from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
 from nat_dpo_pipeline.errors import TrainingError
+from nat_dpo_pipeline.plugin.interrupts import Interrupted
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
     FinetuneConfig,
@@ -86,6 +87,9 @@ class DPOTrainer(Trainer):
         self._start_over()
         try:
             status = await self._collect_and_submit()
+        except Interrupted as error:
+            self._write_metrics(TrainingStatusEnum.CANCELED, str(error))
+            raise
         except Exception as error:
             self._write_metrics(TrainingStatusEnum.FAILED, str(error))
             raise

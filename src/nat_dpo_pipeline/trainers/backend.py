@@ -42,7 +42,7 @@ class JobStatus:
     """What a back end says of a job: None is what it does not say.
 
     `progress` is in percent. `message` is one line: the phase of a running job, why a failed one failed. `result` is
-    what came of a job that succeeded: a folder, or a model's name.
+    what came of a job that succeeded: a folder, or a model's name. `facts` are JSON values, as those of a job.
     """
 
     state: JobState
@@ -50,6 +50,7 @@ class JobStatus:
     progress: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     result: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,5 +96,6 @@ class Backend(Protocol):
         ...
 
     async def cleanup(self, job: Job) -> None:
-        """Remove what an ended job leaves behind that nobody wants: partial files, an upload, connections."""
+        """Let go of a job that is not waited for any more: remove what nobody wants of one that has ended, as partial
+        files or an upload, and leave alone one that may go on."""
         ...
