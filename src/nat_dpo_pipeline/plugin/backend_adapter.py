@@ -18,7 +18,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, pairs_on
-from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
+from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, TrainingData
 from nat_dpo_pipeline.trainers.waiting import wait
 
@@ -37,7 +37,7 @@ _JOB_ID = "job_id"
 class BackendTrainerAdapter(TrainerAdapter):
     """Submits preference pairs to a back end and waits for what it makes of them."""
 
-    def __init__(self, adapter_config: BackendAdapterConfig, backend: Backend) -> None:
+    def __init__(self, adapter_config: JobAdapterConfig, backend: Backend) -> None:
         super().__init__(adapter_config)
         self.config = adapter_config
         self.backend = backend

@@ -15,6 +15,12 @@ from nat_dpo_pipeline.plugin.nat_api import (
     register_trajectory_builder,
     registering,
 )
+from nat_dpo_pipeline.plugin.nemo_config import (
+    NeMoCustomizerTrainerAdapterConfig,
+    NeMoCustomizerTrainerConfig,
+    SharedNeMoCustomizerTrainerAdapterConfig,
+    SharedNeMoCustomizerTrainerConfig,
+)
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
@@ -71,6 +77,15 @@ async def openai_trainer_adapter(config: OpenAITrainerAdapterConfig, builder: Bu
     yield BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
 
 
+async def nemo_customizer_trainer_adapter(
+    config: NeMoCustomizerTrainerAdapterConfig, builder: Builder
+) -> AsyncIterator[TrainerAdapter]:
+    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+    from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
+
+    yield BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
+
+
 with registering():
     register_function(config_type=PreferenceDataConfig)(preference_data)
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
@@ -79,6 +94,10 @@ with registering():
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)
     register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(openai_trainer_adapter)
+    register_trainer(config_type=NeMoCustomizerTrainerConfig)(dpo_trainer)
+    register_trainer_adapter(config_type=NeMoCustomizerTrainerAdapterConfig)(nemo_customizer_trainer_adapter)
     # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
     if find_spec("nat.plugins.customizer") is None:
         register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)
+        register_trainer(config_type=SharedNeMoCustomizerTrainerConfig)(dpo_trainer)
+        register_trainer_adapter(config_type=SharedNeMoCustomizerTrainerAdapterConfig)(nemo_customizer_trainer_adapter)

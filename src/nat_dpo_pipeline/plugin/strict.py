@@ -1,9 +1,9 @@
 """The base of every configuration model."""
 
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 #: The name that TTC steps have and that is collected, unless a configuration says otherwise.
@@ -37,8 +37,14 @@ def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
     if not details["loc"]:
         return message
     path = ".".join(map(str, details["loc"]))
-    given = "" if details["type"] == "missing" else f" is {details['input']!r:.80}"
+    is_hidden = details["type"] == "missing" or _is_secret(config, details["loc"][0])
+    given = "" if is_hidden else f" is {details['input']!r:.80}"
     return f"{_described(config)}.{path}{given}: {message}"
+
+
+def _is_secret(config: type[BaseModel], name: int | str) -> bool:
+    field = config.model_fields.get(str(name))
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _accepted_keys(config: type[BaseModel]) -> set[str]:

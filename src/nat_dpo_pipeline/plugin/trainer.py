@@ -167,9 +167,13 @@ class DPOTrainer(Trainer):
                 self._reports.append(CollectionReport(problems=(str(error),)))
             self._runs_ended = number + 1
 
+    def _trajectories(self) -> list[Trajectory]:
+        return [trajectory for group in self._collected for trajectory in group]
+
     def _chosen(self) -> list[Trajectory]:
-        found = [pair for group in self._collected for trajectory in group for pair in single_pairs(trajectory)]
+        found = [pair for trajectory in self._trajectories() for pair in single_pairs(trajectory)]
         chosen = deduplicate(found, pair_key) if self.config.deduplicate_pairs else found
+        self._dropped["no_preference_pair"] = sum(map(_other_items, self._trajectories()))
         self._dropped["duplicate_pairs"] = len(found) - len(chosen)
         if self.config.max_pairs is not None:
             drawn = sample(chosen, self.config.max_pairs, self.config.seed)
@@ -190,7 +194,7 @@ class DPOTrainer(Trainer):
         )
 
     def _rescue(self) -> None:
-        rows = [row for group in self._collected for trajectory in group for row in preference_rows(trajectory)]
+        rows = [row for trajectory in self._trajectories() for row in preference_rows(trajectory)]
         if not rows:
             return
         path = Path(self.run_config.output_dir) / f"collected_{self._run_id}.jsonl"
@@ -229,6 +233,13 @@ def single_pairs(trajectory: Trajectory) -> Iterator[Trajectory]:
     else:
         for item in items:
             yield trajectory.model_copy(update={"episode": [item]})
+
+
+def _other_items(trajectory: Trajectory) -> int:
+    """How many items of an episode are no preference pairs; an empty episode counts as one."""
+    if not trajectory.episode:
+        return 1
+    return sum(not isinstance(item, DPOItem) for item in trajectory.episode)
 
 
 def pair_key(trajectory: Trajectory) -> tuple[Prompt, str, str]:

@@ -78,10 +78,9 @@ class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="data
         return self
 
 
-class BackendAdapterConfig(TrainerAdapterConfig, StrictConfig):
-    """What every adapter over a training back end can be told."""
+class JobAdapterConfig(TrainerAdapterConfig, StrictConfig):
+    """What every adapter over a training back end can be told, apart from how often it looks at its job."""
 
-    poll_interval: float = Field(default=10.0, gt=0, description="Seconds between two looks at the job.")
     timeout: float | None = Field(
         default=None, gt=0, description="Seconds until a job that has not ended is cancelled; None: no limit."
     )
@@ -92,4 +91,13 @@ class BackendAdapterConfig(TrainerAdapterConfig, StrictConfig):
 
     def patience(self) -> Patience:
         """How the job is waited for."""
+        return Patience(timeout=self.timeout)
+
+
+class BackendAdapterConfig(JobAdapterConfig):
+    """What every adapter over a training back end can be told, whose fields are our own."""
+
+    poll_interval: float = Field(default=10.0, gt=0, description="Seconds between two looks at the job.")
+
+    def patience(self) -> Patience:
         return Patience(self.poll_interval, self.timeout)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 class Patience:
     """How a job is waited for, in seconds.
 
-    It is asked for every `poll_interval`; where asking fails, after twice as long each time, up to `longest_pause`, and
-    no longer than `unreachable` altogether. A job that has not ended after `timeout` is cancelled; None is no limit.
+    It is asked for every `poll_interval`; where asking fails, after twice as long each time, up to `longest_pause`, no
+    longer than `unreachable` altogether and no more often than `max_failures` in a row. A job that has not ended after
+    `timeout` is cancelled. None is no limit.
     """
 
     poll_interval: float = 10.0
     timeout: float | None = None
     unreachable: float = 900.0
     longest_pause: float = 60.0
+    max_failures: int | None = None

@@ -46,21 +46,21 @@ async def wait(
 
 async def _ended(backend: Backend, job: Job, patience: Patience, on_status: Callable[[JobStatus], None]) -> JobStatus:
     loop = asyncio.get_running_loop()
-    pause = patience.poll_interval
+    pause, failures = patience.poll_interval, 0
     failing_since: float | None = None
     while True:
         try:
             status = await backend.status(job)
         except StatusUnknown as error:
             failing_since = loop.time() if failing_since is None else failing_since
-            failing_for = loop.time() - failing_since
-            if failing_for >= patience.unreachable:
+            failing_for, failures = loop.time() - failing_since, failures + 1
+            if failing_for >= patience.unreachable or failures == patience.max_failures:
                 raise StatusUnknown(
                     f"job {job.id} could not be asked for {failing_for:.0f} s, and may still be going on: {error}"
                 ) from error
             pause = min(2 * pause, max(patience.longest_pause, patience.poll_interval))
         else:
-            pause, failing_since = patience.poll_interval, None
+            pause, failing_since, failures = patience.poll_interval, None, 0
             on_status(status)
             if status.state.is_final:
                 return status
