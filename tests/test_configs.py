@@ -6,8 +6,6 @@ import pytest
 import yaml
 from nat.runtime.loader import load_config
 
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
-
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.yml"))
 NAMES = [file.name for file in FILES]
@@ -62,8 +60,8 @@ def test_every_section_of_ours_refuses_an_unknown_key(file: Path, tmp_path: Path
 def test_what_a_configuration_writes_goes_below_runs(file: Path) -> None:
     config = load_config(file)
     folders = [config.finetuning.output_dir, config.eval.general.output_dir]
-    adapters = config.trainer_adapters.values()
-    folders += [adapter.output_dir for adapter in adapters if isinstance(adapter, DatasetTrainerAdapterConfig)]
+    for adapter in config.trainer_adapters.values():
+        folders += [getattr(adapter, name) for name in ("output_dir", "dataset_output_dir") if hasattr(adapter, name)]
     assert {folder.parts[:2] for folder in folders} == {("runs", file.stem)}
 
 

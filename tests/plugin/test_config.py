@@ -19,6 +19,7 @@ from nat_dpo_pipeline.generation.settings import (
     StepSampling,
 )
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig, NeMoCustomizerTrainerConfig
 from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.plugin.workflow_config import (
@@ -37,6 +38,13 @@ REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
     SharedDPOTrajectoryBuilderConfig: {},
     DPOTrainerConfig: {},
     DatasetTrainerAdapterConfig: {"output_dir": "out"},
+    NeMoCustomizerTrainerConfig: {},
+    NeMoCustomizerTrainerAdapterConfig: {
+        "entity_host": "http://a",
+        "datastore_host": "http://b",
+        "namespace": "ns",
+        "customization_config": "meta/m@v1",
+    },
 }
 NAMES = {
     PreferenceDataConfig: "preference_data",
@@ -46,6 +54,8 @@ NAMES = {
     SharedDPOTrajectoryBuilderConfig: "dpo_traj_builder",
     DPOTrainerConfig: "dpo_trainer",
     DatasetTrainerAdapterConfig: "dataset_trainer_adapter",
+    NeMoCustomizerTrainerConfig: "dpo_nemo_customizer_trainer",
+    NeMoCustomizerTrainerAdapterConfig: "dpo_nemo_customizer_trainer_adapter",
 }
 
 

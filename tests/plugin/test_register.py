@@ -26,6 +26,10 @@ COMPONENTS = {
     "dpo_trainer",
     "dataset_trainer_adapter",
     "openai_trainer_adapter",
+    "dpo_nemo_customizer_trainer",
+    "dpo_nemo_customizer_trainer_adapter",
+    "nemo_customizer_trainer",
+    "nemo_customizer_trainer_adapter",
 }
 # What costs time, or is needed only when a component is built.
 IMPLEMENTATIONS = {
@@ -44,6 +48,7 @@ IMPLEMENTATIONS = {
     "nat_dpo_pipeline.plugin.trajectory_builder",
     "nat_dpo_pipeline.plugin.workflow",
     "nat_dpo_pipeline.trainers.openai_dpo",
+    "nat_dpo_pipeline.trainers.nemo_customizer",
 }
 
 

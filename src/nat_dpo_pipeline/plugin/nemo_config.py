@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
+from nat.plugin_api import get_secret_value
 from pydantic import Field, SecretStr, model_validator
 
 from nat_dpo_pipeline.plugin.strict import StrictConfig
@@ -79,8 +80,10 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
 
     entity_host: str = Field(description="Base URL of NeMo Microservices (entities, customizer, deployments).")
     datastore_host: str = Field(description="Base URL of NeMo Data Store.")
-    hf_token: SecretStr = Field(default=SecretStr(""), description="Bearer token for datastore_host; empty sends none.")
-    access_token: SecretStr = Field(
+    hf_token: SecretStr | None = Field(
+        default=SecretStr(""), description="Bearer token for datastore_host; empty sends none."
+    )
+    access_token: SecretStr | None = Field(
         default=SecretStr(""), description="Bearer token for entity_host, where a gateway asks for one."
     )
     namespace: str = Field(min_length=1, description="Namespace of dataset, job, model and deployment.")
@@ -133,7 +136,7 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
                 raise ValueError(f"{name} must be like https://host, got {address.rpartition('@')[2]!r}")
             setattr(self, name, address)
         for name in ("hf_token", "access_token"):
-            token = getattr(self, name).get_secret_value()
+            token = get_secret_value(getattr(self, name)) or ""
             if token and not (token.isascii() and token.isprintable() and " " not in token):
                 raise ValueError(f"{name} holds white space or other characters that no token has")
         return self
@@ -157,8 +160,8 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
             output_model=self.output_model,
             description=self.description,
             deployment=self._deployment() if self.deploy_on_completion else None,
-            access_token=self.access_token.get_secret_value(),
-            hf_token=self.hf_token.get_secret_value(),
+            access_token=get_secret_value(self.access_token) or "",
+            hf_token=get_secret_value(self.hf_token) or "",
         )
 
     def _deployment(self) -> NimDeployment:

@@ -63,7 +63,8 @@ class Trouble:
 class NemoService:
     """`statuses` are what a job says of itself, one a look, the last one for ever; so are `deployment_statuses`.
 
-    `stored_apart`: files are wanted by Git LFS. `models_named` False: jobs are answered without the name of a model.
+    `stored_apart`: files are wanted by Git LFS. `added_to_jobs` are fields that the service fills in, over those that
+    were asked for.
     """
 
     url: str = ""
@@ -71,7 +72,7 @@ class NemoService:
     statuses: list[Json] = field(default_factory=lambda: [{"status": "completed", "percentage_done": 100.0}])
     deployment_statuses: list[Json] = field(default_factory=lambda: [{"status": "ready", "description": "up"}])
     stored_apart: bool = False
-    models_named: bool = True
+    added_to_jobs: Json = field(default_factory=dict)
     page_size: int = 100
     requests: list[Asked] = field(default_factory=list)
     namespaces: set[str] = field(default_factory=set)
@@ -96,17 +97,17 @@ class NemoService:
         self._troubles.append(Trouble(method, path, what, times, afterwards))
 
     def fault(self, request: Request) -> Fault | None:
-        """For LoopbackServer: what goes wrong on the line."""
+        """For LoopbackServer, which asks this first: what goes wrong on the line."""
+        path = request.path.partition("?")[0]
+        self.requests.append(Asked(request.method, path, request.content, request.headers.get("authorization")))
         for trouble in self._troubles:
             if isinstance(trouble.what, Fault) and trouble.meets(request):
                 trouble.times -= 1
-                self._record(request)
                 return trouble.what
         return None
 
     async def answer(self, request: Request) -> Response:
         """For LoopbackServer."""
-        self._record(request)
         for trouble in self._troubles:
             if isinstance(trouble.what, Response) and trouble.meets(request):
                 trouble.times -= 1
@@ -126,10 +127,6 @@ class NemoService:
     def rows(self, repo: str, path: str) -> list[Json]:
         """A file of JSON lines in a repository."""
         return [orjson.loads(line) for line in self.repos[repo][path].splitlines()]
-
-    def _record(self, request: Request) -> None:
-        path = request.path.partition("?")[0]
-        self.requests.append(Asked(request.method, path, request.content, request.headers.get("authorization")))
 
     # Entities
 
@@ -159,8 +156,7 @@ class NemoService:
         if body.get("name") and any(job.get("name") == body["name"] for job in self.jobs.values()):
             return JSONResponse({"detail": f"job {body['name']} exists"}, 409)
         job_id = f"cust-{len(self.jobs) + 1}"
-        named = {} if self.models_named else {"output_model": None}
-        self.jobs[job_id] = {"output_model": None, **body, **named, "id": job_id, "status": "created"}
+        self.jobs[job_id] = {"output_model": None, **body, **self.added_to_jobs, "id": job_id, "status": "created"}
         return JSONResponse(self.jobs[job_id])
 
     def job(self, job_id: str) -> JSONResponse:
@@ -257,7 +253,8 @@ class NemoService:
         self.repos[repo] |= changes
         self.commits.append((repo, sorted(changes)))
         oid = f"{len(self.commits):040x}"
-        return JSONResponse({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{oid}", "hookOutput": ""})
+        url = f"{self.url}/v1/hf/datasets/{repo}/commit/{oid}"
+        return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def _page(self, entries: list[Json], page: int) -> JSONResponse:
         size = self.page_size

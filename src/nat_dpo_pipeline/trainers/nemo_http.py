@@ -6,6 +6,7 @@ a second attempt at starting a job.
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class Host:
             raise ConfigurationError(f"the address of {name} must be like https://host, got {told!r}")
         authorization = f"Bearer {token}" if token else ""
         if not token and url.user:
-            authorization = aiohttp.BasicAuth(url.user, url.password or "").encode()
+            login = f"{url.user}:{url.password or ''}"
+            authorization = f"Basic {b64encode(login.encode()).decode()}"
         secrets = tuple(secret for secret in (token, url.password or "", authorization) if secret)
         return cls(name, url.with_user(None), authorization, secrets, setting)
 
