@@ -61,7 +61,8 @@ async def test_a_file_is_sent_from_its_start_when_it_is_sent_again(
 @pytest.mark.parametrize(
     ("objects", "says"),
     [
-        ([], "it was not told where to"),
+        ([], "it does not say why"),
+        ([{"error": None}], "it does not say why"),
         ([{"error": {"code": 413, "message": "too large"}}], "too large"),
         ([{"error": {"code": 413}}], "413"),
     ],

@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -126,8 +126,9 @@ class NemoCustomizerBackend:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            answer = await starting
-            await entities.post(f"{_JOBS}{path_of(str(answer['id']))}/cancel", {})
+            with suppress(TrainingError, ConfigurationError):
+                answer = await starting
+                await entities.post(f"{_JOBS}{path_of(str(answer['id']))}/cancel", {})
             raise
 
     def _deployment(self, job: Job) -> Deployment | None:

@@ -72,27 +72,37 @@ async def _upload_large(datastore: Service, repo: str, files: Sequence[RepoFile]
     )
     told = {entry.get("oid"): entry for entry in _objects(answer, "objects")}
     for file in files:
-        await _upload_object(datastore, file, told.get(file.sha256, {"error": {"message": "it was not told where to"}}))
+        entry = told.get(file.sha256)
+        if entry is None or "error" in entry:
+            raise TrainingError(f"{datastore.host} does not take {file.path}: {_why(entry)}")
+        # Without actions the server has the content already.
+        if isinstance(actions := entry.get("actions"), Mapping):
+            await _upload_object(datastore, file, actions)
 
 
-async def _upload_object(datastore: Service, file: RepoFile, told: Json) -> None:
-    if isinstance(error := told.get("error"), Mapping):
-        raise TrainingError(f"{datastore.host} does not take {file.path}: {error.get('message') or error.get('code')}")
-    actions = told.get("actions")
-    if not isinstance(actions, Mapping) or "upload" not in actions:
-        return  # the server has it already
-    address, headers = _action(actions["upload"])
-    await datastore.put_file(address, file.local, headers)
-    if "verify" in actions:
-        address, headers = _action(actions["verify"])
+def _why(entry: Json | None) -> object:
+    error = entry and entry.get("error")
+    return (error.get("message") or error.get("code")) if isinstance(error, Mapping) else "it does not say why"
+
+
+async def _upload_object(datastore: Service, file: RepoFile, actions: Json) -> None:
+    if action := _action(actions.get("upload")):
+        await datastore.put_file(action.href, file.local, action.headers)
+    if action := _action(actions.get("verify")):
         body = orjson.dumps({"oid": file.sha256, "size": file.size})
-        await datastore.post_text(address, body, _LFS, headers={"Accept": _LFS, **headers})
+        await datastore.post_text(action.href, body, _LFS, headers={"Accept": _LFS, **action.headers})
 
 
-def _action(told: object) -> tuple[str, dict[str, str]]:
-    action = told if isinstance(told, Mapping) else {}
-    headers = action.get("header")
-    return str(action.get("href")), {str(name): str(value) for name, value in (headers or {}).items()}
+@dataclass(frozen=True, slots=True)
+class _Action:
+    href: str
+    headers: Mapping[str, str]
+
+
+def _action(told: object) -> _Action | None:
+    if not isinstance(told, Mapping) or not isinstance(href := told.get("href"), str):
+        return None
+    return _Action(href, {str(name): str(value) for name, value in (told.get("header") or {}).items()})
 
 
 def _commit(files: Sequence[RepoFile], stored_apart: set[str], summary: str) -> bytes:
