@@ -17,16 +17,21 @@ PIP := -m pip -qq
 .PHONY: help
 help: ## Show this list
 	@echo "Usage: make TARGET [PYTHON=python3.12]"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
-		printf '  %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+		printf '  %-10s %s\n' "$$target" "$$text"; done
 
 .PHONY: demo
 demo: .venv/.runtime ## From a topic to a preference dataset, offline, in seconds
 	@$(BIN)/nat finetune --config_file configs/demo.yml
 
+# Apart from .venv, as torch is large.
+.PHONY: train-demo
+train-demo: .venv-train/.ready ## From a topic to a trained model, offline, on the CPU, in minutes
+	@HF_HUB_OFFLINE=1 .venv-train/bin/nat finetune --config_file configs/train_local.yml
+
 .PHONY: test
-test: lint layers types unit compat readers wheel ## Every check, as CI runs it
-	@echo "All checks passed: format, lint, layers, types, tests, coverage, comparison with NVIDIA's package, TRL reads the datasets, wheel."
+test: lint layers types unit compat readers training wheel ## Every check, as CI runs it
+	@echo "All checks passed: format, lint, layers, types, tests, coverage, comparison with NVIDIA's package, TRL reads the datasets and trains, wheel."
 
 .PHONY: setup
 setup: .venv/.dev ## Prepare .venv for development
@@ -58,11 +63,16 @@ unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
 compat: .venv-compat/.ready ## Compare with NVIDIA's own package, in an environment that has it
 	.venv-compat/bin/pytest -qq tests/compat
 
-# Apart from the other tests and their settings, as NAT is not in this environment.
+# Apart from the other tests and their settings, as warnings of torch and its like are not ours.
 .PHONY: readers
-readers: .venv-readers/.ready ## Read datasets with TRL, in an environment that has it
-	HF_HUB_OFFLINE=1 .venv-readers/bin/pytest -qq -c /dev/null --rootdir=tests/readers --confcutdir=tests/readers \
-		--import-mode=importlib -p no:cacheprovider tests/readers
+readers: .venv-train/.ready ## Read datasets with TRL, in an environment that has it
+	HF_HUB_OFFLINE=1 .venv-train/bin/pytest -qq -c /dev/null --rootdir=tests/readers --confcutdir=tests/readers \
+		--import-mode=importlib -p no:cacheprovider -o asyncio_default_fixture_loop_scope=function tests/readers
+
+.PHONY: training
+training: .venv-train/.ready ## Train small models with TRL, in an environment that has it
+	HF_HUB_OFFLINE=1 .venv-train/bin/pytest -qq -c /dev/null --rootdir=tests/training --confcutdir=tests/training \
+		--import-mode=importlib -p no:cacheprovider -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function tests/training
 
 .PHONY: wheel
 wheel: .venv/.dev .venv-wheel/.created ## Build the wheel, install it in clean environments and use it there
@@ -81,7 +91,7 @@ bench: .venv-compat/.ready ## Measure speed, beside NVIDIA's package
 
 .PHONY: clean
 clean: ## Remove environments, caches and build results
-	rm -rf .venv .venv-compat .venv-readers .venv-wheel .build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-compat .venv-train .venv-wheel .build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Environments. A stamp file tells that one is complete; it is older than what it was made from when that changed.
@@ -102,14 +112,13 @@ clean: ## Remove environments, caches and build results
 	@touch $@
 
 # torch first: it is the largest by far, and what comes after it must not bring another one.
-.venv-readers/.ready: .venv-readers/.created pyproject.toml
-	@[ ! -e $@ ] || echo "Updating .venv-readers ..."
-	@.venv-readers/bin/python $(PIP) install torch==2.13.0
-	@.venv-readers/bin/python $(PIP) install --group readers torch==2.13.0
-	@.venv-readers/bin/python $(PIP) install --no-deps --editable .
+.venv-train/.ready: .venv-train/.created pyproject.toml
+	@[ ! -e $@ ] || echo "Updating .venv-train ..."
+	@.venv-train/bin/python $(PIP) install torch==2.13.0
+	@.venv-train/bin/python $(PIP) install --editable '.[train]' torch==2.13.0 --group readers
 	@touch $@
 
-.venv/.created .venv-compat/.created .venv-readers/.created .venv-wheel/.created: .build/python
+.venv/.created .venv-compat/.created .venv-train/.created .venv-wheel/.created: .build/python
 	@echo "Setting up $(@D) with Python $$(sed -n 2p .build/python) (about a minute, once) ..."
 	@"$$(head -n 1 .build/python)" -m venv --clear $(@D)
 	@$(@D)/bin/python $(PIP) install --upgrade pip

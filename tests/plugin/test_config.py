@@ -22,6 +22,7 @@ from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, S
 from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig, NeMoCustomizerTrainerConfig
 from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import (
     DemoModelConfig,
     ModelPoolConfig,
@@ -45,6 +46,7 @@ REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
         "namespace": "ns",
         "customization_config": "meta/m@v1",
     },
+    TrlTrainerAdapterConfig: {"model": "tiny", "output_dir": "out"},
 }
 NAMES = {
     PreferenceDataConfig: "preference_data",
@@ -56,6 +58,7 @@ NAMES = {
     DatasetTrainerAdapterConfig: "dataset_trainer_adapter",
     NeMoCustomizerTrainerConfig: "dpo_nemo_customizer_trainer",
     NeMoCustomizerTrainerAdapterConfig: "dpo_nemo_customizer_trainer_adapter",
+    TrlTrainerAdapterConfig: "trl_trainer_adapter",
 }
 
 

@@ -30,6 +30,7 @@ COMPONENTS = {
     "dpo_nemo_customizer_trainer_adapter",
     "nemo_customizer_trainer",
     "nemo_customizer_trainer_adapter",
+    "trl_trainer_adapter",
 }
 # What costs time, or is needed only when a component is built.
 IMPLEMENTATIONS = {
@@ -43,6 +44,7 @@ IMPLEMENTATIONS = {
     "nat_dpo_pipeline.generation.chat",
     "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.models",
+    "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.trainer",
     "nat_dpo_pipeline.plugin.trainer_adapter",
     "nat_dpo_pipeline.plugin.trajectory_builder",

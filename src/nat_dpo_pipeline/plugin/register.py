@@ -23,6 +23,7 @@ from nat_dpo_pipeline.plugin.nemo_config import (
 )
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
 
@@ -86,6 +87,13 @@ async def nemo_customizer_trainer_adapter(
     yield BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
 
 
+async def trl_trainer_adapter(config: TrlTrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
+    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+    from nat_dpo_pipeline.trainers.trl_local import TrlBackend
+
+    yield BackendTrainerAdapter(config, TrlBackend(config.settings()))
+
+
 with registering():
     register_function(config_type=PreferenceDataConfig)(preference_data)
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
@@ -96,6 +104,7 @@ with registering():
     register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(openai_trainer_adapter)
     register_trainer(config_type=NeMoCustomizerTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=NeMoCustomizerTrainerAdapterConfig)(nemo_customizer_trainer_adapter)
+    register_trainer_adapter(config_type=TrlTrainerAdapterConfig)(trl_trainer_adapter)
     # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
     if find_spec("nat.plugins.customizer") is None:
         register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)

@@ -1,0 +1,81 @@
+"""Models and tokenizers in and out of folders, with transformers and PEFT."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nat_dpo_pipeline.dataset.files import replaced_folder
+from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
+from nat_dpo_pipeline.trainers.trl_settings import Device, LoraSettings, Precision, TrlSettings
+
+_DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+def device_of(settings: TrlSettings) -> torch.device:
+    """Where to train. Raises ConfigurationError when the device or the precision is not to be had."""
+    has_gpu = torch.cuda.is_available()
+    if settings.device is Device.CUDA and not has_gpu:
+        raise ConfigurationError("device is cuda, but torch sees no GPU: set it to cpu or auto, or mend the driver")
+    device = torch.device("cuda" if has_gpu and settings.device is not Device.CPU else "cpu")
+    if settings.precision is Precision.FP16 and device.type == "cpu":
+        raise ConfigurationError("precision is fp16, but there is no GPU: a CPU trains in fp32 or bf16")
+    return device
+
+
+def load_tokenizer(name: str) -> Any:
+    """Raises ConfigurationError."""
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(_not_loaded("tokenizer", name, error)) from error
+
+
+def load_model(name: str, settings: TrlSettings, device: torch.device) -> Any:
+    """The model, its weights in 32 bits if they are to be trained. Raises ConfigurationError."""
+    dtype = torch.float32 if settings.lora is None else _DTYPES[settings.precision]
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(_not_loaded("model", name, error)) from error
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and settings.max_length > longest:
+        raise ConfigurationError(f"max_length is {settings.max_length}, but the model has {longest} positions")
+    return model.to(device)
+
+
+def lora_config(lora: LoraSettings | None) -> LoraConfig | None:
+    """PEFT's form of the settings."""
+    if lora is None:
+        return None
+    names = lora.target_modules
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=names if isinstance(names, str) else list(names),
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, lora: LoraSettings | None) -> None:
+    """Write the trained model, or only its adapter, with the tokenizer; the folder appears when it is whole."""
+    if lora is not None and lora.merge and isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    try:
+        with replaced_folder(folder) as stage:
+            model.save_pretrained(stage)
+            tokenizer.save_pretrained(stage)
+            # safetensors writes files that only their owner can read.
+            mode = stage.stat().st_mode & 0o666
+            for path in stage.iterdir():
+                path.chmod(mode)
+    except OSError as error:
+        raise TrainingError(f"the model cannot be written to {str(folder)!r}: {error}") from error
+
+
+def _not_loaded(what: str, name: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"the {what} of {name!r} cannot be loaded: {reason}"
