@@ -22,7 +22,7 @@ from nemo_microservices import NeMoMicroservices
 from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig as OurConfig
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
-from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
+from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
 Json = dict[str, Any]
 FILES = ("training/training_file.jsonl", "validation/validation_file.jsonl")

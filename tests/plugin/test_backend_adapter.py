@@ -221,7 +221,7 @@ from pathlib import Path
 from nat.data_models.finetuning import TrainingJobRef
 from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.trainers.openai_dpo import OpenAIBackend
+from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 
 path, url, key = sys.argv[1:]
 ref = TrainingJobRef.model_validate_json(Path(path).read_text())
@@ -233,7 +233,7 @@ print(asyncio.run(adapter.wait_until_complete(ref)).model_dump_json())
 
 async def test_a_saved_reference_is_waited_for_in_a_new_process(tmp_path: Path) -> None:
     from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-    from nat_dpo_pipeline.trainers.openai_dpo import OpenAIBackend
+    from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 
     with serving(FineTuningServer()) as server:
         config = OpenAITrainerAdapterConfig(model="m", base_url=server.url, api_key=KEY, validation_fraction=0.3)

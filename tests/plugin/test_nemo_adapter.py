@@ -27,7 +27,7 @@ from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConf
 from nat_dpo_pipeline.plugin.trainer import DPOTrainer
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.testing.server import Response
-from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
+from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
 # ruff: noqa: ARG002 - NAT prescribes the arguments
 

@@ -9,7 +9,7 @@ from nat_dpo_pipeline.plugin.nemo_config import (
     SharedNeMoCustomizerTrainerAdapterConfig,
     SharedNeMoCustomizerTrainerConfig,
 )
-from nat_dpo_pipeline.trainers.nemo_settings import NimDeployment
+from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
 from nat_dpo_pipeline.trainers.settings import Patience
 
 REQUIRED = {

@@ -44,13 +44,12 @@ IMPLEMENTATIONS = {
     "nat_dpo_pipeline.generation.chat",
     "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.models",
-    "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.trainer",
     "nat_dpo_pipeline.plugin.trainer_adapter",
     "nat_dpo_pipeline.plugin.trajectory_builder",
     "nat_dpo_pipeline.plugin.workflow",
-    "nat_dpo_pipeline.trainers.openai_dpo",
-    "nat_dpo_pipeline.trainers.nemo_customizer",
+    "nat_dpo_pipeline.trainers.openai.dpo",
+    "nat_dpo_pipeline.trainers.nemo.customizer",
 }
 
 

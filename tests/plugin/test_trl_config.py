@@ -14,8 +14,8 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.trl_config import LoraConfig, TrlTrainerAdapterConfig
-from nat_dpo_pipeline.trainers.trl_local import TrlBackend
-from nat_dpo_pipeline.trainers.trl_settings import LOSS_TYPES, LoraSettings, TrlSettings
+from nat_dpo_pipeline.trainers.trl.local import TrlBackend
+from nat_dpo_pipeline.trainers.trl.settings import LOSS_TYPES, LoraSettings, TrlSettings
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
 YAML = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]

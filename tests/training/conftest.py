@@ -8,7 +8,7 @@ import pytest
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.trainers.backend import TrainingData
-from nat_dpo_pipeline.trainers.trl_settings import Device, TrlSettings
+from nat_dpo_pipeline.trainers.trl.settings import Device, TrlSettings
 
 _THINGS = [
     first + second

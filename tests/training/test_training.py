@@ -19,15 +19,15 @@ from trl import DPOConfig, DPOTrainer
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.trl_control import Parent, Reporter, StopSignal
-from nat_dpo_pipeline.trainers.trl_data import read_rows, tokenized
-from nat_dpo_pipeline.trainers.trl_job import JobFolder, TrlJob
-from nat_dpo_pipeline.trainers.trl_models import load_model
-from nat_dpo_pipeline.trainers.trl_scoring import pair_scores
-from nat_dpo_pipeline.trainers.trl_settings import Device, LoraSettings, Precision, TrlSettings
-from nat_dpo_pipeline.trainers.trl_tiny import make_tiny_model
-from nat_dpo_pipeline.trainers.trl_training import Surroundings, check_loss, train
-from nat_dpo_pipeline.trainers.trl_verdict import preference
+from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, StopSignal
+from nat_dpo_pipeline.trainers.trl.data import read_rows, tokenized
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob
+from nat_dpo_pipeline.trainers.trl.models import load_model
+from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
+from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
+from nat_dpo_pipeline.trainers.trl.tiny import make_tiny_model
+from nat_dpo_pipeline.trainers.trl.training import Surroundings, check_loss, train
+from nat_dpo_pipeline.trainers.trl.verdict import preference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Train = Callable[..., tuple[JobFolder, Mapping[str, float]]]

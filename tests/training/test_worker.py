@@ -24,19 +24,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus
 from nat_dpo_pipeline.trainers.settings import Patience
-from nat_dpo_pipeline.trainers.trl_checkpoints import newest_valid, step_of
-from nat_dpo_pipeline.trainers.trl_data import read_rows, tokenized
-from nat_dpo_pipeline.trainers.trl_job import JobFolder, read_status
-from nat_dpo_pipeline.trainers.trl_local import TrlBackend, folder_of
-from nat_dpo_pipeline.trainers.trl_scoring import pair_scores
-from nat_dpo_pipeline.trainers.trl_settings import Precision
-from nat_dpo_pipeline.trainers.trl_verdict import preference
+from nat_dpo_pipeline.trainers.trl.checkpoints import newest_valid, step_of
+from nat_dpo_pipeline.trainers.trl.data import read_rows, tokenized
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, read_status
+from nat_dpo_pipeline.trainers.trl.local import TrlBackend, folder_of
+from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
+from nat_dpo_pipeline.trainers.trl.settings import Precision
+from nat_dpo_pipeline.trainers.trl.verdict import preference
 from nat_dpo_pipeline.trainers.waiting import wait
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = Patience(poll_interval=0.2)
 STEPS = 18
-WORKER = (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl_worker")
+WORKER = (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl.worker")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ async def test_stopped_killed_and_damaged_it_ends_with_the_same_weights(
 
 PARENT = """
 import asyncio, pickle, sys
-from nat_dpo_pipeline.trainers.trl_local import TrlBackend
+from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 async def main():
     settings, data = pickle.load(open(sys.argv[1], "rb"))
     await TrlBackend(settings).submit(data)

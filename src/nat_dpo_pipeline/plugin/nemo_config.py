@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from nat_dpo_pipeline.plugin.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
-from nat_dpo_pipeline.trainers.nemo_settings import NemoSettings, NimDeployment
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, NimDeployment
 from nat_dpo_pipeline.trainers.settings import Patience
 
 _NVIDIAS_VALIDATION_FRACTION = 0.2

@@ -7,7 +7,7 @@ from nat.plugin_api import get_secret_value
 from pydantic import Field, FiniteFloat, SecretStr, model_validator
 
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
-from nat_dpo_pipeline.trainers.openai_settings import OpenAISettings
+from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _HYPERPARAMETERS = ("beta", "n_epochs", "batch_size", "learning_rate_multiplier")

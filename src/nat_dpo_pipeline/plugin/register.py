@@ -73,7 +73,7 @@ async def dataset_trainer_adapter(
 
 async def openai_trainer_adapter(config: OpenAITrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
     from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.openai_dpo import OpenAIBackend
+    from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 
     yield BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
 
@@ -82,14 +82,14 @@ async def nemo_customizer_trainer_adapter(
     config: NeMoCustomizerTrainerAdapterConfig, builder: Builder
 ) -> AsyncIterator[TrainerAdapter]:
     from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
+    from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
     yield BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
 
 
 async def trl_trainer_adapter(config: TrlTrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
     from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.trl_local import TrlBackend
+    from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 
     yield BackendTrainerAdapter(config, TrlBackend(config.settings()))
 

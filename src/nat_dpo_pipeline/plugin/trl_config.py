@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
-from nat_dpo_pipeline.trainers.trl_settings import Device, LoraSettings, Precision, TrlSettings
+from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
 
 
 class LoraConfig(StrictConfig):

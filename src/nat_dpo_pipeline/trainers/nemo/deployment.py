@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.trainers.backend import JobState, JobStatus
-from nat_dpo_pipeline.trainers.nemo_http import Json, Service, path_of
-from nat_dpo_pipeline.trainers.nemo_settings import NimDeployment
-from nat_dpo_pipeline.trainers.nemo_status import deployment_status
+from nat_dpo_pipeline.trainers.nemo.http import Json, Service, path_of
+from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
+from nat_dpo_pipeline.trainers.nemo.status import deployment_status
 
 _CONFIGS = "/v1/deployment/configs"
 _DEPLOYMENTS = "/v1/deployment/model-deployments"

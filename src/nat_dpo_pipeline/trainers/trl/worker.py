@@ -1,4 +1,4 @@
-"""The process that trains: `python -m nat_dpo_pipeline.trainers.trl_worker JOB_FOLDER`.
+"""The process that trains: `python -m nat_dpo_pipeline.trainers.trl.worker JOB_FOLDER`.
 
 Exit codes: 0 trained, 1 failed, 3 stopped by a signal. Started again on the same folder, it goes on from the newest
 checkpoint that is whole.
@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from nat_dpo_pipeline.errors import DPOPipelineError, TrainingError
 from nat_dpo_pipeline.trainers.backend import JobState
-from nat_dpo_pipeline.trainers.trl_control import Parent, Reporter, Stopped, StopSignal
-from nat_dpo_pipeline.trainers.trl_job import STOPPED, JobFolder, read_job
-from nat_dpo_pipeline.trainers.trl_settings import Device, TrlSettings
+from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
+from nat_dpo_pipeline.trainers.trl.job import STOPPED, JobFolder, read_job
+from nat_dpo_pipeline.trainers.trl.settings import Device, TrlSettings
 
 #: Long enough for somebody who only looks whether the lock is held.
 _SECONDS_FOR_THE_LOCK = 5.0
@@ -85,7 +85,7 @@ def _train(
     job = read_job(folder)
     environment.update(environment_of(job.settings, environment))
     try:
-        from nat_dpo_pipeline.trainers.trl_training import Surroundings, train
+        from nat_dpo_pipeline.trainers.trl.training import Surroundings, train
     except ImportError as error:
         raise TrainingError(f"{error}: install the extra with pip install 'nat-dpo-pipeline[train]'") from error
     return train(job, Surroundings(folder, reporter, stop, parent))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.trainers.trl_verdict import Evidence, PairScore, figures, preference, verdict
+from nat_dpo_pipeline.trainers.trl.verdict import Evidence, PairScore, figures, preference, verdict
 
 
 def _scores(*margins: float, longer: bool = False) -> list[PairScore]:

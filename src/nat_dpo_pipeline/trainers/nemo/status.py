@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.trainers.backend import JobState, JobStatus
-from nat_dpo_pipeline.trainers.nemo_http import Json
+from nat_dpo_pipeline.trainers.nemo.http import Json
 
 _STATES = {
     "created": JobState.PENDING,

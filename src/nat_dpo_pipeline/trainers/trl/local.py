@@ -17,11 +17,11 @@ from nat_dpo_pipeline.dataset.files import check_writable
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, TrainingData
-from nat_dpo_pipeline.trainers.trl_job import STOPPED, JobFolder, TrlJob, WorkerStatus, read_status
-from nat_dpo_pipeline.trainers.trl_settings import TINY, TrlSettings
+from nat_dpo_pipeline.trainers.trl.job import STOPPED, JobFolder, TrlJob, WorkerStatus, read_status
+from nat_dpo_pipeline.trainers.trl.settings import TINY, TrlSettings
 
 _PACKAGES = ("torch", "trl", "transformers", "peft", "datasets", "accelerate")
-_WORKER = (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl_worker")
+_WORKER = (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl.worker")
 _FOLDER = "folder"
 _SECONDS_TO_FINISH_A_STEP = 45.0
 _SECONDS_BETWEEN_LOOKS = 0.2

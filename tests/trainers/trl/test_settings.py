@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.trainers.trl_settings import LOSS_TYPES, Device, LoraSettings, Precision, TrlSettings
+from nat_dpo_pipeline.trainers.trl.settings import LOSS_TYPES, Device, LoraSettings, Precision, TrlSettings
 
 
 def _settings(**given: Any) -> TrlSettings:

@@ -6,7 +6,7 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.trainers.nemo_rows import usable, write_files
+from nat_dpo_pipeline.trainers.nemo.rows import usable, write_files
 
 HISTORY = (
     Message("system", "Be brief."),

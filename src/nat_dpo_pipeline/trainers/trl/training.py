@@ -15,15 +15,15 @@ from trl import DPOConfig, DPOTrainer
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.trl_checkpoints import newest_valid, remove_damaged, step_of
-from nat_dpo_pipeline.trainers.trl_control import Parent, Reporter, Stopped, StopSignal
-from nat_dpo_pipeline.trainers.trl_data import TokenizedPair, TokenizedRows, check_left_out, read_rows, tokenized
-from nat_dpo_pipeline.trainers.trl_job import JobFolder, TrlJob, append_metrics, forget_metrics_after
-from nat_dpo_pipeline.trainers.trl_models import device_of, load_model, load_tokenizer, lora_config, save_model
-from nat_dpo_pipeline.trainers.trl_scoring import pair_scores
-from nat_dpo_pipeline.trainers.trl_settings import LN2_LOSSES, TINY, Device, Precision, TrlSettings
-from nat_dpo_pipeline.trainers.trl_tiny import make_tiny_model
-from nat_dpo_pipeline.trainers.trl_verdict import Evidence, Verdict, figures, preference, share, verdict
+from nat_dpo_pipeline.trainers.trl.checkpoints import newest_valid, remove_damaged, step_of
+from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
+from nat_dpo_pipeline.trainers.trl.data import TokenizedPair, TokenizedRows, check_left_out, read_rows, tokenized
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after
+from nat_dpo_pipeline.trainers.trl.models import device_of, load_model, load_tokenizer, lora_config, save_model
+from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
+from nat_dpo_pipeline.trainers.trl.settings import LN2_LOSSES, TINY, Device, Precision, TrlSettings
+from nat_dpo_pipeline.trainers.trl.tiny import make_tiny_model
+from nat_dpo_pipeline.trainers.trl.verdict import Evidence, Verdict, figures, preference, share, verdict
 
 #: How far the first loss may be from ln 2: what rounding does to sums of log-probabilities.
 _ROUNDING = {Precision.FP32: 0.01, Precision.BF16: 0.1, Precision.FP16: 0.1}

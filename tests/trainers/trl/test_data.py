@@ -7,7 +7,7 @@ import pytest
 from jinja2 import TemplateError
 
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.trl_data import check_left_out, read_rows, tokenized
+from nat_dpo_pipeline.trainers.trl.data import check_left_out, read_rows, tokenized
 
 
 class Words:

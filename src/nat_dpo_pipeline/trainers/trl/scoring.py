@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nat_dpo_pipeline.trainers.trl_data import TokenizedPair
-from nat_dpo_pipeline.trainers.trl_settings import Precision
-from nat_dpo_pipeline.trainers.trl_verdict import PairScore
+from nat_dpo_pipeline.trainers.trl.data import TokenizedPair
+from nat_dpo_pipeline.trainers.trl.settings import Precision
+from nat_dpo_pipeline.trainers.trl.verdict import PairScore
 
 _REDUCED = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 

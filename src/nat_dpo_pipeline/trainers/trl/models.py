@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nat_dpo_pipeline.dataset.files import replaced_folder
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.trl_settings import Device, LoraSettings, Precision, TrlSettings
+from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
 
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 

@@ -7,9 +7,9 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
-from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
-from nat_dpo_pipeline.trainers.nemo_deployment import as_name
-from nat_dpo_pipeline.trainers.nemo_settings import NimDeployment
+from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
+from nat_dpo_pipeline.trainers.nemo.deployment import as_name
+from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
 

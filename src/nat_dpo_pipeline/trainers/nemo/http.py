@@ -20,7 +20,7 @@ from yarl import URL
 
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
-from nat_dpo_pipeline.trainers.nemo_settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 
 TRIES = 4
 _LONGEST_REASON = 300

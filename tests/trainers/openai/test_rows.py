@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nat_dpo_pipeline.core.candidates import Message, prompt_key
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.trainers.openai_rows import RowFiles, write_row_files
+from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SHORT = st.text(st.characters(exclude_categories=()), max_size=3)

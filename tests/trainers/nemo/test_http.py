@@ -11,8 +11,8 @@ from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
-from nat_dpo_pipeline.trainers.nemo_http import TRIES, Host, Service, connected
-from nat_dpo_pipeline.trainers.nemo_settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.http import TRIES, Host, Service, connected
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 
 SECRET = "nvapi-very-secret"
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.trainers.backend import JobState
-from nat_dpo_pipeline.trainers.nemo_status import deployment_status, job_status
+from nat_dpo_pipeline.trainers.nemo.status import deployment_status, job_status
 
 NUMBERS = ("percentage_done", "train_loss", "val_loss", "epochs_completed", "steps_completed", "elapsed_time")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.trainers.trl_checkpoints import damage, newest_valid, remove_damaged
+from nat_dpo_pipeline.trainers.trl.checkpoints import damage, newest_valid, remove_damaged
 
 
 def _weights(path: Path) -> None:

@@ -13,8 +13,8 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingErr
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
-from nat_dpo_pipeline.trainers.nemo_customizer import NemoCustomizerBackend
-from nat_dpo_pipeline.trainers.nemo_http import TRIES
+from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
+from nat_dpo_pipeline.trainers.nemo.http import TRIES
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
 

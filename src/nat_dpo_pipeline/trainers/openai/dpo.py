@@ -20,9 +20,9 @@ from nat_dpo_pipeline.generation.chat import certificates
 from nat_dpo_pipeline.generation.servers import Address, address_of, error_text, quiet_request_logs, quoted
 from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobStatus, StatusUnknown, TrainingData
-from nat_dpo_pipeline.trainers.openai_replies import RUN_KEY, is_of_run, state_of, status_of
-from nat_dpo_pipeline.trainers.openai_rows import RowFiles, write_row_files
-from nat_dpo_pipeline.trainers.openai_settings import OpenAISettings
+from nat_dpo_pipeline.trainers.openai.replies import RUN_KEY, is_of_run, state_of, status_of
+from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files
+from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -17,12 +17,12 @@ from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
-from nat_dpo_pipeline.trainers.nemo_datastore import RepoFile, upload
-from nat_dpo_pipeline.trainers.nemo_deployment import Deployment, as_name
-from nat_dpo_pipeline.trainers.nemo_http import TRIES, Json, Nemo, Service, connected, path_of
-from nat_dpo_pipeline.trainers.nemo_rows import REPO_PATHS, usable, write_files
-from nat_dpo_pipeline.trainers.nemo_settings import NemoSettings
-from nat_dpo_pipeline.trainers.nemo_status import job_status
+from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
+from nat_dpo_pipeline.trainers.nemo.deployment import Deployment, as_name
+from nat_dpo_pipeline.trainers.nemo.http import TRIES, Json, Nemo, Service, connected, path_of
+from nat_dpo_pipeline.trainers.nemo.rows import REPO_PATHS, usable, write_files
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.status import job_status
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import FrameType
 
 from nat_dpo_pipeline.trainers.backend import JobState
-from nat_dpo_pipeline.trainers.trl_job import JobFolder, WorkerStatus
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, WorkerStatus
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SECONDS_BETWEEN_WORDS = 0.5

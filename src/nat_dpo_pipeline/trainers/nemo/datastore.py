@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.trainers.nemo_http import Answer, Json, Service, path_of
+from nat_dpo_pipeline.trainers.nemo.http import Answer, Json, Service, path_of
 
 _HUB = "/v1/hf"
 _BRANCH = "main"

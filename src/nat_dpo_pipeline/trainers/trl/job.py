@@ -10,7 +10,7 @@ from nat_dpo_pipeline.dataset.files import append_json, replace_file, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.trainers.backend import JobState
-from nat_dpo_pipeline.trainers.trl_settings import TrlSettings
+from nat_dpo_pipeline.trainers.trl.settings import TrlSettings
 
 #: How a worker ends that was asked to stop; it left a checkpoint if it had begun to train.
 STOPPED = 3

@@ -14,11 +14,11 @@ from filelock import FileLock
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
-from nat_dpo_pipeline.trainers import trl_worker
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, TrainingData
 from nat_dpo_pipeline.trainers.settings import Patience
-from nat_dpo_pipeline.trainers.trl_control import Parent, Stopped, StopSignal
-from nat_dpo_pipeline.trainers.trl_job import (
+from nat_dpo_pipeline.trainers.trl import worker
+from nat_dpo_pipeline.trainers.trl.control import Parent, Stopped, StopSignal
+from nat_dpo_pipeline.trainers.trl.job import (
     JobFolder,
     TrlJob,
     WorkerStatus,
@@ -27,8 +27,8 @@ from nat_dpo_pipeline.trainers.trl_job import (
     read_job,
     read_status,
 )
-from nat_dpo_pipeline.trainers.trl_local import TrlBackend, check_model
-from nat_dpo_pipeline.trainers.trl_settings import Device, TrlSettings
+from nat_dpo_pipeline.trainers.trl.local import TrlBackend, check_model
+from nat_dpo_pipeline.trainers.trl.settings import Device, TrlSettings
 from nat_dpo_pipeline.trainers.waiting import wait
 
 QUICK = Patience(poll_interval=0.05)
@@ -211,10 +211,10 @@ async def test_a_job_without_a_folder_is_refused(make_backend: Callable[..., Trl
 async def test_check_names_what_is_missing(
     make_backend: Callable[..., TrlBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nat_dpo_pipeline.trainers.trl_local.find_spec", lambda name: None if name == "trl" else name)
+    monkeypatch.setattr("nat_dpo_pipeline.trainers.trl.local.find_spec", lambda name: None if name == "trl" else name)
     with pytest.raises(ConfigurationError, match=r"needs trl: install .* 'nat-dpo-pipeline\[train\]'"):
         await make_backend("").check()
-    monkeypatch.setattr("nat_dpo_pipeline.trainers.trl_local.find_spec", lambda name: name)
+    monkeypatch.setattr("nat_dpo_pipeline.trainers.trl.local.find_spec", lambda name: name)
     await make_backend("").check()
     (tmp_path / "taken").touch()
     with pytest.raises(OutputError, match="cannot write to"):
@@ -260,7 +260,7 @@ def _job_folder(tmp_path: Path) -> JobFolder:
 
 
 def _started(folder: Path, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl_worker", str(folder), *arguments)
+    return (sys.executable, "-m", "nat_dpo_pipeline.trainers.trl.worker", str(folder), *arguments)
 
 
 async def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ async def test_a_worker_whose_parent_is_gone_does_nothing(tmp_path: Path) -> Non
 
 
 async def test_a_second_worker_leaves_the_first_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trl_worker, "_SECONDS_FOR_THE_LOCK", 0.05)
+    monkeypatch.setattr(worker, "_SECONDS_FOR_THE_LOCK", 0.05)
     with FileLock(_job_folder(tmp_path).lock):
-        assert await asyncio.to_thread(trl_worker.main, [str(tmp_path)]) == 1
+        assert await asyncio.to_thread(worker.main, [str(tmp_path)]) == 1
     assert read_status(JobFolder(tmp_path)) is None
 
 
@@ -290,11 +290,11 @@ async def test_a_folder_without_a_job_fails_in_one_line(tmp_path: Path) -> None:
 
 def test_threads_and_gpus_are_set_before_torch_is_imported(tmp_path: Path) -> None:
     settings = TrlSettings(model="tiny", output_dir=tmp_path, num_threads=3)
-    assert trl_worker.environment_of(settings, {"CUDA_VISIBLE_DEVICES": "2,3"})["CUDA_VISIBLE_DEVICES"] == "2"
-    assert trl_worker.environment_of(settings, {})["CUDA_VISIBLE_DEVICES"] == "0"
-    assert trl_worker.environment_of(settings, {})["OMP_NUM_THREADS"] == "3"
+    assert worker.environment_of(settings, {"CUDA_VISIBLE_DEVICES": "2,3"})["CUDA_VISIBLE_DEVICES"] == "2"
+    assert worker.environment_of(settings, {})["CUDA_VISIBLE_DEVICES"] == "0"
+    assert worker.environment_of(settings, {})["OMP_NUM_THREADS"] == "3"
     on_cpu = TrlSettings(model="tiny", output_dir=tmp_path, device=Device.CPU)
-    assert trl_worker.environment_of(on_cpu, {"CUDA_VISIBLE_DEVICES": "2"})["CUDA_VISIBLE_DEVICES"] == ""
+    assert worker.environment_of(on_cpu, {"CUDA_VISIBLE_DEVICES": "2"})["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_only_the_first_signal_counts_and_between_steps_it_waits() -> None:

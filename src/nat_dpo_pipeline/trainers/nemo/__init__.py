@@ -1,0 +1,1 @@
+"""NeMo Customizer of NeMo Microservices."""

@@ -1,0 +1,1 @@
+"""OpenAI's fine-tuning API, and servers that have it too."""

@@ -1,0 +1,1 @@
+"""DPO on this machine with TRL, in a worker process."""
