@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.trainers.openai_server import KEY, After, FineTuningServer, metrics_event, serving
+from nat_dpo_pipeline.testing.fine_tuning import KEY, After, FineTuningServer, metrics_event, serving
 
 ROOT = Path(__file__).parents[1]
 NAT = Path(sys.executable).with_name("nat")

@@ -28,8 +28,8 @@ from nat_dpo_pipeline.plugin.sides import SPLIT_KEY
 from nat_dpo_pipeline.plugin.trainer import DPOTrainer
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
+from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown
-from tests.trainers.openai_server import KEY, FineTuningServer, serving
 from tests.trainers.scripted_backend import RUNNING, SUCCEEDED, ScriptedBackend
 
 Maker = Callable[..., DPOTrajectoryBuilder]

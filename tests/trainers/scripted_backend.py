@@ -33,6 +33,7 @@ class ScriptedBackend:
         self.submitted: list[TrainingData] = []
         self.cancelled: list[Job] = []
         self.cleaned_up: list[Job] = []
+        self.resumed: list[Job] = []
 
     async def check(self) -> None:
         if self._refuses is not None:
@@ -54,6 +55,9 @@ class ScriptedBackend:
         self.cancelled.append(job)
         if self._cancelling is not None:
             await self._cancelling()
+
+    async def resume(self, job: Job) -> None:
+        self.resumed.append(job)
 
     async def cleanup(self, job: Job) -> None:
         self.cleaned_up.append(job)

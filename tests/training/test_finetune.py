@@ -17,8 +17,12 @@ NAT = Path(sys.executable).with_name("nat")
 def _finetune(folder: Path, *overrides: tuple[str, str]) -> subprocess.CompletedProcess[str]:
     (folder / "configs").symlink_to(ROOT / "configs")
     given = [word for name, value in overrides for word in ("-o", name, value)]
+    return _nat(folder, "finetune", "--config_file", "configs/train_local.yml", *given)
+
+
+def _nat(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(NAT), "finetune", "--config_file", "configs/train_local.yml", *given],
+        [str(NAT), *arguments],
         cwd=folder,
         env={**os.environ, "NAT_TELEMETRY_ENABLED": "false", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -37,7 +41,11 @@ def test_nat_finetune_trains_a_model(tmp_path: Path) -> None:
     assert result["sentence"] in done.stderr + done.stdout
     assert result["figures"]["held_out_margin_after"] > result["figures"]["held_out_margin_before"]
     assert (job / "model" / "model.safetensors").is_file()
+    assert (job / "report.html").is_file()
     assert not (job / "checkpoints").exists()
+    told = _nat(tmp_path, "dpo", "status", "runs/train_local/run")
+    assert told.returncode == 0
+    assert result["sentence"] in told.stdout
 
 
 def test_a_setting_that_trl_would_refuse_late_is_refused_at_once(tmp_path: Path) -> None:

@@ -6,14 +6,18 @@ from nat_dpo_pipeline.cli.export import export_command
 from nat_dpo_pipeline.cli.generate import generate_command
 from nat_dpo_pipeline.cli.inspect import inspect_command
 from nat_dpo_pipeline.cli.report import report_command
+from nat_dpo_pipeline.cli.resume import resume_command
+from nat_dpo_pipeline.cli.status import status_command
 
 
 @click.group(name="dpo")
 def dpo() -> None:
-    """Preference data for DPO: generate candidates, look at them, pair them."""
+    """Preference data for DPO: generate candidates, look at them, pair them; look after what trains on them."""
 
 
 dpo.add_command(generate_command)
 dpo.add_command(report_command)
 dpo.add_command(export_command)
 dpo.add_command(inspect_command)
+dpo.add_command(status_command)
+dpo.add_command(resume_command)

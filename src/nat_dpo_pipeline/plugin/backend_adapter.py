@@ -17,6 +17,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
+from nat_dpo_pipeline.plugin.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, pairs_on
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, TrainingData
@@ -31,7 +32,8 @@ _STATES = {
     JobState.FAILED: TrainingStatusEnum.FAILED,
     JobState.CANCELED: TrainingStatusEnum.CANCELED,
 }
-_JOB_ID = "job_id"
+#: In the metadata of a reference.
+JOB_ID = "job_id"
 
 
 class BackendTrainerAdapter(TrainerAdapter):
@@ -65,7 +67,9 @@ class BackendTrainerAdapter(TrainerAdapter):
             job = await self.backend.submit(TrainingData(trajectories.run_id, splits, self.config.seed))
         sides = ", ".join(f"{len(rows)} pairs to {side}" for side, rows in splits.items())
         logger.info("%s job %s started: %s", self.backend.name, job.id, sides)
-        return TrainingJobRef(run_id=job.run_id, backend=job.backend, metadata={_JOB_ID: job.id, **job.facts})
+        ref = TrainingJobRef(run_id=job.run_id, backend=job.backend, metadata={JOB_ID: job.id, **job.facts})
+        self._keep(ref)
+        return ref
 
     async def status(self, ref: TrainingJobRef) -> TrainingJobStatus:
         """Raises StatusUnknown when the back end could not be asked."""
@@ -94,6 +98,29 @@ class BackendTrainerAdapter(TrainerAdapter):
             finally:
                 await self._clean_up(job)
 
+    async def resume(self, ref: TrainingJobRef) -> TrainingJobStatus:
+        """Wait for a job that another process submitted; one that was stopped or failed goes on if it can.
+
+        Raises as `wait_until_complete`, and TrainingError when it cannot go on.
+        """
+        job = job_of(ref)
+        status = await self.backend.status(job)
+        if status.state is JobState.SUCCEEDED:
+            return _nat_status(ref, status)
+        if status.state.is_final:
+            await self.backend.resume(job)
+        return await self.wait_until_complete(ref)
+
+    def _keep(self, ref: TrainingJobRef) -> None:
+        run_config: FinetuneConfig | None = self.run_config
+        if run_config is None:
+            return
+        folder = Path(run_config.output_dir)
+        try:
+            SavedJob.of(ref, self.config).write(folder)
+        except OSError as error:
+            logger.warning("`nat dpo resume` will not find the job, as %s cannot be written to: %s", folder, error)
+
     async def _clean_up(self, job: Job) -> None:
         try:
             await self.backend.cleanup(job)
@@ -111,9 +138,9 @@ class BackendTrainerAdapter(TrainerAdapter):
 def job_of(ref: TrainingJobRef) -> Job:
     """The job that a reference names, one that another process saved too. Raises TrainingError when it names none."""
     facts = dict(ref.metadata or {})
-    name = facts.pop(_JOB_ID, None)
+    name = facts.pop(JOB_ID, None)
     if not isinstance(name, str):
-        raise TrainingError(f"the reference of run {ref.run_id!r} names no job: {_JOB_ID!r} is not in its metadata")
+        raise TrainingError(f"the reference of run {ref.run_id!r} names no job: {JOB_ID!r} is not in its metadata")
     return Job(ref.backend, name, ref.run_id, facts)
 
 

@@ -22,7 +22,7 @@ from nat_dpo_pipeline.plugin.nemo_config import (
     SharedNeMoCustomizerTrainerConfig,
 )
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
@@ -71,27 +71,11 @@ async def dataset_trainer_adapter(
     yield DatasetTrainerAdapter(config)
 
 
-async def openai_trainer_adapter(config: OpenAITrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
+async def job_trainer_adapter(config: JobAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
     from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
+    from nat_dpo_pipeline.plugin.backends import backend_of
 
-    yield BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
-
-
-async def nemo_customizer_trainer_adapter(
-    config: NeMoCustomizerTrainerAdapterConfig, builder: Builder
-) -> AsyncIterator[TrainerAdapter]:
-    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
-
-    yield BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
-
-
-async def trl_trainer_adapter(config: TrlTrainerAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
-    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.trainers.trl.local import TrlBackend
-
-    yield BackendTrainerAdapter(config, TrlBackend(config.settings()))
+    yield BackendTrainerAdapter(config, backend_of(config))
 
 
 with registering():
@@ -101,12 +85,12 @@ with registering():
     register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)
-    register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(openai_trainer_adapter)
+    register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(job_trainer_adapter)
     register_trainer(config_type=NeMoCustomizerTrainerConfig)(dpo_trainer)
-    register_trainer_adapter(config_type=NeMoCustomizerTrainerAdapterConfig)(nemo_customizer_trainer_adapter)
-    register_trainer_adapter(config_type=TrlTrainerAdapterConfig)(trl_trainer_adapter)
+    register_trainer_adapter(config_type=NeMoCustomizerTrainerAdapterConfig)(job_trainer_adapter)
+    register_trainer_adapter(config_type=TrlTrainerAdapterConfig)(job_trainer_adapter)
     # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
     if find_spec("nat.plugins.customizer") is None:
         register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)
         register_trainer(config_type=SharedNeMoCustomizerTrainerConfig)(dpo_trainer)
-        register_trainer_adapter(config_type=SharedNeMoCustomizerTrainerAdapterConfig)(nemo_customizer_trainer_adapter)
+        register_trainer_adapter(config_type=SharedNeMoCustomizerTrainerAdapterConfig)(job_trainer_adapter)

@@ -20,7 +20,7 @@ class StrictConfig(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
         if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls))):
-            raise ValueError(f"{_described(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
+            raise ValueError(f"{type_name(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
         return values
 
     @model_validator(mode="wrap")
@@ -39,7 +39,7 @@ def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
     path = ".".join(map(str, details["loc"]))
     is_hidden = details["type"] == "missing" or _is_secret(config, details["loc"][0])
     given = "" if is_hidden else f" is {details['input']!r:.80}"
-    return f"{_described(config)}.{path}{given}: {message}"
+    return f"{type_name(config)}.{path}{given}: {message}"
 
 
 def _is_secret(config: type[BaseModel], name: int | str) -> bool:
@@ -51,7 +51,8 @@ def _accepted_keys(config: type[BaseModel]) -> set[str]:
     return {"_type", *config.model_fields}
 
 
-def _described(config: type[BaseModel]) -> str:
+def type_name(config: type[BaseModel]) -> str:
+    """Its `_type` in YAML, or the class's name where it has none."""
     return str(getattr(config, "_typed_model_name", None) or config.__name__)
 
 

@@ -95,6 +95,10 @@ class Backend(Protocol):
         """Ask for the end of a job; one that ended already is no error."""
         ...
 
+    async def resume(self, job: Job) -> None:
+        """Let a job that was stopped or failed go on from where it was. Raises TrainingError where that cannot be."""
+        ...
+
     async def cleanup(self, job: Job) -> None:
         """Let go of a job that is not waited for any more: remove what nobody wants of one that has ended, as partial
         files or an upload, and leave alone one that may go on."""

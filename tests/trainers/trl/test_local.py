@@ -16,7 +16,7 @@ from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, TrainingData
 from nat_dpo_pipeline.trainers.settings import Patience
-from nat_dpo_pipeline.trainers.trl import worker
+from nat_dpo_pipeline.trainers.trl import local, worker
 from nat_dpo_pipeline.trainers.trl.control import Parent, Stopped, StopSignal
 from nat_dpo_pipeline.trainers.trl.job import (
     JobFolder,
@@ -136,6 +136,29 @@ async def test_cancelling_lets_the_worker_stop(make_backend: Callable[..., TrlBa
     await _until_running(backend, job)
     await backend.cancel(job)
     assert await backend.status(job) == JobStatus(JobState.CANCELED, "stopped")
+
+
+async def test_a_job_that_was_stopped_goes_on_in_another_process(
+    make_backend: Callable[..., TrlBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "check_packages", lambda: None)
+    first = make_backend(STOPS)
+    job = await first.submit(_data())
+    await _until_running(first, job)
+    await first.cancel(job)
+    second = make_backend(TRAINS)
+    await second.resume(job)
+    assert (await second.status(job)).state in (JobState.PENDING, JobState.RUNNING)
+    assert (await wait(second, job, QUICK)).message == "learned: everything"
+
+
+async def test_a_job_that_goes_on_is_left_alone(make_backend: Callable[..., TrlBackend]) -> None:
+    backend = make_backend(STOPS)
+    job = await backend.submit(_data())
+    await _until_running(backend, job)
+    await backend.resume(job)
+    assert (await backend.status(job)).message == "step 1 of 9"
+    await backend.cancel(job)
 
 
 async def test_a_worker_that_does_not_stop_is_killed(make_backend: Callable[..., TrlBackend]) -> None:

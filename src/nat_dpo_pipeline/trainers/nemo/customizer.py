@@ -103,6 +103,10 @@ class NemoCustomizerBackend:
             if deployment := self._deployment(job):
                 await deployment.stop(nemo.entities)
 
+    async def resume(self, job: Job) -> None:
+        """NeMo Customizer has no way to go on with a job that ended."""
+        raise TrainingError(f"job {job.id} has ended and cannot go on: submit a new one with nat finetune")
+
     async def cleanup(self, job: Job) -> None:
         """Nothing is left behind but the dataset, which says what a model was trained on."""
 

@@ -158,6 +158,10 @@ class OpenAIBackend:
         async with self._connected() as client:
             await self._cancel(client, job.id)
 
+    async def resume(self, job: Job) -> None:
+        """OpenAI has no way to go on with a job that ended."""
+        raise TrainingError(f"job {job.id} has ended and cannot go on: submit a new one with nat finetune")
+
     async def cleanup(self, job: Job) -> None:
         """Delete the files of an ended job, if that is wanted."""
         if not self._settings.delete_files or not (await self.status(job)).state.is_final:

@@ -86,6 +86,15 @@ class TrlBackend:
             await self._signal(job, signal.SIGKILL)
             await self._end_of(job)
 
+    async def resume(self, job: Job) -> None:
+        """Start a worker anew, which goes on from the newest checkpoint that is whole."""
+        if not await self._has_ended(job):
+            return
+        folder = folder_of(job)
+        check_packages()
+        await asyncio.to_thread(WorkerStatus(JobState.PENDING, "starting again").write, folder)
+        self._processes[job.id] = await self._start(folder)
+
     async def cleanup(self, job: Job) -> None:
         """Remove the checkpoints of a training that succeeded; of any other they are what it can go on from."""
         folder = folder_of(job)

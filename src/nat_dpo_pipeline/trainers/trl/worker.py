@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nat_dpo_pipeline.errors import DPOPipelineError, TrainingError
+from nat_dpo_pipeline.report.training import write_training_report
 from nat_dpo_pipeline.trainers.backend import JobState
 from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
 from nat_dpo_pipeline.trainers.trl.job import STOPPED, JobFolder, read_job
@@ -25,7 +26,7 @@ _SECONDS_FOR_THE_LOCK = 5.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Train in the folder named; the exit code."""
-    parser = argparse.ArgumentParser(prog="trl_worker", description="Train a model in the folder of a job.")
+    parser = argparse.ArgumentParser(description="Train a model in the folder of a job.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parent", type=int, help="Process id of the process whose end ends this one.")
     given = parser.parse_args(arguments)
@@ -75,6 +76,10 @@ def _report_on(folder: JobFolder, parent: Parent) -> int:
         reporter.end(JobState.FAILED, f"{type(error).__name__}: {error}")
         return 1
     reporter.end(JobState.SUCCEEDED, sentence, metrics)
+    try:
+        write_training_report(folder.path)
+    except DPOPipelineError as error:  # the model is worth more than its page
+        sys.stderr.write(f"{error}\n")
     return 0
 
 

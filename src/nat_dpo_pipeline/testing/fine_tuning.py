@@ -130,7 +130,8 @@ class FineTuningServer:
     async def _add_file(self, request: Request) -> Response:
         async with request.form() as form:
             upload = form["file"]
-            assert not isinstance(upload, str)
+            if isinstance(upload, str):
+                return _refusal(400, "file is not an upload")
             content = await upload.read()
             values = {"filename": upload.filename, "purpose": form["purpose"], "content": content, "seen": 0}
         name = f"file-{len(self.files)}"

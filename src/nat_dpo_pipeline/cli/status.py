@@ -1,0 +1,22 @@
+"""`nat dpo status`: where a training job stands."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="status")
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The configuration of the run, where its credentials are not in the environment.",
+)
+def status_command(run_dir: Path, config_file: Path | None) -> None:
+    """Ask once for the job that `nat finetune` submitted last.
+
+    RUN_DIR is the run's finetuning.output_dir. Exit code 1 when the job failed or was cancelled.
+    """
+    from nat_dpo_pipeline.cli.training import run_status
+
+    raise SystemExit(run_status(run_dir, config_file))
