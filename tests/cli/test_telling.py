@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ import pytest
 from nat_dpo_pipeline.cli import telling
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.core.pairs import PairingRules
-from nat_dpo_pipeline.dataset.files import WrittenFile
-from nat_dpo_pipeline.dataset.writer import WrittenDataset
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
 from nat_dpo_pipeline.generation.plan import Asked, InputCounts, Plan, Scoring, make_plan
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage, Price
 from nat_dpo_pipeline.generation.settings import RecipeSettings
@@ -130,19 +131,48 @@ def test_what_was_replayed_is_told_with_what_it_was_worth() -> None:
     assert line == "  1,500 replies from the journal, worth 2.00: not asked or paid for again"
 
 
-def test_pairs_and_files_are_told_by_side(tmp_path: Path) -> None:
-    files = (WrittenFile("trl/train.jsonl", 9, 0, ""), WrittenFile("trl/validation.jsonl", 1, 0, ""))
-    dataset = WrittenDataset(Path("run/dataset"), files, Path("run/dataset/manifest.json"))
+def _dataset(folder: Path, *formats: str) -> WrittenDataset:
+    rows = [PreferenceRow(f"Why {n}?", "Because.", "No.") for n in range(9)]
+    rows.append(PreferenceRow((Message("system", "Be brief."), Message("user", "Why?")), "Because.", "No."))
+    splits = {SplitName.TRAIN: rows[:-1], SplitName.VALIDATION: rows[-1:]}
+    return write_dataset(folder, splits, Provenance(0, {}, {}), Target(formats))
+
+
+def test_pairs_are_told_by_side_whatever_the_first_format_holds(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "dataset", "kto", "hh")
     assert telling.pairs_of(dataset, {"below_min_score_diff": 3, "tie": 5}) == [
         "  pairs              10  (9 train, 1 validation)",
         "  pairs left out: 5 tie, 3 below min score diff",
+        "  left out of rows_hh: 1 system prompt",
     ]
-    assert len(telling.pairs_of(dataset, {})) == 1
+    assert len(telling.pairs_of(_dataset(tmp_path / "trl", "trl"), {})) == 1
+
+
+def test_the_files_of_every_format_are_told_and_how_to_train_on_them(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path / "dataset", "kto", "trl", "helix")
     (tmp_path / "set_aside.jsonl").touch()
-    lines = telling.files_of(tmp_path, dataset, Counter(candidates=20))
-    assert lines[1].split("  ")[1:] == [f"{tmp_path}/candidates.jsonl", "20 candidates"]
-    assert any("set_aside.jsonl" in line for line in lines)
-    assert lines[-2].endswith("9 pairs")
+    head, *lines = telling.files_of(tmp_path, dataset, Counter(candidates=20))
+    told = [re.split(" {2,}", line.strip()) for line in lines]
+    assert head == "Files"
+    assert [(Path(path).relative_to(tmp_path).as_posix(), *rows) for path, *rows in told[:-3]] == [
+        ("candidates.jsonl", "20 candidates"),
+        ("set_aside.jsonl", "questions that cannot be paired, with the reasons"),
+        ("dataset/kto/train.jsonl", "18 rows"),
+        ("dataset/kto/validation.jsonl", "2 rows"),
+        ("dataset/trl/train.jsonl", "9 rows"),
+        ("dataset/trl/validation.jsonl", "1 rows"),
+        ("dataset/trl/dpo.yaml",),
+        ("dataset/helix/training.jsonl", "9 rows"),
+        ("dataset/helix/validation.jsonl", "1 rows"),
+        ("dataset/helix/job.json",),
+        ("dataset/README.md",),
+        ("dataset/manifest.json",),
+    ]
+    assert lines[-3:] == [
+        f"To train on it, in {tmp_path / 'dataset'}",
+        "  trl    trl dpo --config trl/dpo.yaml",
+        "  helix  the 6 commands in its README.md",
+    ]
 
 
 def test_a_plan_is_a_table_with_its_assumptions() -> None:

@@ -27,6 +27,7 @@ def test_a_manifest_says_what_the_dataset_is_made_of() -> None:
         "skipped": {"pairs": {"tie": 2}},
         "files": [{"path": "trl/train.jsonl", "rows": 3, "size": 120, "sha256": "ab" * 32}],
         "report": None,
+        "training": [],
     }
 
 

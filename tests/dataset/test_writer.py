@@ -55,7 +55,7 @@ def _snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
-TRL = ["trl", "trl/.nat-dpo-pipeline", "trl/train.jsonl", "trl/validation.jsonl"]
+TRL = ["trl", "trl/.nat-dpo-pipeline", "trl/dpo.yaml", "trl/train.jsonl", "trl/validation.jsonl"]
 FILES = [".lock", "README.md", "manifest.json", *TRL]
 
 
@@ -88,7 +88,8 @@ def test_the_result_says_where_everything_went(tmp_path: Path) -> None:
 def test_the_manifest_names_versions_counts_and_the_hash_of_every_file(tmp_path: Path) -> None:
     _write(tmp_path)
     manifest = json.loads((tmp_path / MANIFEST_NAME).read_bytes())
-    files = manifest.pop("files")
+    files, training = manifest.pop("files"), manifest.pop("training")
+    assert [entry["file"] for entry in training] == ["trl/dpo.yaml"]
     assert manifest == {
         "generator": "nat-dpo-pipeline",
         "versions": versions(),
@@ -100,7 +101,7 @@ def test_the_manifest_names_versions_counts_and_the_hash_of_every_file(tmp_path:
     }
     assert {file["path"]: file["sha256"] for file in files} == {
         name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
-        for name in ("trl/train.jsonl", "trl/validation.jsonl", "README.md")
+        for name in ("trl/train.jsonl", "trl/validation.jsonl", "trl/dpo.yaml", "README.md")
     }
 
 
@@ -266,6 +267,7 @@ def test_several_formats_are_written_in_one_pass(tmp_path: Path) -> None:
         ("llama_factory/train.jsonl", 3),
         ("llama_factory/validation.jsonl", 1),
         ("llama_factory/dataset_info.json", 0),
+        ("llama_factory/dpo.yaml", 0),
         ("README.md", 0),
     ]
     assert written.pairs == {"train": 3, "validation": 1}

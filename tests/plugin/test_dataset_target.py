@@ -1,15 +1,18 @@
 """Which formats `nat dpo generate` writes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from nat_dpo_pipeline.dataset.card import About
+from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.writer import Target
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
 from nat_dpo_pipeline.plugin.pairing import adapter_of, target_of
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, TrainingFilesConfig
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 
@@ -41,8 +44,35 @@ def test_the_settings_that_the_guide_shows_are_valid() -> None:
     settings = yaml.safe_load(block)["trainer_adapters"]["dataset"]
     settings.pop("_type")
     assert target_of(DatasetTrainerAdapterConfig(**settings)) == Target(
-        ("trl", "openai", "llama_factory"), True, About("Tea, preferred", "cc-by-4.0", ("en",))
+        ("trl", "openai", "llama_factory"),
+        True,
+        About("Tea, preferred", "cc-by-4.0", ("en",)),
+        TrainingSettings("meta-llama/Llama-3.2-1B-Instruct", learning_rate=1e-5),
     )
+
+
+def test_what_training_is_told_arrives(tmp_path: Path) -> None:
+    told = TrainingSettings("m", 0.2, 3, 1e-5, 8, 512, lora=False, lora_rank=4)
+    config = DatasetTrainerAdapterConfig(output_dir=tmp_path, training=TrainingFilesConfig(**asdict(told)))
+    assert target_of(config).training == told
+    assert target_of(DatasetTrainerAdapterConfig(output_dir=tmp_path)).training == TrainingSettings()
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"beta": 0}, "beta is 0: "),
+        ({"beta": float("nan")}, "beta is nan: "),
+        ({"learning_rate": 0}, "learning_rate is 0: "),
+        ({"model": ""}, "model is '': "),
+        ({"lora_rank": 0}, "lora_rank is 0: "),
+        ({"epoch": 1}, "has no 'epoch'; did you mean 'epochs'?"),
+    ],
+)
+def test_what_training_cannot_be_is_refused_in_words(tmp_path: Path, training: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        DatasetTrainerAdapterConfig.model_validate({"output_dir": tmp_path, "training": training})
+    assert said in str(raised.value)
 
 
 def test_the_guide_lists_every_format() -> None:

@@ -1,5 +1,6 @@
 """TRL's own preprocessing reads what is written. Runs where trl is installed: `make readers`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import datasets
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import DPOConfig, DPOTrainer
+from trl.scripts.dpo import main as run_dpo
+from trl.scripts.dpo import make_parser
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.formats.format import messages_of, only_text
+from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -40,7 +44,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a tiny one, as TRL loads the reference from disk."""
+    """The folder of a tiny one with its tokenizer, as TRL loads the reference from disk."""
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -51,6 +55,7 @@ def model(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathF
     )
     folder = tmp_path_factory.mktemp("model")
     Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
@@ -134,3 +139,38 @@ def test_kto_reads_the_unpaired_rows(awkward: Any, folder: Path, model: Any, tok
     trainer = KTOTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer)
     assert len(trainer.train_dataset) == 2 * len(awkward.carried("kto"))
     assert sum(trainer.train_dataset["label"]) == len(awkward.carried("kto"))
+
+
+def _configured(folder: Path, model: str, validation: int, *, lora: bool) -> None:
+    rows = [PreferenceRow(f"Why {n}?", f"Because of {n}.", "No idea.", 2.0, 1.0, "e", f"{n}") for n in range(8)]
+    splits = {SplitName.TRAIN: rows[validation:], SplitName.VALIDATION: rows[:validation]}
+    training = TrainingSettings(model=model, beta=0.25, batch_size=4, max_length=200, learning_rate=1e-2, lora=lora)
+    write_dataset(folder, splits, Provenance(0, {}, {}), Target(training=training))
+
+
+def test_the_command_line_takes_every_key_of_the_configuration(model: str, tmp_path: Path) -> None:
+    _configured(tmp_path, model, 2, lora=True)
+    parser = make_parser()
+    script, training, configured, _ = parser.parse_args_and_config(
+        ["--config", str(tmp_path / "trl" / "dpo.yaml"), "--use_cpu"]
+    )
+    assert (script.dataset_name, script.dataset_test_split) == ("./trl", "validation")
+    assert (training.beta, training.max_length, training.learning_rate) == (0.25, 200, 1e-2)
+    assert (training.gradient_accumulation_steps, str(training.eval_strategy.value)) == (4, "epoch")
+    assert (configured.model_name_or_path, configured.use_peft, configured.lora_r) == (model, True, 16)
+    assert configured.lora_target_modules == "all-linear"
+
+
+@pytest.mark.parametrize("validation", [0, 2])
+def test_the_configuration_trains(validation: int, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that `trl dpo --config trl/dpo.yaml` does, in a folder that has been moved."""
+    _configured(tmp_path / "dataset", model, validation, lora=False)
+    monkeypatch.chdir((tmp_path / "dataset").rename(tmp_path / "moved"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    run_dpo(*make_parser().parse_args_and_config(["--config", "trl/dpo.yaml", "--use_cpu"]))
+    (trained,) = (tmp_path / "trained").iterdir()
+    (state,) = trained.glob("checkpoint-*/trainer_state.json")
+    log = json.loads(state.read_bytes())["log_history"]
+    assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert any("eval_loss" in entry for entry in log) is (validation > 0)
+    assert (trained / "model.safetensors").is_file()

@@ -16,6 +16,7 @@ import click
 @click.option(
     "--single-label-score", type=float, help="Answers alone in their turn go to kto, good from this score on."
 )
+@click.option("--model", help="The model that the training configurations beside the data train.")
 @click.option("--license", "license_name", default="unknown", help="For the dataset card.")
 @click.option("--title", default="Preference pairs", help="For the dataset card.")
 def export_command(**options: object) -> None:

@@ -8,12 +8,13 @@ import click
 import orjson
 from pydantic import BaseModel
 
+from nat_dpo_pipeline.cli.telling import columns, dataset_files, training_of
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.pairing import PairedDataset, write_pairs
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, TrainingFilesConfig
 from nat_dpo_pipeline.report.summary import listed
 
 C = TypeVar("C", bound=BaseModel)
@@ -29,6 +30,7 @@ def run_export(
     single_label_score: float | None = None,
     license_name: str = "unknown",
     title: str = "Preference pairs",
+    model: str | None = None,
 ) -> int:
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
@@ -43,6 +45,7 @@ def run_export(
             single_label_score=single_label_score,
             license=license_name,
             title=title,
+            training=TrainingFilesConfig() if model is None else TrainingFilesConfig(model=model),
         )
         paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
     except (DPOPipelineError, ValueError) as error:
@@ -77,8 +80,5 @@ def _tell(paired: PairedDataset) -> None:
         click.echo(f"  pairs left out: {listed(paired.skipped)}")
     for stage, reasons in written.refused.items():
         click.echo(f"  left out of {stage}: {listed(reasons)}")
-    for file in (*written.files, *written.others):
-        click.echo(
-            f"{written.folder / file.path}  {file.rows:,} rows" if file.rows else f"{written.folder / file.path}"
-        )
-    click.echo(str(written.manifest))
+    for line in (*columns(dataset_files(written), left=2), *training_of(written)):
+        click.echo(line)

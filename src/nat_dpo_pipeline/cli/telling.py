@@ -36,6 +36,7 @@ _MISSING = {
     StepName.QUESTIONS: "raise max_top_ups, or ask for fewer n_questions",
     StepName.RESPONSES: "what came repeated another one, or could not be read",
 }
+_ROWS = (".jsonl", ".parquet")
 _DUPLICATES = ("duplicate_subtopics", "duplicate_questions", "duplicate_responses")
 
 
@@ -171,17 +172,32 @@ def files_of(folder: Path, dataset: WrittenDataset | None, counts: Mapping[str, 
     rows = [(str(folder / CANDIDATES), f"{number(counts['candidates'])} candidates")]
     if (folder / SET_ASIDE).exists():
         rows.append((str(folder / SET_ASIDE), "questions that cannot be paired, with the reasons"))
-    if dataset is not None:
-        rows += [(str(dataset.folder / file.path), f"{number(file.rows)} pairs") for file in dataset.files]
-    return ["Files", *columns(rows, left=2)]
+    if dataset is None:
+        return ["Files", *columns(rows, left=2)]
+    return ["Files", *columns([*rows, *dataset_files(dataset)], left=2), *training_of(dataset)]
+
+
+def dataset_files(dataset: WrittenDataset) -> list[tuple[str, str]]:
+    """Every file of a dataset, and how many rows are in those that hold rows."""
+    files = (*dataset.files, *dataset.others)
+    told = [(file.path, f"{number(file.rows)} rows" if file.path.endswith(_ROWS) else "") for file in files]
+    return [*((str(dataset.folder / path), rows) for path, rows in told), (str(dataset.manifest), "")]
+
+
+def training_of(dataset: WrittenDataset) -> list[str]:
+    """The commands that train on it."""
+    rows = [(file.format, file.in_short) for file in dataset.training]
+    return [f"To train on it, in {dataset.folder}", *columns(rows, left=2)] if rows else []
 
 
 def pairs_of(dataset: WrittenDataset, skipped: Mapping[str, int]) -> list[str]:
-    """How many pairs there are, and which were left out."""
-    total = sum(file.rows for file in dataset.files)
-    sides = ", ".join(f"{number(file.rows)} {Path(file.path).stem}" for file in dataset.files)
+    """How many pairs there are, and which were left out, of all formats or of one."""
+    total = sum(dataset.pairs.values())
+    sides = ", ".join(f"{number(count)} {side}" for side, count in dataset.pairs.items())
     lines = [f"  {'pairs':<12}{number(total):>9}  ({sides})"]
-    return [*lines, f"  pairs left out: {_in_words(skipped)}"] if skipped else lines
+    if skipped:
+        lines.append(f"  pairs left out: {_in_words(skipped)}")
+    return [*lines, *(f"  left out of {stage}: {_in_words(reasons)}" for stage, reasons in dataset.refused.items())]
 
 
 def _in_words(reasons: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ import yaml
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats.format import Column, Format
 from nat_dpo_pipeline.dataset.formats.rows import SplitName
+from nat_dpo_pipeline.dataset.training.tools import TrainingFile
 
 CARD_NAME = "README.md"
 _MARK = "nat-dpo-pipeline"
@@ -45,12 +46,13 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFormat:
-    """The files of one format: path relative to the dataset's folder, by side."""
+    """The files of one format: path relative to the dataset's folder, by side. `training` is one of `extra`."""
 
     format: Format
     lines: Mapping[SplitName, WrittenFile]
     parquet: Mapping[SplitName, WrittenFile] = field(default_factory=dict)
     extra: Sequence[WrittenFile] = ()
+    training: TrainingFile | None = None
 
     @property
     def files(self) -> tuple[WrittenFile, ...]:
@@ -153,6 +155,7 @@ def _body(facts: CardFacts) -> Iterator[str]:
     )
     yield from ("", "## How it was made", "", *_made(facts))
     yield from ("", "## What is in it", "", *_contents(facts))
+    yield from _training(facts.formats)
     yield from ("", "## What was left out", "", *_left_out(facts.skipped))
     yield from ("", "## Limits", "", *_LIMITS)
     yield from ("", "## Citation", "", _CITATION)
@@ -192,6 +195,16 @@ def _contents(facts: CardFacts) -> Iterator[str]:
         f'dataset = load_dataset("…", "{first}")',
         "```",
     )
+
+
+def _training(formats: Iterable[WrittenFormat]) -> Iterator[str]:
+    files = [one.training for one in formats if one.training is not None]
+    if files:
+        yield from ("", "## How to train on it", "", "In this folder:")
+    for file in files:
+        yield from ("", f"- `{file.format}`, by `{file.path}`. First: {file.needs}.", "", "  ```sh")
+        yield from (f"  {command}" for command in file.commands)
+        yield "  ```"
 
 
 def _left_out(skipped: Mapping[str, object]) -> Iterator[str]:

@@ -17,7 +17,10 @@ _VERSIONED = (GENERATOR, "nvidia-nat", "openai", "pydantic")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of manifest.json. `configuration` and `report` are JSON values without secrets."""
+    """The contents of manifest.json. `configuration` and `report` are JSON values without secrets.
+
+    `training` is how to train on the files, the commands to be run in the dataset's folder.
+    """
 
     seed: int
     configuration: Mapping[str, object]
@@ -25,6 +28,7 @@ class Manifest:
     skipped: Mapping[str, object]
     files: Sequence[WrittenFile]
     report: Mapping[str, object] | None = None
+    training: Sequence[Mapping[str, object]] = ()
 
     def to_json(self) -> bytes:
         """The text of manifest.json."""

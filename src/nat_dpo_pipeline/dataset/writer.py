@@ -20,6 +20,8 @@ from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, Format, SplitN
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
 from nat_dpo_pipeline.dataset.parquet import check_parquet
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
+from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
+from nat_dpo_pipeline.dataset.training.tools import TrainingFile, training_file
 from nat_dpo_pipeline.errors import OutputError
 
 # Says whose folder it is while there is no manifest yet: a run may be killed between the two.
@@ -28,11 +30,12 @@ _MARK = ".nat-dpo-pipeline"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is written: the names of formats, and what the card says that only the user knows."""
+    """What is written: the names of formats, how to train on them, and what the card says that only the user knows."""
 
     formats: tuple[str, ...] = ("trl",)
     parquet: bool = False
     about: About = field(default_factory=About)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class WrittenDataset:
     others: tuple[WrittenFile, ...] = ()
     pairs: Mapping[SplitName, int] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    training: tuple[TrainingFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def write_dataset(
                 stages = {one.name: stack.enter_context(replaced_folder(folder / one.name)) for one in formats}
                 tally = Tally()
                 written = [
-                    _finished(files, stages[files.format.name])
+                    _finished(files, stages[files.format.name], target.training)
                     for files in _written(stages, formats, splits, tally, parquet=target.parquet)
                 ]
                 skipped = {**provenance.skipped, **tally.skipped()}
@@ -130,7 +134,9 @@ def write_dataset(
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
     first, *more = written
     others = (*first.parquet.values(), *first.extra, *(file for one in more for file in one.files), *cards)
-    return WrittenDataset(folder, tuple(first.lines.values()), manifest, others, tally.pairs, tally.skipped())
+    return WrittenDataset(
+        folder, tuple(first.lines.values()), manifest, others, tally.pairs, tally.skipped(), _training(written)
+    )
 
 
 def _written(
@@ -150,17 +156,28 @@ def _written(
     return written
 
 
-def _finished(files: FormatFiles, stage: Path) -> WrittenFormat:
+def _finished(files: FormatFiles, stage: Path, settings: TrainingSettings) -> WrittenFormat:
     (stage / _MARK).touch()
     one = files.format
+    lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}
+    training = training_file(one.name, settings, lines)
+    names = list(one.extra)
     for name, value in one.extra.items():
         write_json(stage / name, value)
+    if training is not None:
+        names.append(Path(training.path).name)
+        replace_file(stage / names[-1], training.text.encode())
     return WrittenFormat(
         format=one,
-        lines={side: _below(one, file, one.files[side]) for side, file in files.lines.items()},
+        lines=lines,
         parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in files.parquet.items()},
-        extra=[_below(one, written_file(stage / name, 0), name) for name in one.extra],
+        extra=[_below(one, written_file(stage / name, 0), name) for name in names],
+        training=training,
     )
+
+
+def _training(written: Iterable[WrittenFormat]) -> tuple[TrainingFile, ...]:
+    return tuple(one.training for one in written if one.training is not None)
 
 
 def _below(one: Format, file: WrittenFile, name: str) -> WrittenFile:
@@ -192,4 +209,8 @@ def _manifest(
         skipped=skipped,
         files=[*(file for one in written for file in one.files), *others],
         report=provenance.report,
+        training=[
+            {"format": file.format, "file": file.path, "needs": file.needs, "commands": file.commands}
+            for file in _training(written)
+        ],
     )

@@ -74,7 +74,7 @@ def adapter_of(config: Config) -> DatasetTrainerAdapterConfig | None:
 def target_of(config: DatasetTrainerAdapterConfig) -> Target:
     """What the configuration wants to be written."""
     about = About(config.title, config.license, tuple(config.languages))
-    return Target(tuple(config.formats), config.parquet, about)
+    return Target(tuple(config.formats), config.parquet, about, config.training.settings())
 
 
 def write_pairs(

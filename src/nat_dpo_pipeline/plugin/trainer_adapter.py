@@ -130,4 +130,6 @@ def _log(written: WrittenDataset) -> None:
     lines = [f"{written.folder / file.path}  {file.rows} pairs" for file in written.files]
     lines += [f"{written.folder / file.path}  {file.rows} rows" for file in written.others if file.rows]
     lines += [f"left out of {stage}: {listed(reasons)}" for stage, reasons in written.refused.items()]
-    logger.info("files written:\n  %s", "\n  ".join([*lines, str(written.manifest)]))
+    lines.append(str(written.manifest))
+    lines += [f"to train with {file.format}, in {written.folder}: {file.in_short}" for file in written.training]
+    logger.info("files written:\n  %s", "\n  ".join(lines))

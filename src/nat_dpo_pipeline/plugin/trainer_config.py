@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig
 from nat_dpo_pipeline.plugin.strict import StrictConfig
@@ -30,6 +31,35 @@ class DPOTrainerConfig(TrainerConfig, StrictConfig, name="dpo_trainer"):
     )
     seed: int = Field(default=0, description="Seed of the draw and of the split.")
     wait_for_completion: bool = Field(default=True, description="Wait for the training job to end.")
+
+
+_TRAINING = TrainingSettings()
+
+
+class TrainingFilesConfig(StrictConfig):
+    """What the training configurations beside the data say."""
+
+    model: str = Field(
+        default=_TRAINING.model,
+        min_length=1,
+        description="The model to train: its id on the Hugging Face hub, or the absolute path of a folder.",
+    )
+    beta: float = Field(default=_TRAINING.beta, gt=0, allow_inf_nan=False, description="DPO's beta.")
+    epochs: int = Field(default=_TRAINING.epochs, ge=1, description="Passes over the pairs.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="None: 5e-6 with LoRA, 5e-7 for all weights."
+    )
+    batch_size: int = Field(default=_TRAINING.batch_size, ge=1, description="Pairs a step, on one GPU.")
+    max_length: int = Field(
+        default=_TRAINING.max_length, ge=1, description="Tokens of prompt and answer; what is longer is cut or dropped."
+    )
+    lora: bool = Field(default=_TRAINING.lora, description="Train an adapter; NeMo Helix trains all weights anyway.")
+    lora_rank: int = Field(
+        default=_TRAINING.lora_rank, ge=1, description="Rank of the adapter; its alpha is twice that."
+    )
+
+    def settings(self) -> TrainingSettings:
+        return TrainingSettings(**self.model_dump())
 
 
 class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="dataset_trainer_adapter"):
@@ -66,6 +96,11 @@ class DatasetTrainerAdapterConfig(TrainerAdapterConfig, StrictConfig, name="data
     )
     title: str = Field(default="Preference pairs", min_length=1, description="For the dataset card.")
     languages: list[str] = Field(default_factory=list, description="For the dataset card: ISO 639 codes.")
+    training: TrainingFilesConfig = Field(
+        default_factory=TrainingFilesConfig,
+        description="What is in the training configurations that are written with trl, llama_factory, axolotl, nemo_rl "
+        "and helix; `manifest.json` and the card hold the commands that use them.",
+    )
 
     @model_validator(mode="after")
     def _knows_its_formats(self) -> Self:
