@@ -65,9 +65,9 @@ class LineWriter:
         self._file.close()
 
     def _flush(self) -> None:
-        text = b"".join(self._waiting)
         if self._hashed is not None:
             self._hashed.result()
+        text = b"".join(self._waiting)
         self._hashed = self._hasher.submit(self._digest.update, text)
         _write_all(self._file, text)
         self._rows += len(self._waiting)
