@@ -67,6 +67,10 @@ def test_what_is_in_a_configuration_does_not_become_markup(tmp_path: Path) -> No
     assert "- Model `x`: model_name script evil\n" in (tmp_path / "README.md").read_text()
 
 
+def test_a_title_is_one_line(tmp_path: Path) -> None:
+    assert "\n# Tea - one\n" in _card(tmp_path, title="Tea\n- <one>")
+
+
 def test_a_card_is_known_by_its_mark(tmp_path: Path) -> None:
     _card(tmp_path)
     assert is_our_card(tmp_path / "README.md")

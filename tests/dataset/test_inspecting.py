@@ -61,6 +61,20 @@ def test_roles_that_do_not_alternate_are_found(tmp_path: Path, roles: tuple[str,
     assert _inspected(tmp_path, _row(prompt)).problems == {Problem.ROLES_DO_NOT_ALTERNATE: 1}
 
 
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ("developer", "user"),
+        ("user", "assistant", "tool"),
+        ("system", "user", "assistant", "tool", "tool", "assistant", "user"),
+    ],
+)
+def test_developers_and_results_of_tools_have_their_turns(tmp_path: Path, roles: tuple[str, ...]) -> None:
+    """The formats that carry these roles are written with them."""
+    prompt = [{"role": role, "content": "x"} for role in roles]
+    assert _inspected(tmp_path, _row(prompt)).problems == {}
+
+
 def test_a_system_prompt_alone_asks_nothing(tmp_path: Path) -> None:
     assert _inspected(tmp_path, _row([{"role": "system", "content": "x"}])).problems == {Problem.EMPTY_PROMPT: 1}
 
@@ -69,6 +83,21 @@ def test_repeats_and_contradictions_are_told_but_are_fit_to_train_on(tmp_path: P
     report = _inspected(tmp_path, _row(), _row(), _row(chosen="No.", rejected="Because."), _row(" Why?"))
     assert report.problems == {Problem.DUPLICATE_ROW: 2, Problem.CONTRADICTION: 1}
     assert report.is_fit
+
+
+def test_the_label_of_an_answer_is_a_part_of_its_row(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False, True)]
+    assert _inspected(tmp_path, *rows).problems == {Problem.CONTRADICTION: 1, Problem.DUPLICATE_ROW: 1}
+
+
+def test_many_answers_in_another_order_contradict_nothing(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", "completions": [{"response": text} for text in texts]} for texts in ("xy", "yx")]
+    assert _inspected(tmp_path, *rows).problems == {}
+
+
+def test_lines_are_counted_with_the_empty_ones(tmp_path: Path) -> None:
+    report = _inspected(tmp_path, b"\n \n", _row(), b"\n", _row(chosen=""))
+    assert (report.rows, report.lines) == (2, {Problem.EMPTY_ANSWER: [5]})
 
 
 def test_a_file_without_rows_is_told(tmp_path: Path) -> None:
@@ -126,6 +155,30 @@ def test_a_prompt_on_both_sides_of_a_split_is_found(tmp_path: Path) -> None:
         {},
         {},
     ]
+
+
+@pytest.mark.parametrize("below", ["", "nemo_customizer"])
+def test_the_sides_may_be_folders(tmp_path: Path, below: str) -> None:
+    rows = [PreferenceRow("Why?", "Because.", "No.")]
+    splits = {SplitName.TRAIN: rows, SplitName.VALIDATION: rows}
+    write_dataset(tmp_path, splits, Provenance(0, {}, {}), Target(("nemo_customizer",)))
+    assert [dict(report.problems) for report in inspect([tmp_path / below])] == [{}, {Problem.PROMPT_ON_BOTH_SIDES: 1}]
+
+
+def test_what_a_killed_run_left_behind_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / ".trl.partial-x").mkdir()
+    for name in (".trl.partial-x/train.jsonl", "train.jsonl"):
+        (tmp_path / name).write_text(json.dumps(_row()) + "\n")
+    assert [report.path.name for report in inspect([tmp_path])] == ["train.jsonl"]
+    assert inspect([tmp_path / ".trl.partial-x"]), "unless it is asked for"
+
+
+def test_parquet_without_utf8_is_an_input_error(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = arrow.array([b"\xff"], arrow.binary()).view(arrow.string())
+    parquet.write_table(arrow.table({"prompt": texts, "chosen": ["a"], "rejected": ["b"]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="no Parquet file that can be read"):
+        inspect([tmp_path])
 
 
 def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:

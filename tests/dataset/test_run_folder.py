@@ -9,8 +9,8 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.dataset.files import lock_of
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder
-from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder, read_turns
+from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Question, Turn
@@ -191,6 +191,19 @@ def test_a_full_disk_is_an_output_error_and_leaves_no_half_file(tmp_path: Path) 
             folder.write_manifest(GenerationRecord(), status="complete", configuration={})
     assert _names(tmp_path) == []
     assert not list(tmp_path.glob(".candidates*"))
+
+
+@pytest.mark.parametrize(
+    "row", [b"{", b"[]", b'{"prompt": "q", "candidates": [{"response": "a", "score": 1}]}', b"\xff"]
+)
+def test_a_row_that_is_none_is_told_with_its_line(tmp_path: Path, row: bytes) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.add(_item(0, 1.0), "a")
+        _finish(folder)
+    with (tmp_path / "candidates.jsonl").open("ab") as file:
+        file.write(row)
+    with pytest.raises(InputError, match=r"candidates\.jsonl', line 2: "):
+        list(read_turns(tmp_path))
 
 
 def test_memory_does_not_grow_with_the_turns(tmp_path: Path) -> None:

@@ -162,9 +162,10 @@ def test_a_trajectory_of_another_builder_may_lack_metadata_and_hold_several_item
     assert rows == [PreferenceRow("Why?", "good 0", "bad"), PreferenceRow("Why?", "good 1", "bad")]
 
 
-def test_metadata_of_another_builder_is_taken_as_far_as_it_fits() -> None:
+@pytest.mark.parametrize("score", ["high", float("nan"), float("inf"), 10**400, True])
+def test_metadata_of_another_builder_is_taken_as_far_as_it_fits(score: object) -> None:
     item = DPOItem(prompt="Why?", chosen_response="good", rejected_response="bad")
-    metadata = {"chosen_score": "high", "rejected_score": 1, "example_id": 7, "turn_id": None}
+    metadata = {"chosen_score": score, "rejected_score": 1, "example_id": 7, "turn_id": None}
     (row,) = preference_rows(Trajectory(episode=[item], reward=1.0, metadata=metadata))
     assert row == PreferenceRow("Why?", "good", "bad", None, 1.0, "7", None)
 

@@ -147,7 +147,7 @@ def _typed(column: Column) -> dict[str, object]:
 
 
 def _body(facts: CardFacts) -> Iterator[str]:
-    yield f"# {facts.about.title}"
+    yield f"# {_plain(facts.about.title)}"
     yield ""
     yield (
         "Pairs of answers to the same prompt, the chosen one with the strictly higher score. Made with "

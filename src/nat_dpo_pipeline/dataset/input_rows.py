@@ -33,7 +33,7 @@ def _rows(path: Path) -> Iterator[object]:
             first, second = _first_lines(file)
             file.seek(0)
             # Lines of message lists start with a bracket too, but the first of them is JSON by itself.
-            if first.startswith("[") and not (second and _is_json(first)):
+            if first.startswith("[") and not (second and is_json(first)):
                 yield from _listed(path, file.read())
             else:
                 yield from (_row(line) for line in file if line.strip())
@@ -64,7 +64,8 @@ def _row(line: str) -> object:
         return {"not JSON": text} if text.startswith("{") else text
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Whether the text is JSON, of any kind."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
+from nat_dpo_pipeline.core.candidates import Message, Prompt, prompt_key
 from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.errors import InputError
 
 _LINES_TOLD = 5
 _SUFFIXES = (".jsonl", ".parquet")
+# Folders of one side of a split each, such as nemo_customizer has.
+_SIDES = ("train", "valid", "dev", "eval", "test")
+# What stands for what when roles take turns: one reader has developers, others have results of tools.
+_ROLES = {"developer": "system", "tool": "user"}
 
 
 class Problem(StrEnum):
@@ -56,14 +60,14 @@ _MEANINGS = {
     Problem.OVER_LONG: "prompt and answer are longer than the limit: trainers cut or drop them",
     Problem.PROMPT_ON_BOTH_SIDES: "the prompt is in another file of the split too: the validation is no test",
     Problem.DUPLICATE_ROW: "the same row was there before",
-    Problem.CONTRADICTION: "the same two answers were there the other way round",
+    Problem.CONTRADICTION: "the same was there the other way round: two answers, or the label of one",
     Problem.NO_ROWS: "the file holds no rows",
 }
 
 
 @dataclass
 class FileReport:
-    """What is in one file. `lines` are the first rows with each problem, from 1."""
+    """What is in one file. `lines` are the first ones with each problem, from 1; of Parquet, rows."""
 
     path: Path
     format: str | None = None
@@ -102,12 +106,15 @@ def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[Fi
 
 def _splits_in(folder: Path) -> list[list[Path]]:
     found = [path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES and path.is_file()]
+    # What a killed run left behind is hidden.
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:
         raise InputError(f"{str(folder)!r} holds no {' or '.join(_SUFFIXES)} file")
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in found:
-        parts = path.relative_to(folder).parts
-        groups.setdefault((parts[0] if len(parts) > 1 else "", path.suffix), []).append(path)
+        top, *below = path.relative_to(folder).parts
+        dataset = top if below and not top.lower().startswith(_SIDES) else ""
+        groups.setdefault((dataset, path.suffix), []).append(path)
     return list(groups.values())
 
 
@@ -126,7 +133,7 @@ def _inspected(path: Path, max_characters: int | None) -> FileReport:
     report = FileReport(path)
     seen: set[bytes] = set()
     try:
-        for line, row in enumerate(_rows(path), start=1):
+        for line, row in _rows(path):
             report.rows += 1
             _look_at(row, line, report, seen, max_characters)
     except OSError as error:
@@ -136,14 +143,14 @@ def _inspected(path: Path, max_characters: int | None) -> FileReport:
     return report
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, object] | None]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | None]]:
     if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
+        yield from enumerate(_parquet_rows(path), start=1)
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _json(line)
+                yield number, _json(line)
 
 
 def _parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
@@ -185,7 +192,7 @@ def _look_at(
 def _problems(row: ReadRow, max_characters: int | None) -> Iterator[Problem]:
     if not any(message.content.strip() for message in messages_of(row.prompt) if message.role != "system"):
         yield Problem.EMPTY_PROMPT
-    elif roles_problem(row.prompt):
+    elif roles_problem(_in_turns(row.prompt)):
         yield Problem.ROLES_DO_NOT_ALTERNATE
     if not row.answers or not all(answer.strip() for answer in row.answers):
         yield Problem.EMPTY_ANSWER
@@ -195,18 +202,35 @@ def _problems(row: ReadRow, max_characters: int | None) -> Iterator[Problem]:
         yield Problem.OVER_LONG
 
 
+def _in_turns(prompt: Prompt) -> Prompt:
+    """The prompt with the results of tools in the place of the user, several of them as one turn."""
+    turns: list[Message] = []
+    before = ""
+    for message in messages_of(prompt):
+        if not (message.role == before == "tool"):
+            turns.append(Message(_ROLES.get(message.role, message.role), ""))
+        before = message.role
+    return tuple(turns)
+
+
 def _length(prompt: Prompt) -> int:
     return sum(len(message.content) for message in messages_of(prompt))
 
 
 def _repeats(prompt: bytes, row: ReadRow, seen: set[bytes]) -> Iterable[Problem]:
-    own = _digest("\x1f".join(row.answers), prompt)
-    other_way = _digest("\x1f".join(reversed(row.answers)), prompt)
+    own, opposite = (_digest("\x1f".join(texts), prompt) for texts in _both_ways(row))
     is_known = own in seen
     seen.add(own)
     if is_known:
         return (Problem.DUPLICATE_ROW,)
-    return (Problem.CONTRADICTION,) if row.is_pair and own != other_way and other_way in seen else ()
+    return (Problem.CONTRADICTION,) if own != opposite and opposite in seen else ()
+
+
+def _both_ways(row: ReadRow) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a row says, and its opposite; the same again where there is none."""
+    if row.label is not None:
+        return (*row.answers, str(row.label)), (*row.answers, str(not row.label))
+    return row.answers, row.answers[::-1] if row.is_pair else row.answers
 
 
 def _digest(text: str, key: bytes = b"") -> bytes:

@@ -146,10 +146,19 @@ def read_turns(folder: Path) -> Iterator[Turn]:
     path = folder / CANDIDATES
     try:
         with path.open("rb") as file:
-            for line in file:
-                yield from _turns_of(line)
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {str(path)!r}: {error!r}") from error
+            for number, line in enumerate(file, start=1):
+                yield from _turns_in(line, f"{str(path)!r}, line {number}")
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _turns_in(row: bytes, place: str) -> list[Turn]:
+    try:
+        return _turns_of(row)
+    except KeyError as error:
+        raise InputError(f"cannot read {place}: it has no {error}") from error
+    except (UnicodeDecodeError, InputError) as error:
+        raise InputError(f"cannot read {place}: {error}") from error
 
 
 def _turns_of(row: bytes) -> list[Turn]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.input_rows import unused_name
+from nat_dpo_pipeline.dataset.input_rows import is_json, unused_name
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.plugin.nat_api import EvalInput, EvalInputItem
 
@@ -43,17 +43,9 @@ def _listed(text: str) -> list[object] | None:
     try:
         return list(json.loads(text))
     except (ValueError, RecursionError) as error:
-        if _is_json(text.strip().split("\n", 1)[0]):
+        if is_json(text.strip().split("\n", 1)[0]):
             return None
         raise InputError(f"the dataset starts like a JSON list, but is none: {error}") from error
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _unique_id(row: str, number: int, id_key: str, used: set[str]) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.candidates import Message, Prompt, finite_number
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 from nat_dpo_pipeline.dataset.formats.rows import facts_of
@@ -105,8 +105,8 @@ def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
                 prompt=_prompt(item.prompt),
                 chosen=item.chosen_response,
                 rejected=item.rejected_response,
-                chosen_score=_number(metadata, "chosen_score"),
-                rejected_score=_number(metadata, "rejected_score"),
+                chosen_score=finite_number(metadata.get("chosen_score")),
+                rejected_score=finite_number(metadata.get("rejected_score")),
                 example_id=_text(metadata, "example_id"),
                 turn_id=_text(metadata, "turn_id"),
                 chosen_attributes=better.attributes,
@@ -119,11 +119,6 @@ def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
 
 def _prompt(prompt: list[OpenAIMessage] | str) -> Prompt:
     return prompt if isinstance(prompt, str) else tuple(Message(item.role, item.content) for item in prompt)
-
-
-def _number(metadata: Mapping[str, object], name: str) -> float | None:
-    value = metadata.get(name)
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _text(metadata: Mapping[str, object], name: str) -> str | None:

@@ -10,11 +10,15 @@ from nat_dpo_pipeline.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ReadRow:
-    """What a row says: of a pair the chosen and the rejected answer, else the answers that there are."""
+    """What a row says: of a pair the chosen and the rejected answer, else the answers that there are.
+
+    `label` is whether the only answer is good, where a row says so.
+    """
 
     prompt: Prompt
     answers: tuple[str, ...]
     is_pair: bool = True
+    label: bool | None = None
 
 
 _Json = Mapping[str, object]
@@ -170,7 +174,7 @@ def _kto(row: _Json) -> ReadRow:
         raise InputError(f"label must be true or false, not {row['label']!r:.60}")
     completion = row["completion"]
     answer = completion if isinstance(completion, str) else _one_answer(completion)
-    return ReadRow(_prompt(row["prompt"]), (answer,), is_pair=False)
+    return ReadRow(_prompt(row["prompt"]), (answer,), is_pair=False, label=row["label"])
 
 
 def _ultrafeedback(row: _Json) -> ReadRow:
