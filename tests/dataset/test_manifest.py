@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.dataset.files import WrittenFile
-from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours, versions
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, ManifestKind, is_ours, versions
 
 MANIFEST = Manifest(
     seed=7,
@@ -20,6 +20,7 @@ MANIFEST = Manifest(
 def test_a_manifest_says_what_the_dataset_is_made_of() -> None:
     assert json.loads(MANIFEST.to_json()) == {
         "generator": "nat-dpo-pipeline",
+        "kind": "dataset",
         "versions": versions(),
         "seed": 7,
         "configuration": {"min_score_diff": 0.5},
@@ -40,7 +41,12 @@ def test_versions_are_those_that_are_installed() -> None:
 
 def test_a_folder_with_our_manifest_is_ours(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_bytes(MANIFEST.to_json())
-    assert is_ours(tmp_path)
+    assert is_ours(tmp_path, ManifestKind.DATASET)
+    assert not is_ours(tmp_path, ManifestKind.GENERATION)
+    # As it once was.
+    (tmp_path / MANIFEST_NAME).write_text('{"generator": "nat-dpo-pipeline"}')
+    assert is_ours(tmp_path, ManifestKind.DATASET)
+    assert not is_ours(tmp_path, ManifestKind.GENERATION)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +54,11 @@ def test_a_folder_with_our_manifest_is_ours(tmp_path: Path) -> None:
 )
 def test_a_folder_with_another_manifest_is_not_ours(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST_NAME).write_text(text)
-    assert not is_ours(tmp_path)
+    assert not is_ours(tmp_path, ManifestKind.DATASET)
 
 
 def test_a_folder_without_a_manifest_is_not_ours(tmp_path: Path) -> None:
-    assert not is_ours(tmp_path)
-    assert not is_ours(tmp_path / "absent")
+    assert not is_ours(tmp_path, ManifestKind.DATASET)
+    assert not is_ours(tmp_path / "absent", ManifestKind.DATASET)
     (tmp_path / MANIFEST_NAME).mkdir()
-    assert not is_ours(tmp_path)
+    assert not is_ours(tmp_path, ManifestKind.DATASET)

@@ -10,6 +10,7 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.dataset.files import lock_of
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder, read_turns
+from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.steps import Item
@@ -204,6 +205,18 @@ def test_a_row_that_is_none_is_told_with_its_line(tmp_path: Path, row: bytes) ->
         file.write(row)
     with pytest.raises(InputError, match=r"candidates\.jsonl', line 2: "):
         list(read_turns(tmp_path))
+
+
+def test_a_run_and_a_dataset_do_not_take_each_others_manifest(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        _finish(folder)
+    write_dataset(tmp_path / "dataset", {}, Provenance(0, {}, {}))
+    before = [(tmp_path / name / "manifest.json").read_bytes() for name in ("run", "dataset")]
+    with pytest.raises(OutputError, match="not written by this package for a dataset"):
+        write_dataset(tmp_path / "run", {}, Provenance(0, {}, {}))
+    with pytest.raises(OutputError, match="not written by this package for a run"), RunFolder(tmp_path / "dataset"):
+        pass
+    assert [(tmp_path / name / "manifest.json").read_bytes() for name in ("run", "dataset")] == before
 
 
 def test_memory_does_not_grow_with_the_turns(tmp_path: Path) -> None:

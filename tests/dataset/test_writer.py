@@ -92,6 +92,7 @@ def test_the_manifest_names_versions_counts_and_the_hash_of_every_file(tmp_path:
     assert [entry["file"] for entry in training] == ["trl/dpo.yaml"]
     assert manifest == {
         "generator": "nat-dpo-pipeline",
+        "kind": "dataset",
         "versions": versions(),
         "seed": 42,
         "configuration": {"exhaustive_pairs": True},

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -13,6 +14,13 @@ from nat_dpo_pipeline.dataset.files import WrittenFile, json_text
 MANIFEST_NAME = "manifest.json"
 GENERATOR = "nat-dpo-pipeline"
 _VERSIONED = (GENERATOR, "nvidia-nat", "openai", "pydantic")
+
+
+class ManifestKind(StrEnum):
+    """What the files beside a manifest are."""
+
+    DATASET = "dataset"
+    GENERATION = "generation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +40,19 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The text of manifest.json."""
-        return json_text({"generator": GENERATOR, "versions": versions(), **asdict(self)})
+        return json_text({"generator": GENERATOR, "kind": ManifestKind.DATASET, "versions": versions(), **asdict(self)})
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether the manifest in `folder` says that this package wrote the dataset there."""
+def is_ours(folder: Path, kind: ManifestKind) -> bool:
+    """Whether the manifest in `folder` says that this package wrote it, beside files of this kind."""
     try:
         manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return False
-    return isinstance(manifest, dict) and manifest.get("generator") == GENERATOR
+    if not isinstance(manifest, dict) or manifest.get("generator") != GENERATOR:
+        return False
+    # Datasets once did not say what they are.
+    return bool(manifest.get("kind", ManifestKind.DATASET) == kind)
 
 
 def versions() -> dict[str, str]:

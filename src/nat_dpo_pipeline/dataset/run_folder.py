@@ -18,7 +18,7 @@ from nat_dpo_pipeline.dataset.files import (
     write_json,
     write_lines,
 )
-from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, is_ours, versions
+from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind, is_ours, versions
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation import turns
@@ -104,10 +104,10 @@ class RunFolder:
 
     def _claim(self) -> None:
         foreign = [name for name in _OWN if (self.path / name).exists()]
-        if foreign and not (is_ours(self.path) or (self.path / _MARK).exists()):
+        if foreign and not (is_ours(self.path, ManifestKind.GENERATION) or (self.path / _MARK).exists()):
             raise OutputError(
-                f"{str(self.path / foreign[0])!r} exists and was not written by this package: choose another run "
-                "folder or move it away"
+                f"{str(self.path / foreign[0])!r} exists and was not written by this package for a run: choose another "
+                "run folder or move it away"
             )
         (self.path / _MARK).touch()
         for name in (MANIFEST_NAME, FAILURES, _SPOOL):
@@ -125,7 +125,7 @@ class RunFolder:
     ) -> Mapping[str, object]:
         return {
             "generator": GENERATOR,
-            "kind": "generation",
+            "kind": ManifestKind.GENERATION,
             "status": status,
             "message": record.stopped,
             "stood_in_for": record.stood_in_for,

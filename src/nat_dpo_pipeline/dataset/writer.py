@@ -17,7 +17,7 @@ from nat_dpo_pipeline.dataset.files import (
     written_file,
 )
 from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, Format, SplitName, formats_named
-from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, is_ours
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, ManifestKind, is_ours
 from nat_dpo_pipeline.dataset.parquet import check_parquet
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
@@ -76,8 +76,8 @@ def check_target(folder: Path, target: Target = _TRL) -> None:
     foreign = [path for path in _replaced(folder, formats) if path.exists() and not _is_replaceable(folder, path)]
     if foreign:
         raise OutputError(
-            f"{str(foreign[0])!r} exists and was not written by this package (no {MANIFEST_NAME} of ours "
-            "there): choose another output_dir or move it away"
+            f"{str(foreign[0])!r} exists and was not written by this package for a dataset: choose another output_dir "
+            "or move it away"
         )
 
 
@@ -89,7 +89,7 @@ def _is_replaceable(folder: Path, path: Path) -> bool:
     if path.name == CARD_NAME:
         return is_our_card(path)
     if path.name == MANIFEST_NAME:
-        return is_ours(folder) or any((folder / one.name / _MARK).exists() for one in FORMATS)
+        return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / _MARK).exists() for one in FORMATS)
     return (path / _MARK).exists()
 
 

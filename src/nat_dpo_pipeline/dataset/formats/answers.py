@@ -1,6 +1,6 @@
 """Formats of answers rather than pairs: made of the distinct answers that the pairs of a turn show."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from nat_dpo_pipeline.dataset.formats.format import (
     MESSAGES,
@@ -9,18 +9,15 @@ from nat_dpo_pipeline.dataset.formats.format import (
     Row,
     RowRefusal,
     TurnRows,
+    as_answer,
     as_messages,
     as_text,
     only_text,
 )
-from nat_dpo_pipeline.dataset.formats.rows import PreferenceRow
+from nat_dpo_pipeline.dataset.formats.rows import DatasetRow
 
 #: The attributes of HelpSteer and of NVIDIA's reward models, in the order of NVIDIA's files.
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-
-
-def _completion(text: str) -> list[Mapping[str, str]]:
-    return [{"role": "assistant", "content": text}]
 
 
 def kto_rows(turn: TurnRows, once: Once) -> Iterator[Row | RowRefusal]:
@@ -31,24 +28,17 @@ def kto_rows(turn: TurnRows, once: Once) -> Iterator[Row | RowRefusal]:
         else:
             yield _kto_row(turn.pairs[0], answer.text, answer.was_chosen, answer.score, once)
     for single in turn.singles:
-        yield {
-            "prompt": once(as_messages, single.prompt),
-            "completion": once(_completion, single.completion),
-            "label": single.label,
-            "score": single.score,
-            "example_id": single.example_id,
-            "turn_id": single.turn_id,
-        }
+        yield _kto_row(single, single.completion, single.label, single.score, once)
 
 
-def _kto_row(pair: PreferenceRow, text: str, label: bool, score: float | None, once: Once) -> Row:
+def _kto_row(source: DatasetRow, text: str, label: bool, score: float | None, once: Once) -> Row:
     return {
-        "prompt": once(as_messages, pair.prompt),
-        "completion": once(_completion, text),
+        "prompt": once(as_messages, source.prompt),
+        "completion": once(as_answer, text),
         "label": label,
         "score": score,
-        "example_id": pair.example_id,
-        "turn_id": pair.turn_id,
+        "example_id": source.example_id,
+        "turn_id": source.turn_id,
     }
 
 

@@ -12,6 +12,7 @@ from nat_dpo_pipeline.dataset.formats.format import (
     Once,
     Row,
     RowRefusal,
+    as_answer,
     as_messages,
     as_text,
     each_pair,
@@ -29,16 +30,12 @@ def _answer(text: str) -> Mapping[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def _answers(text: str) -> list[Mapping[str, str]]:
-    return [_answer(text)]
-
-
 def trl_row(row: PreferenceRow, once: Once = plain) -> dict[str, object]:
     """TRL's conversational preference format. Scores and ids are extra columns, which TRL's trainers ignore."""
     return {
         "prompt": once(as_messages, row.prompt),
-        "chosen": once(_answers, row.chosen),
-        "rejected": once(_answers, row.rejected),
+        "chosen": once(as_answer, row.chosen),
+        "rejected": once(as_answer, row.rejected),
         "chosen_score": row.chosen_score,
         "rejected_score": row.rejected_score,
         "example_id": row.example_id,
@@ -92,11 +89,11 @@ def tulu3_row(row: PreferenceRow, once: Once = plain) -> Row:
 
 
 def _ranked_first(text: str) -> Mapping[str, object]:
-    return {"rank": 0, "completion": _answers(text)}
+    return {"rank": 0, "completion": as_answer(text)}
 
 
 def _ranked_second(text: str) -> Mapping[str, object]:
-    return {"rank": 1, "completion": _answers(text)}
+    return {"rank": 1, "completion": as_answer(text)}
 
 
 def nemo_rl_row(row: PreferenceRow, once: Once = plain) -> Row:
@@ -117,8 +114,8 @@ def openai_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
         return RowRefusal.UNKNOWN_ROLE
     return {
         "input": once(_openai_input, row.prompt),
-        "preferred_output": once(_answers, row.chosen),
-        "non_preferred_output": once(_answers, row.rejected),
+        "preferred_output": once(as_answer, row.chosen),
+        "non_preferred_output": once(as_answer, row.rejected),
     }
 
 

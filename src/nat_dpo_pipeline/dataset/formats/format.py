@@ -151,6 +151,11 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in prompt]
 
 
+def as_answer(text: str) -> list[dict[str, str]]:
+    """An answer as a part of a row: the only message of an assistant."""
+    return [{"role": "assistant", "content": text}]
+
+
 def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     """The prompt as messages; a text is one of the user's."""
     return (Message("user", prompt),) if isinstance(prompt, str) else prompt
