@@ -144,3 +144,19 @@ def test_inspect_tells_what_it_finds(tmp_path: Path) -> None:
     assert "· 6 duplicate row" in bad.output
     file.unlink()
     assert _invoke("inspect", tmp_path).exit_code == 1
+
+
+def test_the_model_to_train_is_in_the_configurations_and_how_to_train_is_told(run_dir: Path, tmp_path: Path) -> None:
+    done = _invoke("export", run_dir, *_formats("axolotl", "hh"), "-o", tmp_path / "out", "--model", "org/m")
+    assert done.exit_code == 0, done.output
+    assert "base_model: org/m\n" in (tmp_path / "out" / "axolotl" / "dpo.yaml").read_text()
+    *_, where, how = done.output.splitlines()
+    assert where == f"To train on it, in {tmp_path / 'out'}"
+    assert how.split("  ")[1:] == ["axolotl", "axolotl train axolotl/dpo.yaml"]
+
+
+def test_a_model_without_a_name_is_told_in_a_line(run_dir: Path, tmp_path: Path) -> None:
+    done = _invoke("export", run_dir, *_formats("trl"), "-o", tmp_path / "out", "--model", "")
+    assert done.exit_code == 1
+    assert "model is ''" in done.output
+    assert len(done.output.splitlines()) == 1

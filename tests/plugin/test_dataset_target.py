@@ -65,6 +65,7 @@ def test_what_training_is_told_arrives(tmp_path: Path) -> None:
         ({"beta": float("nan")}, "beta is nan: "),
         ({"learning_rate": 0}, "learning_rate is 0: "),
         ({"model": ""}, "model is '': "),
+        ({"model": "./mine"}, "give the absolute path"),
         ({"lora_rank": 0}, "lora_rank is 0: "),
         ({"epoch": 1}, "has no 'epoch'; did you mean 'epochs'?"),
     ],

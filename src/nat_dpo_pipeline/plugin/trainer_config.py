@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.errors import ConfigurationError
@@ -57,6 +57,15 @@ class TrainingFilesConfig(StrictConfig):
     lora_rank: int = Field(
         default=_TRAINING.lora_rank, ge=1, description="Rank of the adapter; its alpha is twice that."
     )
+
+    @field_validator("model")
+    @classmethod
+    def _is_found_from_everywhere(cls, model: str) -> str:
+        if model.startswith((".", "~")):
+            raise ValueError(
+                "the training starts in the dataset's folder: give the absolute path of the model's folder"
+            )
+        return model
 
     def settings(self) -> TrainingSettings:
         return TrainingSettings(**self.model_dump())
