@@ -102,7 +102,9 @@ async def test_pairs_become_a_dataset(
     assert _rows(tmp_path / "out", "validation") == []
     assert (ref.run_id, ref.backend) == ("run", "dataset")
     files = [str(tmp_path / "out" / name) for name in ("trl/train.jsonl", "trl/validation.jsonl", "manifest.json")]
-    assert [line.split()[0] for line in caplog.messages[-1].splitlines()[1:]] == files
+    _, *told, how_to_train = caplog.messages[-1].splitlines()
+    assert [line.split()[0] for line in told] == files
+    assert how_to_train == f"  to train with trl, in {tmp_path / 'out'}: trl dpo --config trl/dpo.yaml"
 
 
 async def test_the_trainers_split_is_kept(tmp_path: Path, run_config: FinetuneConfig) -> None:
@@ -226,7 +228,7 @@ async def test_the_manifest_says_what_the_files_hold(tmp_path: Path, run_config:
     for file in manifest["files"]:
         content = (tmp_path / file["path"]).read_bytes()
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
-        assert (file["size"], file["rows"]) == (len(content), 0 if file["path"] == "README.md" else 2)
+        assert (file["size"], file["rows"]) == (len(content), 2 if file["path"].endswith(".jsonl") else 0)
 
 
 async def test_the_manifest_says_what_the_trainer_knows(tmp_path: Path, run_config: FinetuneConfig) -> None:
