@@ -12,6 +12,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 _ANSWER = "The answer to this has some words more than a line of text would hold, as they tend to have. " * 4
@@ -79,11 +80,11 @@ def main() -> None:
         make_run(folder, given.pairs // _PAIRS_A_TURN)
         result["write_s"] = round(seconds_to_write(folder), 2)
         result["mb"] = round((folder / "report.html").stat().st_size / 1e6, 1)
-        if shutil.which("chromium") and shutil.which("chromedriver"):
+        if shutil.which("chromium") and shutil.which("chromedriver") and find_spec("selenium"):
             taken = seconds_to_open(folder / "report.html", given.rounds)
             result |= {"open_s": round(statistics.median(taken), 2), "opens": [round(one, 2) for one in taken]}
         else:
-            result["open_s"] = "skipped: chromium or chromedriver is not installed"
+            result["open_s"] = "skipped: chromium, chromedriver or selenium is not installed"
     print(json.dumps(result))
 
 

@@ -13,7 +13,7 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.provenance import redacted
-from nat_dpo_pipeline.plugin.register import openai_trainer_adapter
+from nat_dpo_pipeline.plugin.register import job_trainer_adapter
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "train_openai.md").read_text(encoding="utf-8")
 MODEL = "gpt-4.1-mini-2025-04-14"
@@ -93,7 +93,7 @@ def test_what_cannot_be_is_refused_in_words(settings: dict[str, Any], says: str)
 async def test_a_missing_key_is_told_when_the_adapter_is_initialized_and_not_when_it_is_built(
     run_config: FinetuneConfig,
 ) -> None:
-    async for adapter in openai_trainer_adapter(_config(), builder=None):  # type: ignore[arg-type]  # not used
+    async for adapter in job_trainer_adapter(_config(), builder=None):  # type: ignore[arg-type]  # not used
         assert isinstance(adapter, BackendTrainerAdapter)
         assert not await adapter.is_healthy()
         with pytest.raises(ConfigurationError, match="needs a key: set OPENAI_API_KEY or api_key"):
