@@ -56,7 +56,7 @@ types: .venv/.dev ## Check types
 
 .PHONY: unit
 unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n auto --cov --cov-report=term
 	$(BIN)/coverage report --include='*/nat_dpo_pipeline/core/*' --fail-under=100
 
 .PHONY: compat
