@@ -55,9 +55,9 @@ class ModelError(DPOPipelineError):
 
     `fatal`: no other call to this model can succeed (its credential, its credit, its name). `transient`: the same call
     may succeed later; `throttled` with it: because the model said that it is asked too much, for `retry_after` seconds
-    if it said how long; `overloaded` with it: because the server failed or was too slow. `llm` is the model's name in
-    the configuration, `requests` how often it was asked, and `passed_over` are the errors of models that should have
-    answered before it.
+    if it said how long; `overloaded` with it: because the server failed or was too slow. `unsent`: the call never left.
+    `llm` is the model's name in the configuration, `requests` how often it was asked, and `passed_over` are the errors
+    of models that should have answered before it.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ModelError(DPOPipelineError):
         throttled: bool = False,
         retry_after: float | None = None,
         overloaded: bool = False,
+        unsent: bool = False,
     ) -> None:
         super().__init__(message)
         self.fatal = fatal
@@ -76,6 +77,7 @@ class ModelError(DPOPipelineError):
         self.throttled = throttled
         self.retry_after = retry_after
         self.overloaded = overloaded
+        self.unsent = unsent
         self.llm: str | None = None
         self.requests = 0
         self.passed_over: tuple[ModelError, ...] = ()

@@ -122,7 +122,8 @@ def test_what_is_no_run_folder_is_told_in_a_line(
 def test_an_unknown_format_is_told_in_a_line(run_dir: Path, tmp_path: Path) -> None:
     done = _invoke("export", run_dir, *_formats("trll"), "-o", tmp_path / "out")
     assert done.exit_code == 1
-    assert "there is no format 'trll'" in done.output
+    assert done.output.startswith("Error: formats: there is no format 'trll'")
+    assert len(done.output.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

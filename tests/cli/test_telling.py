@@ -60,7 +60,7 @@ def test_what_failed_calls_cost_is_not_blamed_on_the_writer() -> None:
     record = _record(missing_questions=10)
     record.failed_by["questions"] = Counter({FailureReason.MODEL_ERROR: 1})
     (line,) = (line for line in telling.counts_of(record) if "fewer than" in line)
-    assert line.endswith("calls failed, which the same command makes again")
+    assert line.endswith("asked for: 1 model error; the same command makes failed calls again")
 
 
 def test_counts_say_what_was_set_aside_and_dropped() -> None:

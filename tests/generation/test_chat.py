@@ -385,6 +385,7 @@ async def test_a_message_that_is_not_unicode_is_not_sent_and_not_repeated(
     error = await _failure(settings, Call((Message("user", "\ud800"),)))
     assert _kinds(error) == set()
     assert "cannot be sent" in str(error)
+    assert error.unsent
     assert script.asked == []
 
 

@@ -41,6 +41,12 @@ async def test_the_value_is_the_mean_or_the_worst_and_each_members_is_kept(
     assert await _score(ensemble) == Score(value, {}, "model of 1 + model of 4", {"strict": 1.0, "kind": 4.0})
 
 
+async def test_attributes_that_one_member_alone_gives_are_kept() -> None:
+    rewarding = RewardModelScorer(ScriptedModel(lambda _: "correctness:3.0,helpfulness:2.0"), {"helpfulness": 1.0})
+    scored = await _score(EnsembleScorer({"one": rewarding, "two": Given(4.0)}))
+    assert scored.attributes == {"correctness": 3.0}
+
+
 async def test_all_members_are_asked_at_once() -> None:
     barrier = asyncio.Barrier(3)
     members = {name: Given(1.0, barrier) for name in ("a", "b", "c")}

@@ -391,6 +391,12 @@ def test_sampling_that_makes_no_sense_is_refused(given: dict[str, object], said:
         _recipe(sampling={"responses": given})
 
 
+@pytest.mark.parametrize("limit", ["requests_per_minute", "max_wait_seconds"])
+def test_a_limit_is_finite(limit: str) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        _recipe(limits={"w": {limit: float("inf")}})
+
+
 def test_the_llms_of_a_scorer_are_used_too() -> None:
     members = {"one": {"kind": "pooling", "llm": ["a", "b"]}, "two": {"kind": "rating_judge", "llm": "c"}}
     config = _recipe(reward_llm=None, scorer={"kind": "ensemble", "members": members}, limits={"c": {}}, prices={})

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.generation.plan import GENRM_TOKENS, JUDGEMENT_TOKENS, Plan
 from nat_dpo_pipeline.generation.settings import InputKind
 from nat_dpo_pipeline.plugin.generation import inputs_of, load
@@ -118,6 +118,18 @@ def test_prices_are_those_of_the_workflow(tmp_path: Path) -> None:
     assert plan.cost == pytest.approx(
         sum(row.prompt_tokens + row.completion_tokens for row in plan.rows) / 1e6, rel=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("workflow", "said"),
+    [
+        ({"writer_llm": "nobody"}, "names the llm 'nobody', which is not under llms:"),
+        ({"pipeline": "os.path.nothing"}, "pipeline: 'os.path.nothing' cannot be imported"),
+    ],
+)
+def test_what_is_named_and_not_there_cannot_be_planned(tmp_path: Path, workflow: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        _plan(tmp_path, workflow)
 
 
 def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:

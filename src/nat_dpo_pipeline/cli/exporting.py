@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nat_dpo_pipeline.cli.telling import columns, dataset_files, training_of
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
@@ -14,6 +14,7 @@ from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.pairing import PairedDataset, write_pairs
+from nat_dpo_pipeline.plugin.strict import in_words
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, TrainingFilesConfig
 from nat_dpo_pipeline.report.summary import listed
 
@@ -48,8 +49,9 @@ def run_export(
             training=TrainingFilesConfig() if model is None else TrainingFilesConfig(model=model),
         )
         paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
-    except (DPOPipelineError, ValueError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
+    except (DPOPipelineError, ValidationError) as error:
+        said = in_words(error) if isinstance(error, ValidationError) else str(error)
+        raise click.ClickException(" ".join(said.split())) from error
     _tell(paired)
     return 0 if any(paired.written.pairs.values()) else 1
 

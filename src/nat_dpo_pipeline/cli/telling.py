@@ -91,8 +91,9 @@ def counts_of(record: GenerationRecord) -> list[str]:
 def _missing(record: GenerationRecord) -> Iterator[str]:
     for step, advice in _MISSING.items():
         if count := record.counts[f"missing_{step}"]:
-            calls_failed = record.skips().get(step, {}).get(FailureReason.MODEL_ERROR)
-            why = "calls failed, which the same command makes again" if calls_failed else advice
+            failed = record.skips().get(step, {})
+            again = "; the same command makes failed calls again" if FailureReason.MODEL_ERROR in failed else ""
+            why = f"{_in_words(failed)}{again}" if failed else advice
             yield f"  {number(count)} {step} fewer than asked for: {why}"
 
 

@@ -156,7 +156,7 @@ class OpenAIChatModel:
             message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
             raise ModelError(message, overloaded=True) from error
         except UnicodeError as error:
-            raise ModelError(f"{self._described()} cannot be sent this: {error}") from error
+            raise ModelError(f"{self._described()} cannot be sent this: {error}", unsent=True) from error
         return self._read(text, call.route)
 
     def _read(self, text: str, route: Route) -> ChatReply:

@@ -1,6 +1,7 @@
 """Several scorers that score together."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -32,7 +33,13 @@ class EnsembleScorer:
             value = combine_members(list(values.values()), self._combination)
         except InputError as error:
             raise ParseError(str(error), models) from error
-        return Score(value, MappingProxyType({}), models, MappingProxyType(values))
+        return Score(value, MappingProxyType(_attributes(scores)), models, MappingProxyType(values))
+
+
+def _attributes(scores: Sequence[Score]) -> dict[str, float]:
+    """Those of all members; what two of them call the same means something else in each, and is left out."""
+    given = Counter(name for score in scores for name in score.attributes)
+    return {name: value for score in scores for name, value in score.attributes.items() if given[name] == 1}
 
 
 def _all_of(results: Sequence[Score | BaseException]) -> list[Score]:

@@ -197,7 +197,7 @@ class LimitedModel:
             try:
                 reply = await self._model.complete(call)
             except ModelError as error:
-                error.llm, error.requests = self.name, 1
+                error.llm, error.requests = self.name, int(not error.unsent)
                 self._note(error, sent_at)
                 self._pace.used(booked, 0)
                 raise

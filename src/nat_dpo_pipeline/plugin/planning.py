@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from nat.plugin_api import LLMBaseConfig, LLMRef
 
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA
 from nat_dpo_pipeline.generation.plan import (
@@ -20,7 +20,7 @@ from nat_dpo_pipeline.generation.plan import (
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.settings import InputKind, Spread
 from nat_dpo_pipeline.plugin.nat_api import Config
-from nat_dpo_pipeline.plugin.recipe import prices_of
+from nat_dpo_pipeline.plugin.recipe import function_at, prices_of
 from nat_dpo_pipeline.plugin.scorer_config import (
     EnsembleConfig,
     FunctionScorerConfig,
@@ -29,11 +29,15 @@ from nat_dpo_pipeline.plugin.scorer_config import (
     RatingJudgeConfig,
     ScorerConfig,
 )
-from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, llms_in
 
 
 def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tuple[str, str]]) -> Plan:
-    """What the workflow will ask for over the inputs. Raises InputError for a file that cannot be read."""
+    """What the workflow will ask for over the inputs.
+
+    Raises InputError for a file that cannot be read, and ConfigurationError for what is named and not there.
+    """
+    _check_names(config, workflow)
     responders = workflow.responder_llm or workflow.writer_llm
     pools = [{name: 1.0} for name in responders.models] if responders.use is Spread.ALL else [responders.models]
     return make_plan(
@@ -44,6 +48,13 @@ def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tup
         scoring=list(_scoring(config, workflow.scorer_config())),
         prices=prices_of(workflow),
     )
+
+
+def _check_names(config: Config, workflow: PreferenceDataConfig) -> None:
+    if unknown := sorted(set(llms_in(workflow)) - {str(name) for name in config.llms}):
+        raise ConfigurationError(f"the workflow names the llm {unknown[0]!r}, which is not under llms:")
+    if workflow.pipeline is not None:
+        function_at(workflow.pipeline)
 
 
 def count_inputs(texts: Iterable[str], kind: InputKind) -> InputCounts:

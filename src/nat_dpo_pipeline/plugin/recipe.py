@@ -90,12 +90,13 @@ def open_recipe(
         responders=[models.named(name) for name in responders.models] if everyone else [models.pool(responders)],
         scorer=open_scorer(config.scorer_config(), models.replicas, function_named),
         settings=config.recipe_settings(),
-        adapt=None if config.pipeline is None else _function_at(config.pipeline),
+        adapt=None if config.pipeline is None else function_at(config.pipeline),
         workers=_workers(config),
     )
 
 
-def _function_at(path: str) -> Callable[[Pipeline], Pipeline]:
+def function_at(path: str) -> Callable[[Pipeline], Pipeline]:
+    """The function that adapts a pipeline. Raises ConfigurationError."""
     try:
         function: Callable[[Pipeline], Pipeline] = resolve_name(path)
     except (ValueError, ImportError, AttributeError) as error:

@@ -15,6 +15,7 @@ from nat_dpo_pipeline.dataset.run_folder import DATASET
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of
+from nat_dpo_pipeline.plugin.strict import in_words
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn
 from nat_dpo_pipeline.report.run import read_manifest, read_turns
 
@@ -63,7 +64,8 @@ def _builder(settings: dict[str, object]) -> DPOTrajectoryBuilderConfig:
     try:
         return DPOTrajectoryBuilderConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigurationError(f"the run's manifest has a trajectory_builder that is none: {error}") from error
+        said = in_words(error)
+        raise ConfigurationError(f"the run's manifest has a trajectory_builder that is none: {said}") from error
 
 
 def paired_turn(turn: Turn, rules: PairingRules) -> PairedTurn:

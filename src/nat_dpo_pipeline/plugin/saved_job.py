@@ -12,7 +12,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.plugin.backends import JOB_ADAPTERS
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
 from nat_dpo_pipeline.plugin.provenance import redacted
-from nat_dpo_pipeline.plugin.strict import type_name
+from nat_dpo_pipeline.plugin.strict import in_words, type_name
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 
 JOB_FILE = "training_job.json"
@@ -49,9 +49,8 @@ class SavedJob:
         try:
             return JOB_ADAPTERS[self.adapter].model_validate(self.settings)
         except ValidationError as error:
-            said = error.errors()[0]["msg"].removeprefix("Value error, ")
             missing = f" ({', '.join(self.left_out)} is not on record: give --config_file)" if self.left_out else ""
-            raise ConfigurationError(f"the settings on record do not hold{missing}: {said}") from error
+            raise ConfigurationError(f"the settings on record do not hold{missing}: {in_words(error)}") from error
 
     def write(self, folder: Path) -> None:
         """Raises OSError."""

@@ -32,6 +32,11 @@ class StrictConfig(BaseModel):
             raise ValueError("; ".join(_in_words(cls, details) for details in error.errors())) from error
 
 
+def in_words(error: ValidationError) -> str:
+    """What is wrong with a StrictConfig, without pydantic's own words about it."""
+    return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+
+
 def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ")
     if not details["loc"]:

@@ -17,17 +17,17 @@ from nat_dpo_pipeline.generation.settings import (
 )
 from nat_dpo_pipeline.plugin.sampling_config import StepSamplingConfig
 from nat_dpo_pipeline.plugin.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
-from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME, StrictConfig
+from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 
 
 class ModelLimitsConfig(StrictConfig):
     """What one model may be asked. What is not given is not limited, or as the workflow has it."""
 
     max_concurrency: int | None = Field(default=None, ge=1, description="Calls under way at once.")
-    requests_per_minute: float | None = Field(default=None, gt=0, description="Evenly spaced, without bursts.")
+    requests_per_minute: FiniteFloat | None = Field(default=None, gt=0, description="Evenly spaced, without bursts.")
     tokens_per_minute: int | None = Field(default=None, gt=0, description="Prompt and completion tokens together.")
     max_retries: int | None = Field(default=None, ge=0, description="Retries of a call that failed.")
-    max_wait_seconds: float = Field(
+    max_wait_seconds: FiniteFloat = Field(
         default=1800.0,
         gt=0,
         description="Seconds until a model that answers nobody, being down or asked too much, ends the run; the same "
@@ -158,7 +158,7 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         description="File that keeps every finished call: a run that is started again after a crash replays them and "
         "pays for none twice. Remove it to ask anew.",
     )
-    request_timeout: float = Field(default=120.0, gt=0, description="Seconds until one request is given up.")
+    request_timeout: FiniteFloat = Field(default=120.0, gt=0, description="Seconds until one request is given up.")
     max_retries: int = Field(
         default=8,
         ge=0,
@@ -208,7 +208,7 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         try:
             self.scorer_config()
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+            raise ValueError(in_words(error)) from error
         return self
 
     def scorer_config(self) -> ScorerConfig:
