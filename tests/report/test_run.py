@@ -57,10 +57,12 @@ def test_what_is_damaged_or_set_aside_is_counted(runs: Any) -> None:
     )
     with (folder / "candidates.jsonl").open("a") as file:
         file.write('{"id": "cut off", "candi\n\n[]\n')
+    with (folder / "set_aside.jsonl").open("a") as file:
+        file.write('{"id": "cut off", "unsco\n')
     found = read_set_aside(folder)
     assert found.turns == {"below_min_best_score": 1, "no_scored_response": 1}
     assert found.responses == {"refusal": 1, "no_score": 1, "unknown": 2}
-    assert (found.scored, found.unreadable) == (1, 2)
+    assert (found.scored, found.unreadable) == (1, 3)
     assert len(list(read_turns(folder))) == 1
 
 
@@ -68,3 +70,21 @@ def test_halves_of_surrogate_pairs_do_not_stop_a_report(runs: Any) -> None:
     folder = runs.write(runs.row(1, runs.candidate(0, "a", 1.0), subtopic="\ud800"))
     assert json.loads((folder / "candidates.jsonl").read_text())["subtopic"] == "\ud800"
     assert len(list(read_turns(folder))) == 1
+
+
+def test_responses_with_halves_of_surrogate_pairs_are_counted_in_both_files(runs: Any) -> None:
+    half = "half \ud800"
+    unscored = [{"response": half, "flaw": "refusal", "reason": "refusal"}, {"response": "", "reason": half}]
+    folder = runs.write(
+        runs.row(1, runs.candidate(0, half, 1.0), runs.candidate(1, "whole", 2.0), unscored=unscored),
+        set_aside=[
+            runs.row(2, runs.candidate(0, half, 0.5), unscored=unscored[:1], set_aside="below_min_best_score"),
+            runs.row(3, unscored=unscored[:1]),
+        ],
+    )
+    (turn,) = read_turns(folder)
+    found = read_set_aside(folder)
+    assert [candidate.response for candidate in turn.candidates] == ["whole"]
+    assert (found.responses["refusal"], found.responses.total()) == (3, 4)
+    assert found.turns == {"below_min_best_score": 1, "no_scored_response": 1}
+    assert (found.scored, found.unreadable) == (2, 0), "one of them could have been paired if it were text"

@@ -26,7 +26,7 @@ def read_row(text: str, keys: RowKeys, record: GenerationRecord) -> list[Candida
 
     Everything else in the row and the candidate becomes metadata. Raises InputError for a row that is no row.
     """
-    row = _row(text)
+    row = read_object(text)
     name = str(row.get("id", "without id"))
     prompt = _prompt(row, keys, name)
     raw_candidates = row.get(keys.candidates)
@@ -43,7 +43,8 @@ def read_row(text: str, keys: RowKeys, record: GenerationRecord) -> list[Candida
     return candidates
 
 
-def _row(text: str) -> Mapping[str, object]:
+def read_object(text: str) -> Mapping[str, object]:
+    """A JSON object, which may hold escaped halves of surrogate pairs. Raises InputError for anything else."""
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -73,7 +73,7 @@ def _unreadable(numbers: Numbers) -> Iterator[Danger]:
         yield Danger(
             DangerKind.UNREADABLE,
             "Some rows cannot be read",
-            f"{_count(count, 'row')} of candidates.jsonl {'is' if count == 1 else 'are'} damaged and left out.",
+            f"{_count(count, 'row')} of the run's candidates {'is' if count == 1 else 'are'} damaged and left out.",
             "The file was changed or cut off after the run.",
             "Start the same command again: it writes the file anew from the journal.",
         )

@@ -12,7 +12,7 @@ from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import GenerationRecord
-from nat_dpo_pipeline.generation.rows import RowKeys, read_row
+from nat_dpo_pipeline.generation.rows import RowKeys, read_object, read_row
 from nat_dpo_pipeline.report.paired import clean
 
 _Json = Mapping[str, object]
@@ -126,14 +126,19 @@ def read_set_aside(folder: Path) -> SetAside:
     responses: Counter[str] = Counter()
     scored = unreadable = 0
     for line in _lines(folder / SET_ASIDE):
-        row = _row(line)
+        if (row := _row(line)) is None:
+            unreadable += 1
+            continue
         turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
         scored += len(_list(row.get("candidates")))
         responses.update(_unscored(row))
     for line in _lines(folder / CANDIDATES):
-        row = _row(line)
+        row = _row(line) or {}
+        usable = sum(len(turn.candidates) for turn in turns_of(line))
+        # A candidate that is no text, such as half of a surrogate pair, has a score but no place in a dataset.
+        scored += len(_list(row.get("candidates"))) - usable
         responses.update(_unscored(row))
-        unreadable += not turns_of(line)
+        unreadable += not usable
     return SetAside(turns, responses, scored, unreadable)
 
 
@@ -147,11 +152,11 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def _row(line: str) -> _Json:
+def _row(line: str) -> _Json | None:
     try:
-        return _mapping(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return {}
+        return read_object(line)
+    except InputError:
+        return None
 
 
 def _unscored(row: _Json) -> Iterator[str]:
