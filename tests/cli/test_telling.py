@@ -235,6 +235,12 @@ def test_a_preview_says_why_there_is_no_pair() -> None:
     assert not any("chosen" in line for line in lines)
 
 
+def test_a_preview_shows_the_message_of_a_score_that_failed() -> None:
+    failed = Scored(Response(QUESTION, 2, "So.", "writer", "m"), reason="model_error", detail="judge is down")
+    lines = telling.preview_lines([_turn(1.0, unscored=(failed,))], PairingRules())
+    assert "  [2] no score by writer: judge is down" in lines
+
+
 def test_a_preview_shows_what_could_not_be_scored_and_the_beginning_of_what_is_long() -> None:
     cut = Scored(Response(QUESTION, 1, "word " * 500, "writer", "m", Flaw.TRUNCATED), reason=Flaw.TRUNCATED)
     lines = telling.preview_lines([_turn(1.0, unscored=(cut,))], PairingRules())

@@ -67,6 +67,13 @@ def test_a_turn_is_one_line_with_all_that_is_known() -> None:
     }
 
 
+def test_a_failed_call_has_its_message_beside_the_reason() -> None:
+    response = Response(QUESTION, 0, "So.", "writer", "served-name")
+    failed = Scored(response, reason="request_refused", detail="judge answered 400: too long")
+    (row,) = json.loads(turn_row(_turn(unscored=(failed,)), "example"))["unscored"]
+    assert (row["reason"], row["detail"]) == ("request_refused", "judge answered 400: too long")
+
+
 def test_a_row_is_read_by_the_workflow_for_candidates_of_ones_own() -> None:
     record = GenerationRecord()
     (candidate,) = read_row(turn_row(_turn(), "example").decode(), RowKeys(), record)

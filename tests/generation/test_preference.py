@@ -639,7 +639,8 @@ async def test_an_unreadable_reward_leaves_its_response_unscored(reply: Answer) 
     assert _responses(turns[0]) == ["good Why?"]
     (unscored,) = turns[0].unscored
     assert (unscored.response.text, unscored.score) == ("bad Why?", None)
-    assert unscored.reason
+    assert unscored.reason == "unparsable_reply"
+    assert unscored.detail
     assert _failures(record) == [("rewards", "Why?", "unparsable_reply")]
     assert record.counts == {"questions": 1, "responses": 2, "candidates": 1}
 
@@ -719,7 +720,9 @@ async def test_a_fatal_error_is_told_once_and_what_is_finished_is_kept() -> None
     assert _failures(record) == [("rewards", record.failures[0].subject, "model_error")]
     assert record.skips() == {"rewards": {"model_error": 195}}
     assert len(rewarder.calls) <= 5 + 2
-    assert {one.reason for turn in turns for one in turn.unscored} == {"rewarder answered 402: no credit"}
+    assert {(one.reason, one.detail) for turn in turns for one in turn.unscored} == {
+        ("model_error", "rewarder answered 402: no credit")
+    }
 
 
 async def test_a_fatal_error_of_the_writer_lets_the_others_finish() -> None:

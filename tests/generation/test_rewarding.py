@@ -112,11 +112,21 @@ async def test_every_response_is_scored_after_its_question() -> None:
     assert (used.model, used.requests, used.prompt_tokens, used.completion_tokens) == ("r-1", 2, 4, 6)
 
 
-@pytest.mark.parametrize("error", [ModelError("overloaded"), ParseError("no number", "hm")])
-async def test_a_failed_score_is_no_score_with_a_reason_and_never_0(error: DPOPipelineError) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModelError("overloaded", overloaded=True), "model_error"),
+        (ModelError("no credit", fatal=True), "model_error"),
+        (ModelError("too long (request 17)"), "request_refused"),
+        (ParseError("no number", "hm"), "unparsable_reply"),
+    ],
+)
+async def test_a_failed_score_is_no_score_with_a_reason_and_never_0(error: DPOPipelineError, reason: str) -> None:
     (turn,), record = await _turns(Scored({"So.": 2.0, "No.": error}), "So.", "No.")
     assert _scores(turn) == {"So.": 2.0}
-    assert _reasons(turn) == {"No.": str(error)}
+    assert _reasons(turn) == {"No.": reason}
+    assert turn.unscored[0].detail == str(error)
+    assert record.skips() == {"rewards": {reason: 1}}
     assert turn.unscored[0].score is None
     assert [(failure.step, failure.subject, failure.detail) for failure in record.failures] == [
         ("rewards", "Why?", str(error))
@@ -126,7 +136,7 @@ async def test_a_failed_score_is_no_score_with_a_reason_and_never_0(error: DPOPi
 async def test_a_fatal_error_stops_the_run_and_is_told_once() -> None:
     (turn,), record = await _turns(Scored({"a": FATAL, "b": FATAL, "c": 1.0}), "a", "b", "c")
     assert _scores(turn) == {"c": 1.0}
-    assert _reasons(turn) == {"a": "no credit", "b": "no credit"}
+    assert _reasons(turn) == {"a": "model_error", "b": "model_error"}
     assert (record.stopped, len(record.failures)) == ("no credit", 1)
     assert record.skips() == {"rewards": {"model_error": 2}}
 
@@ -215,7 +225,7 @@ async def test_what_one_member_cannot_score_has_no_score() -> None:
     members = {"one": Scored({"a": 4.0, "b": 1.0}), "two": Scored({"a": 2.0, "b": ModelError("overloaded")})}
     (turn,), _ = await _turns(EnsembleScorer(members), "a", "b")
     assert _scores(turn) == {"a": 3.0}
-    assert _reasons(turn) == {"b": "overloaded"}
+    assert _reasons(turn) == {"b": "request_refused"}
 
 
 # All responses to a question together.
@@ -235,7 +245,7 @@ async def test_what_cannot_be_compared_keeps_its_place() -> None:
     scorer = Compared({"b": ParseError("no verdict", "hm")})
     (turn,), record = await _turns(scorer, "aaa", "b", ("cut", Flaw.TRUNCATED), "cc")
     assert [(c.candidate_index, c.score) for c in turn.candidates] == [(0, 3.0), (3, 2.0)]
-    assert [(one.response.index, one.reason) for one in turn.unscored] == [(1, "no verdict"), (2, "truncated")]
+    assert [(one.response.index, one.reason) for one in turn.unscored] == [(1, "unparsable_reply"), (2, "truncated")]
     assert [failure.reply for failure in record.failures] == ["hm"]
 
 
@@ -247,10 +257,18 @@ async def test_a_single_response_has_nothing_to_be_compared_with() -> None:
     assert record.failures == []
 
 
-@pytest.mark.parametrize("error", [FATAL, ModelError("overloaded"), ParseError("no verdict", "hm")])
-async def test_a_comparison_that_fails_leaves_all_responses_unscored(error: DPOPipelineError) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FATAL, "model_error"),
+        (ModelError("too long"), "request_refused"),
+        (ParseError("no verdict", "hm"), "unparsable_reply"),
+    ],
+)
+async def test_a_comparison_that_fails_leaves_all_responses_unscored(error: DPOPipelineError, reason: str) -> None:
     (turn,), record = await _turns(Compared(fails=error), "a", "b")
     assert turn.candidates == ()
-    assert _reasons(turn) == {"a": str(error), "b": str(error)}
+    assert _reasons(turn) == {"a": reason, "b": reason}
+    assert {one.detail for one in turn.unscored} == {str(error)}
     assert record.stopping is (error is FATAL)
     assert record.progress["rewards"].failed == 0, "the turn itself is there"

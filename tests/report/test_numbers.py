@@ -59,6 +59,14 @@ def test_the_flow_counts_what_came_to_each_stage_and_what_was_lost() -> None:
     assert (flow.prompts, flow.prompts_with_pairs) == (2, 1)
 
 
+def test_flaws_of_unscored_responses_count_whatever_they_are_unscored_for() -> None:
+    aside = SetAside(
+        responses=Counter({"model_error": 1, "empty_reply": 1}), flaws=Counter({"truncated": 1, "empty": 1})
+    )
+    flaws = _measured(_turn(1, ("a", 2.0), ("b", 1.0)), set_aside=aside).flaws
+    assert (flaws.truncated, flaws.refused, flaws.empty, flaws.responses) == (1, 0, 1, 4)
+
+
 def test_scores_margins_and_lengths() -> None:
     numbers = _measured(_turn(1, ("four", 3.0), ("six...", 1.0), ("3..", 0.0)))
     assert numbers.scores.summaries["all"].mean == pytest.approx(4 / 3)

@@ -88,3 +88,29 @@ def test_responses_with_halves_of_surrogate_pairs_are_counted_in_both_files(runs
     assert (found.responses["refusal"], found.responses.total()) == (3, 4)
     assert found.turns == {"below_min_best_score": 1, "no_scored_response": 1}
     assert (found.scored, found.unreadable) == (2, 0), "one of them could have been paired if it were text"
+
+
+def test_unscored_responses_are_counted_under_the_names_of_the_manifest(runs: Any) -> None:
+    unscored = [
+        {"flaw": None, "reason": "request_refused", "detail": "model 'judge' answered 400: too long (request 1)"},
+        {"flaw": None, "reason": "request_refused", "detail": "model 'judge' answered 400: too long (request 2)"},
+        {"flaw": "truncated", "reason": "model_error", "detail": "model 'judge' is down"},
+        {"flaw": "truncated", "reason": "truncated"},
+        {"flaw": "empty", "reason": "empty"},
+        {"flaw": None, "reason": "nothing_to_compare_with"},
+    ]
+    found = read_set_aside(runs.write(runs.row(1, runs.candidate(0, "a", 1.0), unscored=unscored)))
+    assert found.responses == {
+        "request_refused": 2,
+        "model_error": 1,
+        "truncated_reply": 1,
+        "empty_reply": 1,
+        "nothing_to_compare_with": 1,
+    }
+    assert found.flaws == {"truncated": 2, "empty": 1}
+
+
+def test_messages_that_earlier_versions_wrote_as_reasons_are_one_count(runs: Any) -> None:
+    unscored = [{"flaw": None, "reason": f"model 'judge' answered 400 (request {number})"} for number in range(3)]
+    found = read_set_aside(runs.write(runs.row(1, runs.candidate(0, "a", 1.0), unscored=unscored)))
+    assert found.responses == {"unknown": 3}

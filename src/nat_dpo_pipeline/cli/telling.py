@@ -282,7 +282,7 @@ def _previewed(place: int, turn: Turn, rules: PairingRules) -> Iterator[str]:
         yield f"  [{candidate.candidate_index}] {candidate.score:g} by {by}"
         yield from _excerpt(candidate.response)
     for one in turn.unscored:
-        yield f"  [{one.response.index}] no score by {one.response.llm}: {one.reason}"
+        yield f"  [{one.response.index}] no score by {one.response.llm}: {one.detail or one.reason}"
         yield from _excerpt(one.response.text)
     yield f"  → {_pairing(pairs, turn, skipped)}"
     yield ""

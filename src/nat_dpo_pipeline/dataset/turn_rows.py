@@ -39,7 +39,7 @@ class TurnSpool:
 def turn_row(turn: Turn, example_id: str) -> bytes:
     """The turn as one line of JSON: a row that the `scored_candidates` workflow reads, with all that is known besides.
 
-    `unscored` holds the responses without a score, each with the reason.
+    `unscored` holds the responses without a score, each with the reason and, of a failed call, its message.
     """
     question = turn.question
     row = {
@@ -83,4 +83,5 @@ def _unscored(one: Scored) -> dict[str, object]:
         "llm": response.llm,
         "flaw": response.flaw,
         "reason": one.reason,
+        **({} if one.detail is None else {"detail": one.detail}),
     }

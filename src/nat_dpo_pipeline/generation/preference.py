@@ -17,20 +17,15 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.answering import SAMPLES, Answering
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.inputs import Request
-from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.rewarding import rewarded
 from nat_dpo_pipeline.generation.scorers import Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, StepName
 from nat_dpo_pipeline.generation.steps import Broadcast, Item, Pipeline, Scatter
-from nat_dpo_pipeline.generation.turns import Flaw, Turn
+from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.generation.writing import Writing
 
 _FEWEST_LISTS = 8
-_FAILURES = {
-    Flaw.EMPTY: FailureReason.EMPTY_REPLY,
-    Flaw.TRUNCATED: FailureReason.TRUNCATED_REPLY,
-    Flaw.REFUSAL: FailureReason.REFUSAL,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,7 @@ class PreferenceRecipe:
         flawed = [(one.response, flaw) for one in turn.unscored if (flaw := one.response.flaw) and one.reason == flaw]
         for response, flaw in flawed:
             detail = f"response {response.index} of {response.model}"
-            record.add(Failure(StepName.RESPONSES, turn.question.text, _FAILURES[flaw], detail, response.text))
+            record.add(Failure(StepName.RESPONSES, turn.question.text, flaw.failure, detail, response.text))
         counts = record.counts
         counts["responses"] += len(turn.candidates) + len(turn.unscored)
         counts["candidates"] += len(turn.candidates)

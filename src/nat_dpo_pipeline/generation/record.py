@@ -28,6 +28,14 @@ class FailureReason(StrEnum):
     MODEL_ERROR = "model_error"
     REQUEST_REFUSED = "request_refused"
 
+    @classmethod
+    def of(cls, error: Exception) -> "FailureReason":
+        """What an error is counted under."""
+        if isinstance(error, ModelError):
+            may_do_later = error.fatal or error.transient
+            return cls.MODEL_ERROR if may_do_later else cls.REQUEST_REFUSED
+        return cls.UNPARSABLE_REPLY if isinstance(error, ParseError) else cls.MALFORMED_INPUT
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -152,10 +160,9 @@ class GenerationRecord:
         """Count an error as a failure. A model's end is told once, and then only counted."""
         if isinstance(error, ModelError):
             self._note_model_error(step, subject, error)
-        elif isinstance(error, ParseError):
-            self.add(Failure(step, subject, FailureReason.UNPARSABLE_REPLY, error.reason, error.reply))
         else:
-            self.add(Failure(step, subject, FailureReason.MALFORMED_INPUT, str(error)))
+            reply = error.reply if isinstance(error, ParseError) else None
+            self.add(Failure(step, subject, FailureReason.of(error), str(error), reply))
 
     def _note_model_error(self, step: str, subject: str, error: ModelError) -> None:
         self._spent_in_vain(step, (*error.passed_over, error))
@@ -168,9 +175,7 @@ class GenerationRecord:
         if error.fatal:
             self._ended.add(message)
         self.lost += error.transient
-        may_do_later = error.fatal or error.transient
-        reason = FailureReason.MODEL_ERROR if may_do_later else FailureReason.REQUEST_REFUSED
-        self.add(Failure(step, subject, reason, message))
+        self.add(Failure(step, subject, FailureReason.of(error), message))
 
     def add(self, failure: Failure) -> None:
         self._count(failure.step, failure.reason)

@@ -5,7 +5,7 @@ from typing import Any
 
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import ChatReply
-from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName
 from nat_dpo_pipeline.generation.steps import Aggregate, Item, Map, Pipeline
@@ -34,7 +34,7 @@ class _Rewards:
 
     def _unscored(self, response: Response, error: DPOPipelineError) -> Scored:
         self._record.note(StepName.REWARDS, response.question.text, error)
-        return Scored(response, reason=str(error))
+        return Scored(response, reason=FailureReason.of(error), detail=str(error))
 
     def _why_unscored(self, response: Response) -> str | None:
         kept = {None, Flaw.TRUNCATED if self._settings.keep_truncated else None}

@@ -7,6 +7,7 @@ from enum import StrEnum
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.core.rewards import agreement
 from nat_dpo_pipeline.generation.chat import ChatModel
+from nat_dpo_pipeline.generation.record import FailureReason
 from nat_dpo_pipeline.generation.scorers import Score
 
 
@@ -78,6 +79,18 @@ class Flaw(StrEnum):
     TRUNCATED = "truncated"
     REFUSAL = "refusal"
 
+    @property
+    def failure(self) -> FailureReason:
+        """What a response that is not scored for it is counted under."""
+        return _FAILURES[self]
+
+
+_FAILURES = {
+    Flaw.EMPTY: FailureReason.EMPTY_REPLY,
+    Flaw.TRUNCATED: FailureReason.TRUNCATED_REPLY,
+    Flaw.REFUSAL: FailureReason.REFUSAL,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -98,11 +111,12 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A response with its score, or with the reason why it has none."""
+    """A response with its score, or with the reason why it has none: one word, and as `detail` the error's message."""
 
     response: Response
     score: Score | None = None
     reason: str | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class _Flow:
         )
 
     def flaws(self) -> told.Flaws:
-        found = self.flawed + self.set_aside.responses
+        found = self.flawed + self.set_aside.flaws
         return told.Flaws(found[Flaw.TRUNCATED], found[Flaw.REFUSAL], found[Flaw.EMPTY], self._responses())
 
     def _responses(self) -> int:

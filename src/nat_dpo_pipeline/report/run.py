@@ -13,11 +13,15 @@ from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_object, read_row
+from nat_dpo_pipeline.generation.turns import Flaw
 from nat_dpo_pipeline.report.paired import clean
 
 _Json = Mapping[str, object]
 # What the trainer leaves out of the pairs, after all that is decided by the trajectory builder.
 _BY_THE_TRAINER = ("duplicate_pairs", "over_max_pairs")
+# A flaw goes by the name that failures have in the manifest.
+_FAILURES: Mapping[str, str] = {flaw: flaw.failure for flaw in Flaw}
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,16 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """What did not come as far as pairing: turns and responses, by reason, and rows that nobody can read."""
+    """What did not come as far as pairing: turns and responses, by reason, and rows that nobody can read.
+
+    `flaws` are those of the responses without a score, which may be there for another reason.
+    """
 
     turns: Counter[str] = field(default_factory=Counter)
     responses: Counter[str] = field(default_factory=Counter)
     scored: int = 0
     unreadable: int = 0
+    flaws: Counter[str] = field(default_factory=Counter)
 
 
 def read_facts(folder: Path) -> RunFacts:
@@ -124,6 +132,7 @@ def read_set_aside(folder: Path) -> SetAside:
     """What was set aside before pairing, counted. Raises InputError."""
     turns: Counter[str] = Counter()
     responses: Counter[str] = Counter()
+    flaws: Counter[str] = Counter()
     scored = unreadable = 0
     for line in _lines(folder / SET_ASIDE):
         if (row := _row(line)) is None:
@@ -131,15 +140,17 @@ def read_set_aside(folder: Path) -> SetAside:
             continue
         turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
         scored += len(_list(row.get("candidates")))
-        responses.update(_unscored(row))
+        responses.update(map(_reason, _unscored(row)))
+        flaws.update(_flaws(row))
     for line in _lines(folder / CANDIDATES):
         row = _row(line) or {}
         usable = sum(len(turn.candidates) for turn in turns_of(line))
         # A candidate that is no text, such as half of a surrogate pair, has a score but no place in a dataset.
         scored += len(_list(row.get("candidates"))) - usable
-        responses.update(_unscored(row))
+        responses.update(map(_reason, _unscored(row)))
+        flaws.update(_flaws(row))
         unreadable += not usable
-    return SetAside(turns, responses, scored, unreadable)
+    return SetAside(turns, responses, scored, unreadable, flaws)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -159,11 +170,19 @@ def _row(line: str) -> _Json | None:
         return None
 
 
-def _unscored(row: _Json) -> Iterator[str]:
-    """Why each response of a row has no score."""
-    for one in _list(row.get("unscored")):
-        facts = _mapping(one)
-        yield _text(facts.get("flaw")) or _text(facts.get("reason")) or "unknown"
+def _unscored(row: _Json) -> list[_Json]:
+    """What is known of each response of a row that has no score."""
+    return [_mapping(one) for one in _list(row.get("unscored"))]
+
+
+def _reason(response: _Json) -> str:
+    """Why a response has no score, in one word. Runs of earlier versions have messages of errors there."""
+    reason = _text(response.get("reason")) or _text(response.get("flaw")) or _UNKNOWN
+    return _FAILURES.get(reason, reason if len(reason.split()) == 1 else _UNKNOWN)
+
+
+def _flaws(row: _Json) -> Iterator[str]:
+    return (flaw for one in _unscored(row) if (flaw := _text(one.get("flaw"))))
 
 
 def _spending(row: object) -> Spending:
