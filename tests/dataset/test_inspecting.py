@@ -122,6 +122,18 @@ def test_rows_of_the_wrong_shape_are_found_in_every_format(tmp_path: Path, row: 
     assert _inspected(tmp_path, row).problems == {Problem.WRONG_SHAPE: 1}
 
 
+@pytest.mark.parametrize("preference", [7, -4, 1.5, 1.0, True, None])
+def test_a_preference_outside_helpsteer3s_scale_is_of_the_wrong_shape(tmp_path: Path, preference: object) -> None:
+    row = {"context": "x", "response1": "a", "response2": "b", "overall_preference": preference}
+    assert _inspected(tmp_path, row).problems == {Problem.WRONG_SHAPE: 1}
+
+
+@pytest.mark.parametrize("preference", [-3, 3])
+def test_the_ends_of_helpsteer3s_scale_are_preferences(tmp_path: Path, preference: int) -> None:
+    row = {"context": "x", "response1": "a", "response2": "b", "overall_preference": preference}
+    assert _inspected(tmp_path, row).problems == {}
+
+
 def test_no_preference_is_as_good_as_equal_sides(tmp_path: Path) -> None:
     row = {"context": "x", "response1": "a", "response2": "b", "overall_preference": 0}
     assert _inspected(tmp_path, row).problems == {Problem.EQUAL_SIDES: 1}

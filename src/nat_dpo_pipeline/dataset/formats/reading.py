@@ -125,8 +125,8 @@ def _nemo_rl(row: _Json) -> ReadRow:
 def _helpsteer3(row: _Json) -> ReadRow:
     first, second = _text(row["response1"]), _text(row["response2"])
     preference = row["overall_preference"]
-    if not isinstance(preference, int | float):
-        raise InputError(f"overall_preference must be a number, not {preference!r:.60}")
+    if type(preference) is not int or not -3 <= preference <= 3:
+        raise InputError(f"overall_preference must be an integer from -3 to 3, not {preference!r:.60}")
     if preference == 0:
         # NeMo-RL trains on the first answer against itself.
         return ReadRow(_prompt(row["context"]), (first, first))
