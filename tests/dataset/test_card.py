@@ -46,6 +46,35 @@ def test_the_block_holds_what_the_hub_reads(tmp_path: Path) -> None:
     ]
 
 
+def _metadata(folder: Path) -> dict[str, Any]:
+    metadata: dict[str, Any] = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    return metadata
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_a_format_without_rows_is_told_and_no_configuration(tmp_path: Path, parquet: bool) -> None:
+    """Without HelpSteer's attributes there is nothing for steerlm."""
+    if parquet:
+        pytest.importorskip("pyarrow")
+    target = Target(("steerlm", "trl", "hh"), parquet=parquet)
+    write_dataset(tmp_path, {SplitName.TRAIN: ROWS}, Provenance(0, {}, {}), target)
+    metadata = _metadata(tmp_path)
+    assert [(one["config_name"], one.get("default")) for one in metadata["configs"]] == [("trl", True), ("hh", None)]
+    assert [one["config_name"] for one in metadata["dataset_info"]] == ["trl", "hh"]
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Formats without any row, which `load_dataset` does not know: `steerlm`.\n" in card
+    assert 'load_dataset("…", "trl")' in card
+    assert "rows_steerlm: no_attributes 6" in card
+
+
+def test_a_dataset_without_rows_has_no_configuration(tmp_path: Path) -> None:
+    write_dataset(tmp_path, {}, Provenance(0, {}, {}), Target(("trl", "hh")))
+    assert (_metadata(tmp_path)["configs"], _metadata(tmp_path)["dataset_info"]) == ([], [])
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "does not know: `trl`, `hh`." in card
+    assert "from datasets import" not in card
+
+
 def test_people_read_how_it_was_made_and_whom_to_cite(tmp_path: Path) -> None:
     card = _card(tmp_path)
     for told in (

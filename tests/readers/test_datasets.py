@@ -75,6 +75,16 @@ def test_a_row_is_recognised_by_what_is_in_it(name: str, folder: Path, tmp_path:
     assert recognised(_loaded(folder, name, tmp_path)["train"][0]) == name
 
 
+@pytest.mark.parametrize("name", ["trl", None])
+def test_a_dataset_loads_beside_a_format_without_rows(tmp_path: Path, name: str | None) -> None:
+    rows = [PreferenceRow("Why?", "Because.", "No.")]
+    write_dataset(tmp_path / "out", {SplitName.TRAIN: rows}, Provenance(0, {}, {}), Target(("steerlm", "trl")))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), name, cache_dir=str(tmp_path / "cache"))
+    assert [row["chosen"][0]["content"] for row in loaded["train"]] == ["Because."]
+    with pytest.raises(ValueError, match="BuilderConfig 'steerlm' not found"):
+        _loaded(tmp_path / "out", "steerlm", tmp_path / "cache")
+
+
 def test_a_dataset_without_validation_rows_loads(tmp_path: Path, awkward: Any) -> None:
     write_dataset(tmp_path / "out", {SplitName.TRAIN: awkward.rows}, Provenance(0, {}, {}))
     assert set(_loaded(tmp_path / "out", "trl", tmp_path)) == {"train"}

@@ -58,6 +58,10 @@ class WrittenFormat:
     def files(self) -> tuple[WrittenFile, ...]:
         return (*self.lines.values(), *self.parquet.values(), *self.extra)
 
+    @property
+    def has_rows(self) -> bool:
+        return any(file.rows for file in self.lines.values())
+
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
@@ -87,6 +91,8 @@ def card_text(facts: CardFacts) -> str:
 
 def _metadata(facts: CardFacts) -> dict[str, object]:
     about = facts.about
+    # `datasets` cannot load a configuration without rows.
+    filled = [one for one in facts.formats if one.has_rows]
     language = {"language": list(about.languages)} if about.languages else {}
     return {
         "license": about.license,
@@ -95,8 +101,8 @@ def _metadata(facts: CardFacts) -> dict[str, object]:
         "task_categories": ["text-generation"],
         "size_categories": [size_category(sum(facts.pairs.values()))],
         "tags": ["dpo", "preference", "rlhf", "synthetic", _MARK],
-        "configs": _configs(facts.formats),
-        "dataset_info": [_info(one.format) for one in facts.formats if one.format.columns is not None],
+        "configs": _configs(filled),
+        "dataset_info": [_info(one.format) for one in filled if one.format.columns is not None],
     }
 
 
@@ -123,7 +129,7 @@ def _config(written: WrittenFormat, files: Mapping[SplitName, WrittenFile], *, i
     splits = [{"split": str(side), "path": file.path} for side, file in files.items() if file.rows]
     return {
         "config_name": written.format.name,
-        "data_files": splits or [{"split": str(side), "path": file.path} for side, file in files.items()],
+        "data_files": splits,
         **({"default": True} if is_default else {}),
     }
 
@@ -186,15 +192,18 @@ def _contents(facts: CardFacts) -> Iterator[str]:
     for one in facts.formats:
         for file in one.files:
             yield f"| `{one.format.name}` | `{file.path}` | {file.rows:,} | {one.format.read_by} |"
-    first = facts.formats[0].format.name
-    yield from (
-        "",
-        "```python",
-        "from datasets import load_dataset",
-        "",
-        f'dataset = load_dataset("…", "{first}")',
-        "```",
-    )
+    if empty := ", ".join(f"`{one.format.name}`" for one in facts.formats if not one.has_rows):
+        yield from ("", f"Formats without any row, which `load_dataset` does not know: {empty}.")
+    first = next((one.format.name for one in facts.formats if one.has_rows), None)
+    if first is not None:
+        yield from (
+            "",
+            "```python",
+            "from datasets import load_dataset",
+            "",
+            f'dataset = load_dataset("…", "{first}")',
+            "```",
+        )
 
 
 def _training(formats: Iterable[WrittenFormat]) -> Iterator[str]:
