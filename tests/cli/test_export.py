@@ -147,6 +147,12 @@ def test_inspect_tells_what_it_finds(tmp_path: Path) -> None:
     assert _invoke("inspect", tmp_path).exit_code == 1
 
 
+def test_inspect_tells_which_element_of_an_array_it_means(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text('[{"instruction": "a", "chosen": "b", "rejected": "b"}]')
+    assert "(element 1)" in _invoke("inspect", file).output
+
+
 def test_the_model_to_train_is_in_the_configurations_and_how_to_train_is_told(run_dir: Path, tmp_path: Path) -> None:
     done = _invoke("export", run_dir, *_formats("axolotl", "hh"), "-o", tmp_path / "out", "--model", "org/m")
     assert done.exit_code == 0, done.output

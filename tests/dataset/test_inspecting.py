@@ -145,6 +145,45 @@ def test_alpaca_rows_of_others_are_known(tmp_path: Path) -> None:
     assert (report.format, report.problems) == ("alpaca", {})
 
 
+ALPACA = {"instruction": "Translate", "input": "this", "chosen": "a", "rejected": "b"}
+
+
+def _array(path: Path, content: bytes) -> Path:
+    (path / "rows.json").write_bytes(content)
+    return path / "rows.json"
+
+
+@pytest.mark.parametrize("options", [0, orjson.OPT_INDENT_2])
+def test_a_json_array_is_rows(tmp_path: Path, options: int) -> None:
+    rows = [ALPACA, 3, {**ALPACA, "chosen": " "}]
+    (report,) = inspect([_array(tmp_path, b"\n \t" + orjson.dumps(rows, option=options))])
+    assert (report.format, report.rows, report.unit) == ("alpaca", 3, "element")
+    assert report.lines == {Problem.NOT_JSON: [2], Problem.EMPTY_ANSWER: [3]}
+
+
+def test_a_json_array_without_elements_holds_no_rows(tmp_path: Path) -> None:
+    (report,) = inspect([_array(tmp_path, b"[]")])
+    assert report.problems == {Problem.NO_ROWS: 1}
+
+
+def test_lines_may_be_named_json(tmp_path: Path) -> None:
+    (report,) = inspect([_array(tmp_path, b"\n" + (orjson.dumps(ALPACA) + b"\n") * 2)])
+    assert (report.rows, report.unit, report.lines) == (2, "line", {Problem.DUPLICATE_ROW: [3]})
+
+
+@pytest.mark.parametrize("content", [b'[{"a": 1}', b'["\\ud83d"]', b'["\xff"]', b"[1]\n[2]\n", b"[" * 2000])
+def test_a_broken_json_array_is_an_input_error(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match=r"rows\.json' starts like a JSON array, but cannot be read as one: "):
+        inspect([_array(tmp_path, content)])
+
+
+def test_a_json_array_in_a_folder_is_looked_at_when_it_is_named(tmp_path: Path) -> None:
+    """Beside the rows are manifests and configurations."""
+    _array(tmp_path, orjson.dumps([ALPACA]))
+    (tmp_path / "train.jsonl").write_text(json.dumps(_row()) + "\n")
+    assert [report.path.name for report in inspect([tmp_path])] == ["train.jsonl"]
+
+
 def test_all_that_this_package_writes_is_fit(tmp_path: Path) -> None:
     rows = [
         PreferenceRow(f"Why {n}?", "Because.", "No.", 2.0, 1.0, "e", f"t{n}", ATTRIBUTES, ATTRIBUTES) for n in range(4)

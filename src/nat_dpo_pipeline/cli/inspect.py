@@ -11,7 +11,8 @@ import click
 def inspect_command(paths: tuple[Path, ...], max_chars: int | None) -> None:
     """Look at datasets in any format this package writes, and at folders of them, also those of others.
 
-    Of a folder all files of one format are sides of one split. Exit code 1 when a trainer would stop, drop rows or
+    Of a folder all .jsonl and .parquet files of one format are sides of one split; a JSON array (.json) is named
+    itself. Exit code 1 when a trainer would stop, drop rows or
     learn nothing from them.
     """
     from nat_dpo_pipeline.dataset.inspecting import FileReport, inspect
@@ -23,7 +24,7 @@ def inspect_command(paths: tuple[Path, ...], max_chars: int | None) -> None:
         for problem, count in report.problems.most_common():
             mark = "✗" if problem.is_fatal else "·"
             lines = ", ".join(map(str, report.lines.get(problem, ())))
-            where = f" (line {lines}{', …' if count > len(report.lines[problem]) else ''})" if lines else ""
+            where = f" ({report.unit} {lines}{', …' if count > len(report.lines[problem]) else ''})" if lines else ""
             click.echo(f"  {mark} {count:,} {problem.replace('_', ' ')}: {problem.meaning}{where}")
 
     try:

@@ -50,7 +50,7 @@ class Problem(StrEnum):
 
 
 _MEANINGS = {
-    Problem.NOT_JSON: "the line is not a JSON object in UTF-8",
+    Problem.NOT_JSON: "it is not a JSON object in UTF-8",
     Problem.UNKNOWN_FORMAT: "no known format, or another one than the file's first row",
     Problem.WRONG_SHAPE: "a key is missing or holds something else than the format has there",
     Problem.EMPTY_PROMPT: "the prompt says nothing",
@@ -67,9 +67,10 @@ _MEANINGS = {
 
 @dataclass
 class FileReport:
-    """What is in one file. `lines` are the first ones with each problem, from 1; of Parquet, rows."""
+    """What is in one file. `lines` are the first ones with each problem, from 1, counted in `unit`."""
 
     path: Path
+    unit: str = "line"
     format: str | None = None
     rows: int = 0
     prompts: set[bytes] = field(default_factory=set)
@@ -88,9 +89,9 @@ class FileReport:
 
 
 def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[FileReport]:
-    """Look at files, and at all files in folders, of which those of one format are taken for the sides of a split.
+    """Look at files, and at all JSONL and Parquet in folders: what has one format there are the sides of a split.
 
-    Memory grows with the number of rows by some bytes for each. Raises InputError for what cannot be read.
+    Memory grows with the number of rows by some bytes for each; a JSON array is read whole. Raises InputError for what cannot be read.
     """
     reports = []
     for path in paths:
@@ -133,7 +134,8 @@ def _inspected(path: Path, max_characters: int | None) -> FileReport:
     report = FileReport(path)
     seen: set[bytes] = set()
     try:
-        for line, row in _rows(path):
+        report.unit, rows = _numbered_rows(path)
+        for line, row in rows:
             report.rows += 1
             _look_at(row, line, report, seen, max_characters)
     except OSError as error:
@@ -143,10 +145,16 @@ def _inspected(path: Path, max_characters: int | None) -> FileReport:
     return report
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | None]]:
+def _numbered_rows(path: Path) -> tuple[str, Iterable[tuple[int, Mapping[str, object] | None]]]:
+    """What is counted in the file, and its rows with their numbers."""
     if path.suffix == ".parquet":
-        yield from enumerate(_parquet_rows(path), start=1)
-        return
+        return "row", enumerate(_parquet_rows(path), start=1)
+    if path.suffix == ".json" and _starts_an_array(path):
+        return "element", enumerate(_array_rows(path), start=1)
+    return "line", _line_rows(path)
+
+
+def _line_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | None]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -157,6 +165,20 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, object]]:
     from nat_dpo_pipeline.dataset.parquet import read_rows
 
     yield from read_rows(path)
+
+
+def _starts_an_array(path: Path) -> bool:
+    with path.open("rb") as file:
+        filled = next((line for line in file if line.strip()), b"")
+    return filled.lstrip().startswith(b"[")
+
+
+def _array_rows(path: Path) -> list[Mapping[str, object] | None]:
+    try:
+        elements = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{str(path)!r} starts like a JSON array, but cannot be read as one: {error}") from error
+    return [element if isinstance(element, dict) else None for element in elements]
 
 
 def _json(line: bytes) -> Mapping[str, object] | None:
