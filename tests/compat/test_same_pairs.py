@@ -1,4 +1,4 @@
-"""On data without ties, NaN or duplicates our pairs are NVIDIA's: texts, scores, metadata, order."""
+"""On data without ties, NaN, duplicates or blank prompts our pairs are NVIDIA's: texts, scores, metadata, order."""
 
 import asyncio
 from typing import Any
@@ -28,11 +28,11 @@ Turn = dict[str, Any]
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
 scores = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
 messages = st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": texts}), min_size=1, max_size=3
-)
+    st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": texts}), max_size=3
+).map(lambda before: [*before, {"role": "user", "content": "And now?"}])
 turns = st.fixed_dictionaries(
     {
-        "prompt": st.one_of(texts, messages),
+        "prompt": st.one_of(texts.filter(str.strip), messages),
         "scores": st.lists(scores, min_size=1, max_size=6, unique=True),
         "metadata": st.one_of(st.none(), st.dictionaries(texts, st.integers(), max_size=2)),
     }

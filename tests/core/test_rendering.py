@@ -54,7 +54,7 @@ def test_a_prompt_is_text_of_the_input_and_never_the_repr_of_a_container(raw: ob
     except CandidateRefused:
         return
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    assert messages
+    assert any(message.content.strip() for message in messages if message.role != "system")
     assert messages[-1].role != "assistant"
     assert all(_holds_no_repr(message.content) for message in messages)
 
@@ -65,7 +65,10 @@ def test_a_response_is_text_of_the_input_and_never_the_repr_of_a_container(raw: 
         assert _holds_no_repr(render_response(raw))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["system", "user"]), st.text(st.characters(codec="utf-8"))), min_size=1))
+SAID = st.lists(st.tuples(st.sampled_from(["system", "user"]), st.text(st.characters(codec="utf-8"))))
+
+
+@given(SAID.map(lambda said: [*said, ("user", "And now?")]))
 def test_messages_are_the_same_as_dictionaries_and_as_objects(said: list[tuple[str, str]]) -> None:
     expected = tuple(Message(role, content) for role, content in said)
     dictionaries = [{"role": role, "content": content} for role, content in said]
@@ -139,6 +142,26 @@ def test_a_lone_surrogate_is_refused(render: Any) -> None:
 @pytest.mark.parametrize("raw", [None, [], (), {}, 0])
 def test_a_prompt_of_nothing_is_refused_as_missing(raw: object) -> None:
     assert _refusal(render_prompt, raw) is RefusalReason.MISSING_PROMPT
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        " \n\u3000",
+        [{"role": "user", "content": ""}],
+        [{"role": "system", "content": "Be brief."}],
+        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " "}]},
+        [{"role": "user", "content": [{"type": "text", "text": "\t"}]}],
+    ],
+)
+def test_a_prompt_that_says_nothing_is_refused_as_missing(raw: object) -> None:
+    assert _refusal(render_prompt, raw) is RefusalReason.MISSING_PROMPT
+
+
+def test_a_blank_message_after_one_that_says_something_stays() -> None:
+    raw = [{"role": "user", "content": "Why?"}, {"role": "user", "content": ""}]
+    assert render_prompt(raw) == (Message("user", "Why?"), Message("user", ""))
 
 
 @pytest.mark.parametrize("raw", [3, {"messages": []}, {"messages": "q"}, object(), b"q"])

@@ -79,6 +79,9 @@ def test_a_missing_prompt_is_an_input_error_that_names_the_keys_there_are() -> N
     [
         (None, "missing_prompt"),
         ([], "missing_prompt"),
+        ("", "missing_prompt"),
+        (" \n", "missing_prompt"),
+        ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": ""}], "missing_prompt"),
         (3, "content_not_text"),
         ([{"role": "assistant", "content": "a"}], "prompt_ends_with_assistant"),
         ("\ud800", "invalid_unicode"),

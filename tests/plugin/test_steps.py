@@ -25,7 +25,7 @@ from nat_dpo_pipeline.plugin.steps import StepManager, decode_candidates, push_c
 NAME = "dpo_candidate_move"
 GOOD: Mapping[str, object] = {"turn_id": "t", "candidate_index": 0, "input": "Why?", "output": "So.", "score": 1.0}
 END = IntermediateStepType.TTC_END
-PROMPTS = st.text() | st.lists(
+PROMPTS = st.text().filter(str.strip) | st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant"]), st.text()), max_size=3
 ).map(lambda messages: (*messages, Message("user", "And now?")))
 METADATA = st.dictionaries(
@@ -196,6 +196,9 @@ def _messages(*roles: str) -> list[dict[str, str]]:
         ({"candidate_index": [1]}, RefusalReason.MALFORMED),
         ({"input": None}, RefusalReason.MISSING_PROMPT),
         ({"input": []}, RefusalReason.MISSING_PROMPT),
+        ({"input": " \n"}, RefusalReason.MISSING_PROMPT),
+        ({"input": _messages("system")}, RefusalReason.MISSING_PROMPT),
+        ({"input": [*_messages("system"), {"role": "user", "content": ""}]}, RefusalReason.MISSING_PROMPT),
         ({"input": 3}, RefusalReason.CONTENT_NOT_TEXT),
         ({"output": None}, RefusalReason.MISSING_RESPONSE),
         ({"output": {"answer": "So."}}, RefusalReason.CONTENT_NOT_TEXT),
@@ -222,6 +225,13 @@ def test_a_step_that_holds_no_candidate_is_refused_with_its_reason(
 def test_a_step_without_data_is_refused(as_delivered: Callable[..., IntermediateStep]) -> None:
     decoded = decode_candidates([as_delivered(None)], NAME, "example")
     assert [refusal.reason for refusal in decoded.refusals] == [RefusalReason.MISSING_DATA]
+
+
+def test_each_step_with_a_blank_prompt_is_refused(as_delivered: Callable[..., IntermediateStep]) -> None:
+    steps = [as_delivered(StreamEventData.model_validate({**GOOD, "input": text})) for text in ("Why?", "", "", "How?")]
+    decoded = decode_candidates(steps, NAME, "example")
+    assert [candidate.prompt for candidate in decoded.candidates] == ["Why?", "How?"]
+    assert [refusal.reason for refusal in decoded.refusals] == [RefusalReason.MISSING_PROMPT] * 2
 
 
 def test_a_refused_step_costs_the_others_nothing(as_delivered: Callable[..., IntermediateStep]) -> None:

@@ -203,6 +203,7 @@ async def test_the_keys_of_a_row_can_be_chosen() -> None:
         ('{"id": "a", "prompt": "Why?"}', "row 'a' has no list of candidates"),
         ('{"id": "a", "prompt": "Why?", "candidates": []}', "row 'a' has no list of candidates"),
         ('{"id": "a", "prompt": 3, "candidates": [{}]}', "row 'a': 'prompt' is not a prompt"),
+        ('{"id": "a", "prompt": " ", "candidates": [{}]}', "'prompt' is not a prompt (missing_prompt)"),
         ('{"id": "a", "prompt": "Why?", "candidates": ["So."]}', "candidate 0 of row 'a'"),
         ('{"id": "a", "prompt": "Why?", "candidates": [{"response": "So.", "score": NaN}]}', "got nan"),
         ('{"id": "a", "prompt": "Why?", "candidates": [{"response": "So."}]}', "got None"),

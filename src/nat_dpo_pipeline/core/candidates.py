@@ -104,6 +104,13 @@ def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
+def is_blank(prompt: Prompt) -> bool:
+    """Whether the prompt says nothing: no text, or none besides the system's."""
+    if isinstance(prompt, str):
+        return not prompt.strip()
+    return not any(message.content.strip() for message in prompt if message.role != "system")
+
+
 def finite_number(value: object) -> float | None:
     """`value` as a finite float, or None; a bool is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float):

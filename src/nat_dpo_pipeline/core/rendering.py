@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import Enum
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt, RefusalReason
+from nat_dpo_pipeline.core.candidates import Message, Prompt, RefusalReason, is_blank
 from nat_dpo_pipeline.errors import CandidateRefused
 
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
@@ -13,9 +13,14 @@ _ROLE_OF_NAME = {"human": "user", "ai": "assistant"}
 
 
 def render_prompt(raw: object) -> Prompt:
-    """The prompt in `raw`: text, messages, or an object with `messages`. Raises CandidateRefused."""
-    if isinstance(raw, str):
-        return _valid(raw)
+    """The prompt in `raw`: text, messages, or an object with `messages`. Raises CandidateRefused, if blank too."""
+    prompt = _valid(raw) if isinstance(raw, str) else _messages(raw)
+    if is_blank(prompt):
+        raise CandidateRefused(RefusalReason.MISSING_PROMPT)
+    return prompt
+
+
+def _messages(raw: object) -> tuple[Message, ...]:
     messages = raw if isinstance(raw, list | tuple) else _get(raw, "messages")
     if not isinstance(messages, list | tuple) or not messages:
         raise CandidateRefused(RefusalReason.MISSING_PROMPT if not raw else RefusalReason.CONTENT_NOT_TEXT)

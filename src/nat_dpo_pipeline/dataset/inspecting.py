@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt, prompt_key
+from nat_dpo_pipeline.core.candidates import Message, Prompt, is_blank, prompt_key
 from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.errors import InputError
@@ -91,7 +91,8 @@ class FileReport:
 def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[FileReport]:
     """Look at files, and at all JSONL and Parquet in folders: what has one format there are the sides of a split.
 
-    Memory grows with the number of rows by some bytes for each; a JSON array is read whole. Raises InputError for what cannot be read.
+    Memory grows with the number of rows by some bytes for each; a JSON array is read whole. Raises
+    InputError for what cannot be read.
     """
     reports = []
     for path in paths:
@@ -212,7 +213,7 @@ def _look_at(
 
 
 def _problems(row: ReadRow, max_characters: int | None) -> Iterator[Problem]:
-    if not any(message.content.strip() for message in messages_of(row.prompt) if message.role != "system"):
+    if is_blank(row.prompt):
         yield Problem.EMPTY_PROMPT
     elif roles_problem(_in_turns(row.prompt)):
         yield Problem.ROLES_DO_NOT_ALTERNATE
