@@ -27,23 +27,46 @@ class StepManager(Protocol):
 
 
 def push_candidate(manager: StepManager, step_name: str, candidate: Candidate, turn_index: int) -> None:
-    """Push one TTC_START and its TTC_END, at once: an END without its START in the same manager is lost."""
+    """Push the steps of one scored candidate."""
     metadata = dict(candidate.metadata)
     if candidate.attributes:
         metadata["attributes"] = dict(candidate.attributes)
     if candidate.model is not None:
         metadata["model"] = candidate.model
-    asked = TTCEventData(
+    push_step(
+        manager,
+        step_name,
         turn_id=candidate.turn_id,
         turn_index=turn_index,
         candidate_index=candidate.candidate_index,
-        input=as_messages(candidate.prompt),
+        messages=as_messages(candidate.prompt),
+        response=candidate.response,
+        score=candidate.score,
+        metadata=metadata,
     )
-    answered = asked.model_copy(update={"output": candidate.response, "score": candidate.score})
+
+
+def push_step(
+    manager: StepManager,
+    step_name: str,
+    *,
+    turn_id: str,
+    turn_index: int,
+    candidate_index: int,
+    messages: list[dict[str, str]],
+    response: str,
+    score: float | None,
+    metadata: Mapping[str, object],
+) -> None:
+    """Push one TTC_START and its TTC_END, at once: an END without its START in the same manager is lost."""
+    asked = TTCEventData(turn_id=turn_id, turn_index=turn_index, candidate_index=candidate_index, input=messages)
+    answered = asked.model_copy(update={"output": response, "score": score})
     uuid = str(uuid4())
     for event_type, data in ((IntermediateStepType.TTC_START, asked), (IntermediateStepType.TTC_END, answered)):
         manager.push_intermediate_step(
-            IntermediateStepPayload(event_type=event_type, name=step_name, UUID=uuid, data=data, metadata=metadata)
+            IntermediateStepPayload(
+                event_type=event_type, name=step_name, UUID=uuid, data=data, metadata=dict(metadata)
+            )
         )
 
 
