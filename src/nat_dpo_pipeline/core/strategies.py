@@ -7,9 +7,10 @@ from itertools import combinations, pairwise
 from operator import itemgetter
 from statistics import mean, pstdev
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from nat_dpo_pipeline.core.candidates import Candidate
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.core.candidates import Candidate
 
 
 class Strategy(StrEnum):
@@ -27,7 +28,7 @@ class Ranked(NamedTuple):
     """A candidate and the value that it is ranked by: its score, less what its length costs."""
 
     value: float
-    candidate: Candidate
+    candidate: "Candidate"
 
 
 Proposal = tuple[Ranked, Ranked]
@@ -35,7 +36,7 @@ Proposal = tuple[Ranked, Ranked]
 _value = itemgetter(0)
 
 
-def rank(candidates: Iterable[Candidate], length_penalty: float = 0.0) -> list[Ranked]:
+def rank(candidates: "Iterable[Candidate]", length_penalty: float = 0.0) -> list[Ranked]:
     """The candidates by score - `length_penalty` for every 1,000 characters, highest first; equal ones as they came."""
     valued = [Ranked(one.score - length_penalty * len(one.response) / 1000, one) for one in candidates]
     return sorted(valued, key=_value, reverse=True)

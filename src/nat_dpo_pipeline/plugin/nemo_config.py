@@ -1,7 +1,7 @@
 """The trainer and the trainer adapter for NeMo Customizer: the fields of nvidia-nat-nemo-customizer 1.9, and more."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
 from nat.plugin_api import get_secret_value
@@ -9,8 +9,10 @@ from pydantic import Field, SecretStr, model_validator
 
 from nat_dpo_pipeline.plugin.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, NimDeployment
 from nat_dpo_pipeline.trainers.settings import Patience
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, NimDeployment
 
 _NVIDIAS_VALIDATION_FRACTION = 0.2
 
@@ -145,8 +147,10 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
         """How the job is waited for; NVIDIA's adapter counts the looks that fail."""
         return Patience(self.poll_interval_seconds, self.timeout, max_failures=self.max_consecutive_status_failures)
 
-    def settings(self) -> NemoSettings:
+    def settings(self) -> "NemoSettings":
         """What the back end is told."""
+        from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+
         return NemoSettings(
             entity_host=self.entity_host,
             datastore_host=self.datastore_host,
@@ -164,8 +168,10 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
             hf_token=get_secret_value(self.hf_token) or "",
         )
 
-    def _deployment(self) -> NimDeployment:
+    def _deployment(self) -> "NimDeployment":
         config = self.deployment_config
+        from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
+
         return NimDeployment(
             image_name=config.image_name,
             image_tag=config.image_tag,

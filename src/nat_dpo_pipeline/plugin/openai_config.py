@@ -1,13 +1,15 @@
 """What the adapter over OpenAI's fine-tuning API can be told."""
 
 import os
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from nat.plugin_api import get_secret_value
 from pydantic import Field, FiniteFloat, SecretStr, model_validator
 
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
-from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _HYPERPARAMETERS = ("beta", "n_epochs", "batch_size", "learning_rate_multiplier")
@@ -53,8 +55,10 @@ class OpenAITrainerAdapterConfig(BackendAdapterConfig, name="openai_trainer_adap
             raise ValueError(f"extra_body may not hold {taken[0]!r}, which the adapter sets")
         return self
 
-    def settings(self) -> OpenAISettings:
+    def settings(self) -> "OpenAISettings":
         """With the environment's address and key for those that are not given."""
+        from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
+
         return OpenAISettings(
             model=self.model,
             base_url=self.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL,

@@ -1,6 +1,5 @@
 """The base of every configuration model."""
 
-from difflib import get_close_matches
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
@@ -63,5 +62,7 @@ def type_name(config: type[BaseModel]) -> str:
 
 def _suggestion(key: str, config: type[BaseModel]) -> str:
     known = sorted(config.model_fields)
+    from difflib import get_close_matches  # for errors alone
+
     close = get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; its keys are {', '.join(known)}"
