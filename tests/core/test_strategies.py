@@ -37,24 +37,25 @@ def _places(turn: Turn, rules: PairingRules) -> list[tuple[int, int]]:
     return [(pair.chosen.candidate_index, pair.rejected.candidate_index) for pair in pair_turn(turn, rules, Counter())]
 
 
-def _magpie() -> list[Turn]:
-    if not DATA.is_file():
-        pytest.skip(f"the real candidates are not here: {DATA}")
-    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
-    return [
-        Turn(
-            row["id"],
-            "turn",
-            row["prompt"],
-            [
-                Candidate(row["id"], "turn", place, row["prompt"], one["response"], one["score"])
-                for place, one in enumerate(row["candidates"])
-            ],
-        )
-        for row in rows
-    ]
+def _real() -> list[Turn]:
+    """The candidates as far as pairing looks at them: ids and scores."""
+    turns = []
+    for example_id, (scores, _) in zip(IDS, RANKINGS, strict=True):
+        responses = [
+            Candidate(example_id, "turn", place, "p", f"response {place}", score) for place, score in enumerate(scores)
+        ]
+        turns.append(Turn(example_id, "turn", "p", responses))
+    return turns
 
 
+# Five prompts of Magpie, five responses each, scored by ArmoRM.
+IDS = (
+    "8cabba98-e7fa-52f7-a778-ab847f36f123",
+    "d668c3c7-b846-5a56-a45a-057df0cdf61d",
+    "df1d3e99-99a6-5292-955e-4392d6e6d81e",
+    "8c617c92-de2e-536a-a347-9b92b353c760",
+    "9dd10bcf-5fa8-53a6-b520-a96234989e23",
+)
 # The scores of each prompt, and its candidates from the best to the worst, read off by hand.
 RANKINGS = [
     ([0.11279296875, 0.107421875, 0.10791015625, 0.11669921875, 0.11474609375], [3, 4, 0, 2, 1]),
@@ -90,15 +91,21 @@ EXPECTED = {
 DRAWN = [[(3, 0)], [(2, 0)], [(4, 2)], [(0, 4)], [(2, 4)]]
 
 
-def test_the_real_scores_are_those_of_the_table() -> None:
-    for turn, (scores, ranking) in zip(_magpie(), RANKINGS, strict=True):
-        assert [candidate.score for candidate in turn.candidates] == scores
+def test_the_real_candidates_are_ranked_as_read_off_by_hand() -> None:
+    for turn, (_, ranking) in zip(_real(), RANKINGS, strict=True):
         assert [one.candidate.candidate_index for one in rank(turn.candidates)] == ranking
+
+
+@pytest.mark.skipif(not DATA.is_file(), reason=f"{DATA} is not there")
+def test_ids_and_scores_are_those_of_the_file() -> None:
+    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+    assert tuple(row["id"] for row in rows) == IDS
+    assert [[one["score"] for one in row["candidates"]] for row in rows] == [scores for scores, _ in RANKINGS]
 
 
 @pytest.mark.parametrize("strategy", EXPECTED)
 def test_real_candidates_are_paired_as_worked_out_by_hand(strategy: Strategy) -> None:
-    turns = _magpie()
+    turns = _real()
     assert [set(_places(turn, PairingRules(strategy=strategy))) for turn in turns] == EXPECTED[strategy]
     result = make_pairs(turns, PairingRules(strategy=strategy))
     assert len(result.pairs) == sum(map(len, EXPECTED[strategy]))
@@ -106,7 +113,7 @@ def test_real_candidates_are_paired_as_worked_out_by_hand(strategy: Strategy) ->
 
 
 def test_the_best_of_real_candidates_meets_one_at_random_that_the_seed_and_the_ids_fix() -> None:
-    turns = _magpie()
+    turns = _real()
     found = [_places(turn, PairingRules(strategy=Strategy.BEST_VS_RANDOM)) for turn in turns]
     assert found == DRAWN
     assert [_places(turn, PairingRules(strategy=Strategy.BEST_VS_RANDOM, seed=1)) for turn in turns] != found

@@ -102,7 +102,7 @@ def test_the_policy_allows_only_what_stands_in_the_page(runs: Any) -> None:
     allowed = set(re.findall(r"'sha256-([^']+)'", policy))
     code = [text for tag, attributes, text in page.blocks if "type" not in attributes]
     assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code} == allowed
-    assert len(allowed) == 3
+    assert len(allowed) == 4  # a style and three scripts
 
 
 def test_nothing_is_loaded_and_nothing_is_styled_or_run_in_an_attribute(runs: Any) -> None:
@@ -119,7 +119,7 @@ def test_what_models_wrote_is_text(runs: Any) -> None:
     for evil in EVIL[:5]:
         assert evil not in text.replace('<script>"use strict"', "")
     assert EVIL[0] in page.text
-    assert [attributes.get("type") for tag, attributes, _ in page.blocks if tag == "script"].count(None) == 2
+    assert [attributes.get("type") for tag, attributes, _ in page.blocks if tag == "script"].count(None) == 3
     assert "49" not in page.block("index")["subtopics"]
     (chunk,) = page.chunks()
     assert [response[0] for response in chunk[2][1]] == [f"chosen {EVIL[2]}", EVIL[2], f"rejected {EVIL[2]}"]

@@ -11,7 +11,7 @@ import pytest
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, StatusUnknown
 from nat_dpo_pipeline.trainers.settings import Patience
-from nat_dpo_pipeline.trainers.waiting import raise_unless_succeeded, wait
+from nat_dpo_pipeline.trainers.waiting import wait
 from tests.trainers.scripted_backend import RUNNING, SUCCEEDED, Outcome, ScriptedBackend
 
 T = TypeVar("T")
@@ -159,11 +159,3 @@ def test_a_time_out_of_the_back_ends_own_is_not_taken_for_the_end_of_the_jobs_ti
     with pytest.raises(TimeoutError, match="a bug"):
         _run(wait(backend, JOB, PATIENCE))
     assert backend.cancelled == []
-
-
-def test_the_reason_of_a_job_that_did_not_succeed_is_told() -> None:
-    raise_unless_succeeded(JOB, SUCCEEDED)
-    with pytest.raises(TrainingError, match=r"^training job job-1 failed: out of memory$"):
-        raise_unless_succeeded(JOB, JobStatus(JobState.FAILED, "out of memory"))
-    with pytest.raises(TrainingError, match=r"^training job job-1 canceled: no reason given$"):
-        raise_unless_succeeded(JOB, JobStatus(JobState.CANCELED))

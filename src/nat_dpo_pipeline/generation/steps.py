@@ -12,15 +12,13 @@ the observer is told. Any other exception ends the run.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
-from types import NoneType, UnionType
-from typing import Any, Generic, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.generation.hints import check_async, each_of, hints_of, name_of, returned, shown, without_none
 from nat_dpo_pipeline.generation.spans import Slot, Span
 
 T = TypeVar("T")
@@ -91,7 +89,7 @@ class Step:
         return Pipeline((self,)) >> following
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {_shown(self.takes)} → {_shown(self.gives)})"
+        return f"{type(self).__name__}({self.name!r}, {shown(self.takes)} → {shown(self.gives)})"
 
 
 class Map(Step):
@@ -100,8 +98,8 @@ class Map(Step):
     def __init__(
         self, function: Callable[[Item[Any]], Awaitable[Any]], *, name: str | None = None, workers: int | None = None
     ) -> None:
-        super().__init__(name or _name_of(function), _taken(function), _returned(function), workers)
-        _check_async(function, expected=True)
+        super().__init__(name or name_of(function), _taken(function), returned(function), workers)
+        check_async(function, expected=True)
         self._function = function
 
     async def run(self, item: Item[Any], emit: Emit) -> None:
@@ -123,8 +121,8 @@ class Scatter(Step):
         workers: int | None = None,
         in_order_of: str | None = None,
     ) -> None:
-        super().__init__(name or _name_of(function), _taken(function), _each_of(function), workers)
-        _check_async(function, expected=True)
+        super().__init__(name or name_of(function), _taken(function), each_of(function), workers)
+        check_async(function, expected=True)
         self._function = function
         self.in_order_of = in_order_of
 
@@ -154,8 +152,8 @@ class Broadcast(Step):
     ) -> None:
         if count < 1:
             raise ConfigurationError(f"a broadcast makes at least 1 item of one, not {count!r}")
-        super().__init__(name or _name_of(function), _taken(function), _returned(function), workers)
-        _check_async(function, expected=False)
+        super().__init__(name or name_of(function), _taken(function), returned(function), workers)
+        check_async(function, expected=False)
         self._count = count
         self._function = function
 
@@ -174,10 +172,10 @@ class Aggregate(Step):
     def __init__(
         self, function: Callable[[Item[Any], Sequence[Item[Any]]], Any], *, over: str, name: str | None = None
     ) -> None:
-        (whole, *members) = list(_hints(function).values())[:-1]
+        (whole, *members) = list(hints_of(function).values())[:-1]
         takes = _items_of(function, members[0]) if members else object
-        super().__init__(name or _name_of(function), takes, _without_none(_returned(function)))
-        _check_async(function, expected=False)
+        super().__init__(name or name_of(function), takes, without_none(returned(function)))
+        check_async(function, expected=False)
         self.over = over
         self.whole = _item_of(function, whole) if members else object
         self._function = function
@@ -202,9 +200,9 @@ class Callback(Step):
         *,
         name: str | None = None,
     ) -> None:
-        (stream, *_) = list(_hints(function).values())
+        (stream, *_) = list(hints_of(function).values())
         super().__init__(
-            name or _name_of(function), _items_of(function, stream), _items_of(function, _returned(function))
+            name or name_of(function), _items_of(function, stream), _items_of(function, returned(function))
         )
         self.function = function
 
@@ -316,8 +314,8 @@ def _check(steps: Sequence[Step]) -> None:
             raise ConfigurationError(f"two steps are called {step.name!r}: give one of them another `name`")
         if earlier and not is_subhint(earlier[-1].gives, step.takes):
             raise ConfigurationError(
-                f"{step.name!r} takes {_shown(step.takes)}, but {earlier[-1].name!r} before it gives "
-                f"{_shown(earlier[-1].gives)}"
+                f"{step.name!r} takes {shown(step.takes)}, but {earlier[-1].name!r} before it gives "
+                f"{shown(earlier[-1].gives)}"
             )
         reference = step.over if isinstance(step, Aggregate) else step.in_order_of
         if reference is not None:
@@ -326,8 +324,8 @@ def _check(steps: Sequence[Step]) -> None:
             (over,) = (other for other in earlier if other.name == step.over)
             if not is_subhint(over.gives, step.whole):
                 raise ConfigurationError(
-                    f"{step.name!r} takes {_shown(step.whole)} as what it is over, but {over.name!r} gives "
-                    f"{_shown(over.gives)}"
+                    f"{step.name!r} takes {shown(step.whole)} as what it is over, but {over.name!r} gives "
+                    f"{shown(over.gives)}"
                 )
 
 
@@ -350,51 +348,8 @@ def _reaches_over(step: Step, reference: str, names: Sequence[str]) -> bool:
     return isinstance(step, Aggregate) and names.index(step.over) < names.index(reference)
 
 
-def _name_of(function: Callable[..., object]) -> str:
-    name: str = getattr(function, "__name__", type(function).__name__)
-    return name.strip("_")
-
-
-def _called(function: Callable[..., object]) -> Callable[..., object]:
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _check_async(function: Callable[..., object], *, expected: bool) -> None:
-    called = inspect.unwrap(_called(function))
-    is_async = inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
-    if is_async is not expected:
-        wanted, given = ("`async def`", "`def`") if expected else ("`def`", "`async def`")
-        raise ConfigurationError(f"the step function {_name_of(function)!r} must be {wanted}, not {given}")
-
-
-def _hints(function: Callable[..., object]) -> dict[str, Any]:
-    hints = get_type_hints(_called(function))
-    if "return" not in hints or len(hints) < 2:
-        raise ConfigurationError(
-            f"the step function {_name_of(function)!r} must say in annotations what it takes and gives, "
-            "for example `async def answer(item: Item[Question]) -> Response`"
-        )
-    return hints
-
-
 def _taken(function: Callable[..., object]) -> object:
-    return _item_of(function, next(iter(_hints(function).values())))
-
-
-def _returned(function: Callable[..., object]) -> Any:
-    return _hints(function)["return"]
-
-
-def _each_of(function: Callable[..., object]) -> object:
-    """The `Out` of `list[Out]`, `AsyncIterator[Out]` and the like."""
-    hint = _returned(function)
-    kind = get_origin(hint) or hint
-    if not (isinstance(kind, type) and issubclass(kind, Iterable | AsyncIterable)):
-        raise ConfigurationError(
-            f"the step function {_name_of(function)!r} must give several, for example `list[Question]`, "
-            f"not {_shown(hint)}"
-        )
-    return next(iter(get_args(hint)), object)
+    return _item_of(function, next(iter(hints_of(function).values())))
 
 
 def _items_of(function: Callable[..., object], hint: Any) -> object:
@@ -405,16 +360,5 @@ def _items_of(function: Callable[..., object], hint: Any) -> object:
 def _item_of(function: Callable[..., object], hint: Any) -> object:
     """The `In` of `Item[In]`."""
     if hint is not Item and get_origin(hint) is not Item:
-        raise ConfigurationError(f"the step function {_name_of(function)!r} needs Item[…] in place of {_shown(hint)}")
+        raise ConfigurationError(f"the step function {name_of(function)!r} needs Item[…] in place of {shown(hint)}")
     return next(iter(get_args(hint)), object)
-
-
-def _without_none(hint: Any) -> Any:
-    """`Out` of `Out | None`."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    return reduce(or_, (member for member in get_args(hint) if member is not NoneType))
-
-
-def _shown(hint: object) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -52,7 +52,6 @@ class DatasetTrainerAdapter(TrainerAdapter):
         self.config = adapter_config
         #: Set by a trainer that knows it, before it submits.
         self.submission: Submission | None = None
-        self._written: dict[str, WrittenDataset] = {}
 
     async def initialize(self, run_config: FinetuneConfig) -> None:
         """Raises OutputError or ConfigurationError when the dataset could not be written, before the work for it."""
@@ -79,7 +78,6 @@ class DatasetTrainerAdapter(TrainerAdapter):
             raise TrainingError("there is no preference pair to write")
         target = target_of(config)
         written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance(), target)
-        self._written[trajectories.run_id] = written
         _log(written)
         return TrainingJobRef(run_id=trajectories.run_id, backend=_BACKEND, metadata=_locations(written))
 

@@ -23,16 +23,18 @@ def write_page(path: Path, numbers: Numbers, dangers: list[Danger], turns: Paire
 def page(numbers: Numbers, dangers: list[Danger], turns: PairedTurns) -> Iterator[str]:
     """The page in pieces."""
     index, step = PairIndex(), every_how_many(numbers)
-    style, vendor, script = (asset(name) for name in ("page.css", "vendor.js", "page.js"))
+    style, *scripts = (asset(name) for name in ("page.css", "vendor.js", "charts.js", "page.js"))
+    vendor, shared, script = scripts
     yield from (
         environment()
         .get_template("page.html.j2")
         .generate(
             n=numbers,
             dangers=dangers,
-            policy=policy((vendor, script), style),
+            policy=policy((vendor, shared, script), style),
             style=Markup(style),  # noqa: S704 - ours
             vendor=Markup(vendor),  # noqa: S704 - ours
+            charts_script=Markup(shared),  # noqa: S704 - ours
             script=Markup(script),  # noqa: S704 - ours
             licences=asset("vendor.LICENSES.txt"),
             step=step,

@@ -92,15 +92,17 @@ def write_training_report(folder: Path, output: Path | None = None) -> Path:
 
 def training_page(run: TrainingRun) -> str:
     """The page, whole."""
-    style, vendor, script = (asset(name) for name in ("page.css", "vendor.js", "training.js"))
+    style, *scripts = (asset(name) for name in ("page.css", "vendor.js", "charts.js", "training.js"))
+    vendor, shared, script = scripts
     return (
         environment()
         .get_template("training.html.j2")
         .render(
             run=run,
-            policy=policy((vendor, script), style),
+            policy=policy((vendor, shared, script), style),
             style=Markup(style),  # noqa: S704 - ours
             vendor=Markup(vendor),  # noqa: S704 - ours
+            charts_script=Markup(shared),  # noqa: S704 - ours
             script=Markup(script),  # noqa: S704 - ours
             licences=asset("vendor.LICENSES.txt"),
             curves=Markup(json_for_html(run.curves.to_json())),  # noqa: S704 - escaped by json_for_html

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, StatusUnknown
+from nat_dpo_pipeline.trainers.backend import Backend, Job, JobStatus, StatusUnknown
 from nat_dpo_pipeline.trainers.settings import Patience
 
 logger = logging.getLogger(__name__)
@@ -75,9 +75,3 @@ async def _cancelled(backend: Backend, job: Job) -> str:
     except (ConfigurationError, TrainingError, TimeoutError) as error:
         return f"could not be cancelled: {str(error) or 'no answer'}; it may still be going on"
     return "was cancelled"
-
-
-def raise_unless_succeeded(job: Job, status: JobStatus) -> None:
-    """Raise TrainingError with the reason when the job did not succeed."""
-    if status.state is not JobState.SUCCEEDED:
-        raise TrainingError(f"training job {job.id} {status.state}: {status.message or 'no reason given'}")

@@ -123,34 +123,12 @@
     }));
   };
 
-  const isDrawable = {
-    "chart-scores": () => numbers.flow.candidates > 0,
-    "chart-margins": () => numbers.flow.pairs > 0,
-    "chart-lengths": () => numbers.lengths.cells.length > 0,
-    "chart-models": () => numbers.models.some((one) => one.win_rate !== null),
-  };
-  const charts = { "chart-scores": scores, "chart-margins": margins, "chart-lengths": lengths, "chart-models": models };
-
-  const draw = (node, width) => {
-    if (!isDrawable[node.id]()) {
-      node.replaceChildren(make("p", "note", "Nothing to draw."));
-      return;
-    }
-    const svg = charts[node.id](width);
-    svg.querySelectorAll("style").forEach((style) => style.remove()); // page.css says the same; the policy forbids others
-    svg.setAttribute("aria-hidden", "true");
-    node.replaceChildren(svg);
-  };
-
-  const widths = new Map();
-  const resized = new ResizeObserver((entries) => entries.forEach(({ target, contentRect }) => {
-    const width = Math.floor(contentRect.width);
-    if (width > 0 && widths.get(target) !== width) {
-      widths.set(target, width);
-      draw(target, width);
-    }
-  }));
-  Object.keys(charts).map(byId).filter(Boolean).forEach((node) => resized.observe(node));
+  keepDrawn({
+    "chart-scores": { draw: scores, isDrawable: () => numbers.flow.candidates > 0 },
+    "chart-margins": { draw: margins, isDrawable: () => numbers.flow.pairs > 0 },
+    "chart-lengths": { draw: lengths, isDrawable: () => numbers.lengths.cells.length > 0 },
+    "chart-models": { draw: models, isDrawable: () => numbers.models.some((one) => one.win_rate !== null) },
+  });
 
   // ----------------------------------------------------------------- pairs
   const index = read("index");
