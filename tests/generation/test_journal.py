@@ -83,14 +83,14 @@ def test_killed_at_any_moment_the_run_goes_on_and_pays_for_no_finished_call_twic
     while not (tmp_path / "killed").exists():
         process = subprocess.Popen(worker("killed"))
         before = server.answered
-        most = draw.randint(0, 8)
+        most = draw.randint(0, 4)
         while process.poll() is None and (kills >= 20 or server.answered <= before + most):
             time.sleep(0.002)
         kills += process.poll() is None
         process.kill()
         process.wait()
 
-    assert kills > 10
+    assert kills == 20
     # What a killed process had under way, at most two slots of two models, was answered to nobody.
     assert server.answered - calls <= calls + 4 * kills
     assert json.loads((tmp_path / "killed").read_text()) == undisturbed
