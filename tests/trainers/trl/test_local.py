@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,22 @@ STUBBORN = 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay("running", "step 
 
 
 @pytest.fixture
-def make_backend(tmp_path: Path) -> Callable[..., TrlBackend]:
-    """A back end whose worker is a script."""
+async def make_backend(tmp_path: Path) -> AsyncIterator[Callable[..., TrlBackend]]:
+    """A back end whose worker is a script; what a worker said last it said before its end, which is waited for."""
+    made: list[TrlBackend] = []
 
     def make(script: str, **options: Any) -> TrlBackend:
         file = tmp_path / "worker.py"
         file.write_text(_SAY + script)
         settings = TrlSettings(model="tiny", output_dir=tmp_path / "jobs")
-        return TrlBackend(settings, worker=(sys.executable, str(file)), **options)
+        made.append(TrlBackend(settings, worker=(sys.executable, str(file)), **options))
+        return made[-1]
 
-    return make
+    yield make
+    async with asyncio.timeout(30):
+        for backend in made:
+            for process in backend._processes.values():  # noqa: SLF001 - nobody else has them
+                await process.wait()
 
 
 def _data(run_id: str = "run") -> TrainingData:
