@@ -16,8 +16,8 @@ _OURS = frozenset(("messages", "model", "n", "stream", "stream_options"))
 class _SamplingConfig(StrictConfig):
     """What is not given is as the llm entry has it."""
 
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    max_tokens: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0, description="Share of the likeliest tokens to draw from.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Tokens after which a reply is cut.")
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="More parameters for the request's body, as the server knows them."
     )
@@ -33,7 +33,7 @@ class _SamplingConfig(StrictConfig):
 class CallSamplingConfig(_SamplingConfig):
     """How the calls of a scorer are sampled. What is not given is as the llm entry has it."""
 
-    temperature: Temperature | None = Field(default=None)
+    temperature: Temperature | None = Field(default=None, description="0: the likeliest reply, as far as it goes.")
     seed: int | None = Field(default=None, description="A call that is made again has the next one.")
 
     def sampling(self) -> Sampling:

@@ -66,9 +66,9 @@ class ModelPoolConfig(StrictConfig):
 class SamplingConfig(StrictConfig):
     """Sampling by step."""
 
-    subtopics: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
-    questions: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
-    responses: StepSamplingConfig = Field(default_factory=StepSamplingConfig)
+    subtopics: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the list of subtopics.")
+    questions: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the lists of questions.")
+    responses: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the responses.")
 
 
 class PriceConfig(StrictConfig):
