@@ -28,6 +28,15 @@ import click
 @click.option("-o", "--override", type=(str, str), multiple=True, help="Replace a value: `-o workflow.n_subtopics 3`.")
 @click.option("--preview", is_flag=True, help="Two questions through all steps, shown here; nothing is written.")
 @click.option("--dry-run", is_flag=True, help="How many calls, and about how many tokens; nothing is sent.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="`ray` shares the inputs among workers of a Ray cluster; the limits are shared too.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Of the engine ray.")
+@click.option("--address", help="Of a Ray cluster that runs already; without it one is started on this machine.")
 def generate_command(**options: object) -> None:
     """Generate and score responses, and leave candidates, failures, a manifest and the pairs in a folder.
 

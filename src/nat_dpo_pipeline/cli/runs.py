@@ -50,6 +50,9 @@ class GenerateOptions:
     override: tuple[tuple[str, str], ...] = ()
     preview: bool = False
     dry_run: bool = False
+    engine: str = "local"
+    workers: int = 2
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def _run(options: GenerateOptions) -> int:
     if options.dry_run:
         _say(telling.plan_lines(job.plan))
         return 0
-    return _preview(job) if options.preview else _generate(job, options.run_dir)
+    return _preview(job) if options.preview else _generate(job, options)
 
 
 @contextmanager
@@ -98,9 +101,9 @@ def _job(options: GenerateOptions) -> _Job:
     return _Job(config, workflow, inputs, plan)
 
 
-def _generate(job: _Job, run_dir: Path) -> int:
+def _generate(job: _Job, options: GenerateOptions) -> int:
     started = time.monotonic()
-    outcome = asyncio.run(generate(job.config, job.workflow, job.inputs, run_dir, _watch(job.plan)))
+    outcome = _generated_on_ray(job, options) if options.engine == "ray" else _generated(job, options.run_dir)
     _say(_told(outcome, time.monotonic() - started))
     if outcome.error is not None:
         raise outcome.error
@@ -110,6 +113,22 @@ def _generate(job: _Job, run_dir: Path) -> int:
         raise ModelError(outcome.record.stopped)
     _raise_if_in_vain(outcome)
     return 0 if outcome.status is RunStatus.COMPLETE else 1
+
+
+def _generated(job: _Job, run_dir: Path) -> Outcome:
+    return asyncio.run(generate(job.config, job.workflow, job.inputs, run_dir, _watch(job.plan)))
+
+
+def _generated_on_ray(job: _Job, options: GenerateOptions) -> Outcome:
+    from nat_dpo_pipeline.plugin.distributed import Source, generate_on_ray
+    from nat_dpo_pipeline.scale.cluster import connected
+
+    source = Source(options.config_file, options.override)
+    watch, workers = _watch(job.plan), options.workers
+    with connected(options.address, workers):
+        return asyncio.run(
+            generate_on_ray(source, job.config, job.workflow, job.inputs, options.run_dir, watch, workers)
+        )
 
 
 def _watch(plan: Plan) -> Watch:

@@ -1,6 +1,6 @@
 """The folder of a generation run: candidates, what was set aside, failures, and a manifest that says what they are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -73,6 +73,15 @@ class RunFolder:
     def add(self, item: Item[turns.Turn], example_id: str) -> None:
         """Keep a turn; the order of the files is that of the items' paths."""
         self._spool.add(item.path, item.value, example_id)
+
+    def add_row(self, path: tuple[int, ...], row: bytes, *, to_pair: bool) -> None:
+        """Keep a turn out of the folder of another run, which says whether it can be paired."""
+        self._spool.add_row(path, row, to_pair=to_pair)
+
+    def add_failures(self, lines: Iterable[bytes]) -> None:
+        """Keep what another run wrote down."""
+        with (self.path / FAILURES).open("ab") as file:
+            file.writelines(lines)
 
     def failed(self, failure: Failure) -> None:
         """Write a failure down, at once."""

@@ -22,9 +22,12 @@ class TurnSpool:
         self._database.execute("CREATE TABLE turns (path BLOB PRIMARY KEY, to_pair, row BLOB NOT NULL) WITHOUT ROWID")
 
     def add(self, path: tuple[int, ...], turn: Turn, example_id: str) -> None:
-        key = b"".join(number.to_bytes(4, "big") for number in path)
         to_pair = bool(turn.candidates) and turn.set_aside is None
-        row = turn_row(turn, example_id)
+        self.add_row(path, turn_row(turn, example_id), to_pair=to_pair)
+
+    def add_row(self, path: tuple[int, ...], row: bytes, *, to_pair: bool) -> None:
+        """Add a turn that has been made a row already."""
+        key = b"".join(number.to_bytes(4, "big") for number in path)
         self._database.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?)", (key, to_pair, row))
 
     def rows(self, *, to_pair: bool) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -87,6 +87,12 @@ class ModelUsage:
     def add_error(self, error: ModelError) -> None:
         self._sent(error.requests)
 
+    def include(self, other: "ModelUsage") -> None:
+        """Add what another process asked the model in the same step."""
+        self.model = self.model or other.model
+        for name in _COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def _sent(self, requests: int) -> None:
         self.requests += requests
         self.retries += max(requests - 1, 0)
@@ -99,6 +105,9 @@ class ModelUsage:
         """What earlier processes spent on the replies from the journal."""
         used = Usage(self.replayed_prompt_tokens, self.replayed_completion_tokens)
         return None if price is None else _cost(used, price)
+
+
+_COUNTED = tuple(one.name for one in fields(ModelUsage) if one.name != "model")
 
 
 def _cost(usage: Usage, price: Price) -> float:

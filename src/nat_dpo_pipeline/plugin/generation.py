@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 Inputs = Iterable[tuple[str, str]]
 Watch = Callable[[GenerationRecord], AbstractContextManager[object]]
+#: Cancels the task when something outside wants an end, and then calls what tells so.
+Interrupts = Callable[["asyncio.Task[Any]", Callable[[], None]], AbstractContextManager[object]]
 
 _SECONDS_FOR_CALLS_UNDER_WAY = 60.0
 _PREVIEWED_QUESTIONS = 2
@@ -116,7 +118,12 @@ def _dataset_of(config: Config) -> Inputs:
 
 
 async def generate(
-    config: Config, workflow: PreferenceDataConfig, inputs: Inputs, run_dir: Path, watch: Watch
+    config: Config,
+    workflow: PreferenceDataConfig,
+    inputs: Inputs,
+    run_dir: Path,
+    watch: Watch,
+    interrupts: Interrupts = cancelled_by_signals,
 ) -> Outcome:
     """Run the recipe over the inputs and leave candidates, failures, manifest and, if configured, pairs in `run_dir`.
 
@@ -129,7 +136,7 @@ async def generate(
             recipe.pipeline(GenerationRecord())
             journal.check()
             with RunFolder(run_dir) as folder:
-                return await _generate(config, workflow, inputs, recipe, folder, journal, watch)
+                return await _generate(config, workflow, inputs, recipe, folder, journal, watch, interrupts)
 
 
 async def _generate(
@@ -140,10 +147,11 @@ async def _generate(
     folder: RunFolder,
     journal: Journal,
     watch: Watch,
+    interrupts: Interrupts,
 ) -> Outcome:
     record = GenerationRecord(prices=prices_of(workflow), on_failure=folder.failed)
     collecting = asyncio.create_task(_collect(recipe, _requests(inputs, workflow, record), folder, record))
-    with watch(record), cancelled_by_signals(collecting, _tell_interrupted):
+    with watch(record), interrupts(collecting, tell_interrupted):
         try:
             await asyncio.wait([collecting])
             await journal.finish(_SECONDS_FOR_CALLS_UNDER_WAY)
@@ -153,7 +161,7 @@ async def _generate(
             await journal.finish(0.0)
     error = None if collecting.cancelled() else collecting.exception()
     status = _status(collecting, record)
-    dataset = _write(config, folder, record, status)
+    dataset = write_run(config, folder, record, status)
     return Outcome(status, record, folder.path, dataset, folder.first_failure, error)
 
 
@@ -208,16 +216,16 @@ async def _opened(
         yield open_recipe(workflow, models, builder.get_function)
 
 
+def without_training(config: Config) -> Config:
+    """The configuration without trajectory builder, trainer and adapter, which need not be built to generate."""
+    nothing: dict[str, Any] = {"trainers": {}, "trainer_adapters": {}, "trajectory_builders": {}}
+    return config.model_copy(update={"finetuning": FinetuneConfig(), **nothing})
+
+
 async def _populate(builder: WorkflowBuilder, config: Config) -> None:
-    without_training: dict[str, Any] = {
-        "finetuning": FinetuneConfig(),
-        "trainers": {},
-        "trainer_adapters": {},
-        "trajectory_builders": {},
-    }
     try:
         with _quiet("nat.builder.workflow_builder"):
-            await builder.populate_builder(config.model_copy(update=without_training), skip_workflow=True)
+            await builder.populate_builder(without_training(config), skip_workflow=True)
     except DPOPipelineError:
         raise
     except Exception as error:  # whatever a component of somebody else raises
@@ -276,7 +284,8 @@ def _status(collecting: "asyncio.Task[None]", record: GenerationRecord) -> RunSt
     return RunStatus.INCOMPLETE if record.lost else RunStatus.COMPLETE
 
 
-def _write(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedDataset | None:
+def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedDataset | None:
+    """Write candidates, manifest and, if configured, the pairs. Raises OutputError."""
     configuration = workflow_configuration(config)
     folder.write_candidates()
     dataset = None
@@ -288,5 +297,6 @@ def _write(config: Config, folder: RunFolder, record: GenerationRecord, status: 
     return dataset
 
 
-def _tell_interrupted() -> None:
+def tell_interrupted() -> None:
+    """Say what the first interruption does."""
     logger.warning("interrupted: waiting for the calls under way, which are paid for; once more ends at once")
