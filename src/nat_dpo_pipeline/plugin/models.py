@@ -43,7 +43,7 @@ def open_model(name: str, config: LLMBaseConfig, *, timeout_seconds: float) -> O
         return OpenAIChatModel(settings, create_app(config.seed))
     if not isinstance(config, HostedConfig):
         raise ConfigurationError(
-            f"llms.{name} is of type {config.type!r}; the preference_data workflow speaks to nim, openai and dpo_demo"
+            f"llms.{name} is of type {config.type!r}; what this package asks itself is nim, openai or dpo_demo"
         )
     return OpenAIChatModel(model_settings(name, config, timeout_seconds=timeout_seconds))
 

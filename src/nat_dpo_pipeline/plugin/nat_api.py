@@ -28,6 +28,7 @@ from nat.data_models.intermediate_step import (
     IntermediateStepPayload,
     IntermediateStepType,
     StreamEventData,
+    TraceMetadata,
     TTCEventData,
 )
 from nat.finetuning.interfaces import Trainer, TrainerAdapter, TrajectoryBuilder
@@ -49,6 +50,7 @@ __all__ = [
     "OpenAIMessage",
     "StreamEventData",
     "TTCEventData",
+    "TraceMetadata",
     "Trainer",
     "TrainerAdapter",
     "TrainerAdapterConfig",

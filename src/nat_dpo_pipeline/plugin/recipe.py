@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pkgutil import resolve_name
+from typing import Protocol
 
 from nat.plugin_api import LLMBaseConfig
 
@@ -17,17 +18,33 @@ from nat_dpo_pipeline.generation.settings import Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.scorers import open_scorer
-from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, ModelPoolConfig, PreferenceDataConfig, llms_in
+from nat_dpo_pipeline.plugin.workflow_config import (
+    ModelLimitsConfig,
+    ModelPoolConfig,
+    PreferenceDataConfig,
+    PriceConfig,
+    llms_in,
+)
 
 _FEWEST_WORKERS = 16
 
 
+class AskingConfig(Protocol):
+    """What a configuration says of how its models are asked."""
+
+    limits: dict[str, ModelLimitsConfig]
+    prices: dict[str, PriceConfig]
+    max_concurrency: int
+    request_timeout: float
+    max_retries: int
+
+
 class OpenModels:
-    """The models of a workflow, each opened once, with one set of limits, however many roles it plays."""
+    """The models of a component, each opened once, with one set of limits, however many roles it plays."""
 
     def __init__(
         self,
-        config: PreferenceDataConfig,
+        config: AskingConfig,
         llm_named: Callable[[str], LLMBaseConfig],
         journal: Journal | None,
         stack: AsyncExitStack,
@@ -116,7 +133,7 @@ def _workers(config: PreferenceDataConfig) -> int:
     return max(2 * most, _FEWEST_WORKERS)
 
 
-def limits_of(name: str, llm: LLMBaseConfig, config: PreferenceDataConfig) -> Limits:
+def limits_of(name: str, llm: LLMBaseConfig, config: AskingConfig) -> Limits:
     """The limits of one model: what `limits` says, else the llm entry, else the workflow."""
     own = config.limits.get(name, ModelLimitsConfig())
     retries = next(count for count in (own.max_retries, retries_of(name, llm), config.max_retries) if count is not None)
@@ -129,6 +146,6 @@ def limits_of(name: str, llm: LLMBaseConfig, config: PreferenceDataConfig) -> Li
     )
 
 
-def prices_of(config: PreferenceDataConfig) -> Mapping[str, Price]:
+def prices_of(config: AskingConfig) -> Mapping[str, Price]:
     """The prices by the name of the llm."""
     return {name: Price(price.prompt, price.completion) for name, price in config.prices.items()}

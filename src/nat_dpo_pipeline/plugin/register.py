@@ -3,9 +3,18 @@
 from collections.abc import AsyncIterator
 from importlib.util import find_spec
 
-from nat.plugin_api import Builder, FunctionInfo, LLMProviderInfo, register_function, register_llm_provider
+from nat.plugin_api import (
+    Builder,
+    FunctionInfo,
+    FunctionMiddleware,
+    LLMProviderInfo,
+    register_function,
+    register_llm_provider,
+    register_middleware,
+)
 
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     Trainer,
     TrainerAdapter,
@@ -51,6 +60,13 @@ async def dpo_demo(config: DemoModelConfig, builder: Builder) -> AsyncIterator[L
     yield LLMProviderInfo(config=config, description=DemoModelConfig.__doc__ or "")
 
 
+async def best_of_n(config: BestOfNConfig, builder: Builder) -> AsyncIterator[FunctionMiddleware]:
+    from nat_dpo_pipeline.plugin.middleware import best_of_n_middleware
+
+    async with best_of_n_middleware(config, builder) as middleware:
+        yield middleware
+
+
 async def dpo_traj_builder(config: DPOTrajectoryBuilderConfig, builder: Builder) -> AsyncIterator[TrajectoryBuilder]:
     from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 
@@ -82,6 +98,7 @@ with registering():
     register_function(config_type=PreferenceDataConfig)(preference_data)
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
     register_llm_provider(config_type=DemoModelConfig)(dpo_demo)
+    register_middleware(config_type=BestOfNConfig)(best_of_n)
     register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)

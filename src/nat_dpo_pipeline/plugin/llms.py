@@ -1,0 +1,83 @@
+"""The llms of a configuration for functions of one's own that use no framework.
+
+    async with open_llm(builder, "writer") as model:
+        reply = await model.complete(Call((Message("user", "Why?"),)))
+
+Calls are steps of the workflow, so that traces and `best_of_n` see what the model was asked, and follow its `vary`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from nat.plugin_api import Builder, Context
+
+from nat_dpo_pipeline.core.candidates import as_messages
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.settings import Sampling
+from nat_dpo_pipeline.plugin.models import open_model, retries_of
+from nat_dpo_pipeline.plugin.nat_api import (
+    IntermediateStepPayload,
+    IntermediateStepType,
+    StreamEventData,
+    TraceMetadata,
+)
+from nat_dpo_pipeline.plugin.varying import sampling_for
+
+
+@asynccontextmanager
+async def open_llm(
+    builder: Builder, name: str, *, timeout_seconds: float = 120.0, max_retries: int = 2
+) -> AsyncIterator[ChatModel]:
+    """The llm entry `name` as a chat model whose connections close with the block.
+
+    `max_retries` is for an entry that sets none. Raises ConfigurationError as `open_model` does.
+    """
+    config = builder.get_llm_config(name)
+    model = open_model(name, config, timeout_seconds=timeout_seconds)
+    own = retries_of(name, config)
+    try:
+        yield _TracedModel(LimitedModel(model, Limits(max_retries=max_retries if own is None else own)))
+    finally:
+        await model.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _TracedModel:
+    """A chat model whose calls are LLM_START/LLM_END steps, sampled as the call of the function wants it."""
+
+    model: ChatModel
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    async def complete(self, call: Call) -> ChatReply:
+        manager = Context.get().intermediate_step_manager
+        messages = as_messages(call.messages)
+        start = IntermediateStepPayload(
+            event_type=IntermediateStepType.LLM_START,
+            name=self.name,
+            UUID=str(uuid4()),
+            data=StreamEventData(input=messages),
+            metadata=TraceMetadata(chat_inputs=messages),
+        )
+        manager.push_intermediate_step(start)
+        output = None
+        try:
+            reply = await self.model.complete(replace(call, sampling=_varied(call.sampling, sampling_for(self.name))))
+            output = reply.text
+        finally:
+            end = {"event_type": IntermediateStepType.LLM_END, "data": StreamEventData(input=messages, output=output)}
+            manager.push_intermediate_step(start.model_copy(update=end))
+        return reply
+
+
+def _varied(asked: Sampling, wanted: Sampling) -> Sampling:
+    return replace(
+        asked,
+        temperature=asked.temperature if wanted.temperature is None else wanted.temperature,
+        seed=asked.seed if wanted.seed is None else wanted.seed,
+    )

@@ -1,0 +1,89 @@
+"""What the models under a call of a function were asked, read from the steps of their calls."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from nat.plugin_api import Context
+
+from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.rendering import render_prompt
+from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepPayload, IntermediateStepType
+
+# NAT calls its subscribers in the context of whoever pushes a step, and tasks and threads inherit that of the call.
+_WATCHING: ContextVar[tuple["SeenPrompts", ...]] = ContextVar("watching", default=())
+
+
+class SeenPrompts:
+    """The prompts of the calls of models that are made while this is watching, in this context and those below."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[str, Prompt | None] = {}
+        self._outputs: dict[str, str] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        token = _WATCHING.set((*_WATCHING.get(), self))
+        subscription = Context.get().intermediate_step_manager.subscribe(self._see)
+        try:
+            yield
+        finally:
+            subscription.unsubscribe()
+            _WATCHING.reset(token)
+
+    def first(self) -> Prompt | None:
+        """That of the first call; None without one, or if it is no text, such as one with tool calls."""
+        return next(iter(self._prompts.values()), None)
+
+    def behind(self, response: str) -> Prompt | None:
+        """That of the last call whose reply is the response, word for word."""
+        wrote = [uuid for uuid, output in self._outputs.items() if output.strip() == response.strip()]
+        return self._prompts.get(wrote[-1]) if wrote else None
+
+    def _see(self, step: IntermediateStep) -> None:
+        payload = step.payload
+        if self not in _WATCHING.get():
+            return
+        if payload.event_type is IntermediateStepType.LLM_START:
+            self._prompts[payload.UUID] = _prompt_in(payload)
+        elif payload.event_type is IntermediateStepType.LLM_END and payload.data is not None:
+            output = payload.data.output
+            if isinstance(output, str):
+                self._outputs[payload.UUID] = output
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Nobody sees what is asked in the block: scorers ask models too."""
+    token = _WATCHING.set(())
+    try:
+        yield
+    finally:
+        _WATCHING.reset(token)
+
+
+def common_prompt(seen: Iterable[tuple[SeenPrompts, str]]) -> Prompt | None:
+    """What all responses are responses to: the prompt that each was written to, or else what each began with.
+
+    After tool calls the prompts that responses were written to differ, or hold what is no text; what an agent was
+    asked first is common to all then. None where the first ones differ too.
+    """
+    calls = list(seen)
+    return _only({one.behind(text) for one, text in calls}) or _only({one.first() for one, _ in calls})
+
+
+def _only(prompts: set[Prompt | None]) -> Prompt | None:
+    return next(iter(prompts)) if len(prompts) == 1 else None
+
+
+def _prompt_in(payload: IntermediateStepPayload) -> Prompt | None:
+    """The messages where the framework gives them, else the text."""
+    metadata = payload.metadata
+    chat = metadata.get("chat_inputs") if isinstance(metadata, Mapping) else getattr(metadata, "chat_inputs", None)
+    for raw in (chat, None if payload.data is None else payload.data.input):
+        try:
+            return render_prompt(raw)
+        except CandidateRefused:
+            continue
+    return None

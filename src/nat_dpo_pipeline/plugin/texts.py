@@ -1,0 +1,34 @@
+"""What functions take and give, as the text of a prompt and of a response."""
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.errors import CandidateRefused
+
+
+def text_of(result: object) -> str:
+    """The text in a function's result: its own, that of a message or a chat completion; JSON for anything else."""
+    choices = getattr(result, "choices", None)
+    said = getattr(choices[0], "message", result) if isinstance(choices, list) and choices else result
+    if isinstance(said, str):
+        return said
+    try:
+        return render_response(said)
+    except CandidateRefused:
+        return _json(result)
+
+
+def prompt_of(value: object) -> Prompt:
+    """The prompt in a function's input: text or messages; JSON for anything else."""
+    try:
+        return render_prompt(value)
+    except CandidateRefused:
+        return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: object) -> str:
+    try:
+        return to_json(value, fallback=repr).decode()
+    except PydanticSerializationError:
+        return repr(value)
