@@ -28,7 +28,7 @@ CallNextStream = Callable[..., AsyncIterator[object]]
 
 @asynccontextmanager
 async def best_of_n_middleware(config: BestOfNConfig, builder: Builder) -> AsyncIterator["BestOfN"]:
-    """The middleware, with its scorer until the context ends. Raises ConfigurationError for names that are not there."""
+    """The middleware, with its scorer as long as the context. Raises ConfigurationError for names that do not exist."""
     _check_names(config, builder)
     if config.vary is not None:
         vary_clients(builder, config.vary.llm)

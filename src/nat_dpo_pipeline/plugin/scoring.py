@@ -9,7 +9,7 @@ from typing import TypeVar
 from nat.plugin_api import Builder
 
 from nat_dpo_pipeline.core.candidates import Message, Prompt
-from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError
 from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer, TurnScorer
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.recipe import OpenModels
@@ -64,7 +64,7 @@ class Scoring:
 
     async def _compared(self, scorer: TurnScorer, prompt: Sequence[Message], texts: Sequence[str]) -> list[Scored]:
         if len(texts) < 2:
-            return [ValueError("all results are the same, so there is nothing to compare")] * len(texts)
+            return [InputError("all results are the same, so there is nothing to compare")] * len(texts)
         task = asyncio.create_task(scorer.score_turn(prompt, texts, self._on_reply))
         await ended_by([task], self._config.max_scoring_seconds)
         outcome = self._outcome(task)
