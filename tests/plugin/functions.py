@@ -35,7 +35,7 @@ class ScorerBodyConfig(FunctionBaseConfig, name="test_scorer_body"):
     body: str
 
 
-@register_function(config_type=BodyConfig)
+@register_function(config_type=BodyConfig)  # type: ignore[untyped-decorator]  # NAT's has no return type
 async def body_function(config: BodyConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
     async def run(value: str) -> Any:
         return await BODIES[config.body](value, builder)
@@ -44,7 +44,7 @@ async def body_function(config: BodyConfig, builder: Builder) -> AsyncIterator[F
     yield FunctionInfo.create(single_fn=run, stream_fn=stream)
 
 
-@register_function(config_type=ScorerBodyConfig)
+@register_function(config_type=ScorerBodyConfig)  # type: ignore[untyped-decorator]
 async def scorer_function(config: ScorerBodyConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
     async def run(prompt: list[dict[str, str]], response: str) -> Any:
         return await BODIES[config.body](Asked(prompt, response), builder)
@@ -135,7 +135,7 @@ def numbered(texts: Sequence[Any]) -> Callable[[Any, Builder], Awaitable[Any]]:
     """Each call gives, or raises, the next of `texts`, then again the first."""
     calls = iter(range(10**6))
 
-    async def body(value: Any, builder: Builder) -> Any:
+    async def body(_: Any, __: Builder) -> Any:
         answer = texts[next(calls) % len(texts)]
         if isinstance(answer, BaseException):
             raise answer

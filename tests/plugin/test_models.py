@@ -127,7 +127,7 @@ class OtherModelConfig(LLMBaseConfig, name="another_kind_of_a_test"):
 
 def test_a_type_that_is_not_spoken_is_named() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"llms\.writer is of type 'another_kind_of_a_test'; .* nim, openai and dpo_demo"
+        ConfigurationError, match=r"llms\.writer is of type 'another_kind_of_a_test'; .* nim, openai or dpo_demo"
     ):
         open_model("writer", OtherModelConfig(), timeout_seconds=1.0)
 

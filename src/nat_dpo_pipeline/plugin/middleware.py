@@ -71,6 +71,10 @@ class BestOfN(FunctionMiddleware):
         self._samples = random.Random(config.seed)  # noqa: S311 - not for cryptography
         self._picks = random.Random(config.seed)  # noqa: S311
 
+    def __repr__(self) -> str:
+        """As NAT logs it."""
+        return f"best_of_n(n={self._config.n})"
+
     async def function_middleware_invoke(
         self, *args: object, call_next: CallNext, context: FunctionMiddlewareContext, **kwargs: object
     ) -> object:

@@ -21,8 +21,10 @@ def text_of(result: object) -> str:
 
 def prompt_of(value: object) -> Prompt:
     """The prompt in a function's input: text or messages; JSON for anything else."""
+    # NAT's agents take a ChatRequestOrMessage.
+    message = getattr(value, "input_message", None)
     try:
-        return render_prompt(value)
+        return render_prompt(value if message is None else message)
     except CandidateRefused:
         return value if isinstance(value, str) else _json(value)
 

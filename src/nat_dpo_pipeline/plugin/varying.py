@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
+from functools import wraps
+from types import MappingProxyType, new_class
 from typing import Any
 
 from nat.plugin_api import Builder, LLMFrameworkEnum, LLMRef
@@ -40,30 +41,40 @@ def vary_clients(builder: Builder, llm: str) -> None:
 
     async def get_varied_llm(llm_name: str | LLMRef, wrapper_type: LLMFrameworkEnum | str) -> Any:
         client = await get_llm(llm_name, wrapper_type)
-        if str(llm_name) == llm:
-            if str(wrapper_type) == LLMFrameworkEnum.LANGCHAIN:
-                _follow(client, llm)
-            else:
-                logger.warning(
-                    "best_of_n cannot vary the llm %r through %s, only through langchain: its calls are repeated as "
-                    "they are",
-                    llm,
-                    wrapper_type,
-                )
+        if str(llm_name) == llm and not _follows(client, llm):
+            logger.warning(
+                "best_of_n cannot vary the llm %r through %s, only through langchain: calls are repeated as they are",
+                llm,
+                wrapper_type,
+            )
         return client
 
     # As NAT's own DynamicFunctionMiddleware does, to see the clients that functions are built with.
     builder.get_llm = get_varied_llm  # type: ignore[method-assign]
 
 
-def _follow(client: Any, llm: str) -> None:
-    for name in _LANGCHAIN_CALLS:
-        if (method := getattr(client, name, None)) is not None:
-            # Past pydantic, which knows no such field. Bound copies of a client (bind_tools) call the same object.
-            object.__setattr__(client, name, _sampled(method, llm))
+def _follows(client: Any, llm: str) -> bool:
+    """Let a client follow `sampling_for`, if it is LangChain's."""
+    from langchain_core.language_models import BaseChatModel
+
+    # NAT wraps most of them, so that a call can name another model.
+    model = getattr(client, "default", client)
+    if not isinstance(model, BaseChatModel):
+        return False
+    # The class and not the object: whatever is bound to it is the same object, and a copy for another model has it too.
+    object.__setattr__(model, "__class__", _following(type(model), BaseChatModel, llm))
+    return True
+
+
+def _following(model_class: type[Any], base: type[Any], llm: str) -> type[Any]:
+    # LangChain looks at the class to find out whether a model streams: what that leaves to the base stays there.
+    own = {name: getattr(model_class, name) for name in _LANGCHAIN_CALLS}
+    calls = {name: _sampled(method, llm) for name, method in own.items() if method is not getattr(base, name)}
+    return new_class(model_class.__name__, (model_class,), exec_body=lambda names: names.update(calls))
 
 
 def _sampled(method: Callable[..., Any], llm: str) -> Callable[..., Any]:
+    @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         wanted = sampling_for(llm)
         given = {"temperature": wanted.temperature, "seed": wanted.seed}

@@ -1,0 +1,86 @@
+"""The worked example, as its README says to run it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "tool_agent"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example in it, which is installed there as pip would: its module, and its entry points."""
+    folder = tmp_path_factory.mktemp("tool_agent")
+    shutil.copytree(EXAMPLE, folder / "examples" / "tool_agent")
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    about = folder / "installed" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    (about / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in entries.items())
+            for group, entries in project["entry-points"].items()
+        )
+    )
+    shutil.copy(EXAMPLE / "tool_agent.py", folder / "installed")
+    return folder
+
+
+def _nat(place: Path, *arguments: str) -> str:
+    path = os.pathsep.join(filter(None, (str(place / "installed"), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("nat")), *arguments],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": path, "NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def _rows(place: Path) -> list[dict[str, Any]]:
+    files = (place / "runs" / "tool_agent" / "dataset" / "trl").glob("*.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def test_an_evaluation_of_the_agent_gives_a_dataset(place: Path) -> None:
+    output = _nat(place, "finetune", "--config_file", "examples/tool_agent/config.yml")
+    questions = {row["id"]: row["question"] for row in json.loads((EXAMPLE / "questions.json").read_text())}
+    assert f"candidates            {4 * len(questions)}" in output
+    assert f"turns                 {len(questions)}" in output
+    rows = _rows(place)
+    assert {row["example_id"] for row in rows} == set(questions)
+    for row in rows:
+        assert row["chosen_score"] >= row["rejected_score"] + 0.1
+        assert row["chosen"] != row["rejected"]
+        system, user = row["prompt"]
+        assert user == {"role": "user", "content": questions[row["example_id"]]}
+        # What the tool found is what the model saw, and nobody else.
+        assert f"documentation:\n\n{row['example_id'].replace('-', '.')}" in system["content"]
+
+
+def test_a_run_answers_with_the_best(place: Path) -> None:
+    question = "What does `heapq.nlargest` do?"
+    output = _nat(place, "run", "--config_file", "examples/tool_agent/config.yml", "--input", question)
+    _nat(place, "finetune", "--config_file", "examples/tool_agent/config.yml")
+    (best,) = {
+        row["chosen"][0]["content"]
+        for row in _rows(place)
+        if row["chosen_score"] == max(other["chosen_score"] for other in _rows(place) if other["prompt"] == row["prompt"])
+        and row["prompt"][1]["content"] == question
+    }
+    assert best.splitlines()[0] in output

@@ -1,0 +1,167 @@
+"""What differs between calls, as the clients of an llm see it."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import ConfigurableField
+from nat.builder.workflow_builder import WorkflowBuilder
+from nat.plugin_api import Builder, LLMBaseConfig, LLMProviderInfo, register_llm_client, register_llm_provider
+
+from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.generation.chat import Call
+from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+from nat_dpo_pipeline.plugin.llms import open_llm
+from nat_dpo_pipeline.plugin.nat_api import IntermediateStepType
+from nat_dpo_pipeline.plugin.varying import sampling_for, varied, vary_clients
+from nat_dpo_pipeline.testing.models import completion
+from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response
+from tests.plugin.functions import BODIES, workflow, wrapped
+
+
+class SayingConfig(LLMBaseConfig, name="test_saying"):
+    """A model that says how it was asked."""
+
+
+class Saying(BaseChatModel):
+    """Says how it is sampled, as LangChain's own models are: by what a call gives beside its messages."""
+
+    model: str = "plain"
+
+    @property
+    def _llm_type(self) -> str:
+        return "saying"
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(str(sorted(given.items()))))])
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=AIMessageChunk(str(sorted(given.items()))))
+
+
+@register_llm_provider(config_type=SayingConfig)  # type: ignore[untyped-decorator]  # NAT's has no return type
+async def saying_provider(config: SayingConfig, _: Builder) -> AsyncIterator[LLMProviderInfo]:
+    yield LLMProviderInfo(config=config, description="")
+
+
+@register_llm_client(config_type=SayingConfig, wrapper_type="langchain")  # type: ignore[untyped-decorator]
+async def saying_client(_: SayingConfig, __: Builder) -> AsyncIterator[Any]:
+    # As NAT's own clients are, so that a call can name another model.
+    yield Saying().configurable_fields(model=ConfigurableField(id="model_name"))
+
+
+@register_llm_client(config_type=SayingConfig, wrapper_type="agno")  # type: ignore[untyped-decorator]
+async def other_client(_: SayingConfig, __: Builder) -> AsyncIterator[str]:
+    yield "a client of another framework"
+
+
+VARIED = str([("seed", 3), ("temperature", 0.0)])
+
+
+def test_a_variation_is_that_of_its_llm_and_its_block() -> None:
+    with varied("one", Sampling(temperature=0.0)), varied("two", Sampling(seed=2)), varied("two", Sampling(seed=3)):
+        assert sampling_for("one") == Sampling(temperature=0.0)
+        assert sampling_for("two") == Sampling(seed=3)
+        assert sampling_for("three") == AS_CONFIGURED
+    assert sampling_for("one") == AS_CONFIGURED
+
+
+async def test_clients_of_langchain_follow_it_bound_or_not() -> None:
+    async with WorkflowBuilder() as builder:
+        vary_clients(builder, "model")
+        for name in ("model", "other"):
+            await builder.add_llm(name, SayingConfig())
+        model, other = [await builder.get_llm(name, "langchain") for name in ("model", "other")]
+    asked = [HumanMessage("Why?")]
+    bound = model.bind(stop=["x"])
+    with varied("model", Sampling(temperature=0.0, seed=3)):
+        assert model.invoke(asked).content == VARIED
+        assert (await model.ainvoke(asked, temperature=0.9)).content == VARIED
+        assert (await bound.ainvoke(asked)).content == VARIED
+        assert "".join([chunk.content async for chunk in bound.astream(asked)]) == VARIED
+        assert "".join([chunk.content for chunk in model.stream(asked)]) == VARIED
+        another = {"configurable": {"model_name": "another"}}
+        assert (await bound.ainvoke(asked, another)).content == VARIED
+        assert other.invoke(asked).content == "[]"
+    assert model.invoke(asked, temperature=0.9).content == "[('temperature', 0.9)]"
+
+
+async def test_a_client_of_another_framework_is_told_of_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    async with WorkflowBuilder() as builder:
+        vary_clients(builder, "model")
+        await builder.add_llm("model", SayingConfig())
+        assert await builder.get_llm("model", "agno") == "a client of another framework"
+    assert "cannot vary the llm 'model' through agno" in caplog.text
+
+
+async def test_each_call_of_a_function_has_its_own() -> None:
+    async def function(value: str, builder: Builder) -> str:
+        client = await builder.get_llm("model", "langchain")
+        return str((await client.ainvoke(value)).content)
+
+    async def length(*_: object) -> float:
+        return 1.0
+
+    BODIES.update(function=function, length=length)
+    vary = {"llm": "model", "temperatures": [0.2, 0.9], "seed": 5}
+    source = wrapped("function", {"vary": vary, "return": "first"}, llms={"model": {"_type": "test_saying"}})
+    async with workflow(source) as built:
+        run = await built.run("Why?")
+    expected = [
+        [("seed", 5), ("temperature", 0.2)],
+        [("seed", 6), ("temperature", 0.9)],
+        [("seed", 7), ("temperature", 0.2)],
+    ]
+    assert run.responses() == [str(one) for one in expected]
+    assert [one.metadata["temperature"] for one in run.decoded().candidates] == [0.2, 0.9, 0.2]
+
+
+async def test_a_model_of_ours_follows_it_over_http_and_its_calls_are_seen() -> None:
+    def saying(request: Request) -> Response:
+        body = request.json
+        return Response(body=completion(f"{body.get('temperature')} {body.get('seed')} {body.get('max_tokens')}"))
+
+    messages = (Message("system", "Be brief."), Message("user", "Why?"))
+
+    async def function(_: str, builder: Builder) -> str:
+        async with open_llm(builder, "model") as model:
+            return (await model.complete(Call(messages, Sampling(max_tokens=9)))).text
+
+    async def length(*_: object) -> float:
+        return 1.0
+
+    BODIES.update(function=function, length=length)
+    async with LoopbackServer(saying) as server:
+        llms = {"model": {"_type": "openai", "base_url": server.url, "model_name": "m", "temperature": 0.5}}
+        source = wrapped("function", {"vary": {"llm": "model", "temperatures": [0.0, 1.0], "seed": 0}}, llms=llms)
+        async with workflow(source) as built:
+            run = await built.run("Why?")
+    assert run.responses() == ["0.0 0 9", "1.0 1 9", "0.0 2 9"]
+    assert {one.prompt for one in run.decoded().candidates} == {messages}
+    kinds = [step.event_type for step in run.steps if step.payload.name == "model"]
+    assert kinds.count(IntermediateStepType.LLM_START) == kinds.count(IntermediateStepType.LLM_END) == 3
+
+
+async def test_a_call_of_a_model_that_fails_ends_its_step() -> None:
+    async def function(_: str, builder: Builder) -> str:
+        async with open_llm(builder, "model", max_retries=0) as model:
+            return (await model.complete(Call((Message("user", "Why?"),)))).text
+
+    async def length(*_: object) -> float:
+        return 1.0
+
+    BODIES.update(function=function, length=length)
+    async with LoopbackServer(lambda _: Response(status=400, body={"error": {"message": "no"}})) as server:
+        llms = {"model": {"_type": "openai", "base_url": server.url, "model_name": "m"}}
+        async with workflow(wrapped("function", {"n": 2}, llms=llms)) as built:
+            run = await built.run("Why?")
+    assert "answered 400: no" in str(run.error)
+    kinds = [step.event_type for step in run.steps if step.payload.name == "model"]
+    assert kinds.count(IntermediateStepType.LLM_START) == kinds.count(IntermediateStepType.LLM_END) == 2
