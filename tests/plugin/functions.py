@@ -92,7 +92,7 @@ class Workflow:
             subscription = Context.get().intermediate_step_manager.subscribe(found.steps.append)
             try:
                 found.result = await runner.result()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the test looks at it
                 found.error = error
             finally:
                 subscription.unsubscribe()

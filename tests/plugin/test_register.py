@@ -21,6 +21,7 @@ COMPONENTS = {
     "preference_data",
     "scored_candidates",
     "dpo_demo",
+    "best_of_n",
     "dpo_pipeline_traj_builder",
     "dpo_traj_builder",
     "dpo_trainer",
@@ -43,6 +44,7 @@ IMPLEMENTATIONS = {
     "nat_dpo_pipeline.demo",
     "nat_dpo_pipeline.generation.chat",
     "nat_dpo_pipeline.plugin.backend_adapter",
+    "nat_dpo_pipeline.plugin.middleware",
     "nat_dpo_pipeline.plugin.models",
     "nat_dpo_pipeline.plugin.trainer",
     "nat_dpo_pipeline.plugin.trainer_adapter",
@@ -59,6 +61,7 @@ def _registered() -> dict[str, RegisteredInfo[Any]]:
     infos: list[RegisteredInfo[Any]] = [
         *registry.get_registered_functions(),
         *registry.get_registered_llm_providers(),
+        *registry.get_registered_middleware(),
         *registry.get_registered_trajectory_builders(),
         *registry.get_registered_trainers(),
         *registry.get_registered_trainer_adapters(),

@@ -3,7 +3,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nat.data_models.api_server import ChatRequest, ChatRequestOrMessage, ChatResponse, Message, Usage, UserMessageContentRoleType
+from nat.data_models.api_server import (
+    ChatRequest,
+    ChatRequestOrMessage,
+    ChatResponse,
+    Message,
+    Usage,
+    UserMessageContentRoleType,
+)
 from pydantic import BaseModel
 
 from nat_dpo_pipeline.core.candidates import Message as OurMessage

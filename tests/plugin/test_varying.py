@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import ConfigurableField
 from nat.builder.workflow_builder import WorkflowBuilder
@@ -35,15 +35,14 @@ class Saying(BaseChatModel):
     def _llm_type(self) -> str:
         return "saying"
 
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
-    ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(str(sorted(given.items()))))])
+    def _generate(self, *_: Any, run_manager: Any = None, **given: Any) -> ChatResult:  # noqa: ARG002 - LangChain's name
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(self._said(given)))])
 
-    def _stream(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **given: Any
-    ) -> Iterator[ChatGenerationChunk]:
-        yield ChatGenerationChunk(message=AIMessageChunk(str(sorted(given.items()))))
+    def _stream(self, *_: Any, run_manager: Any = None, **given: Any) -> Iterator[ChatGenerationChunk]:  # noqa: ARG002
+        yield ChatGenerationChunk(message=AIMessageChunk(self._said(given)))
+
+    def _said(self, given: dict[str, Any]) -> str:
+        return f"{self.model} {sorted((name, value) for name, value in given.items() if name != 'stop')}"
 
 
 @register_llm_provider(config_type=SayingConfig)  # type: ignore[untyped-decorator]  # NAT's has no return type
@@ -62,7 +61,7 @@ async def other_client(_: SayingConfig, __: Builder) -> AsyncIterator[str]:
     yield "a client of another framework"
 
 
-VARIED = str([("seed", 3), ("temperature", 0.0)])
+VARIED = "plain [('seed', 3), ('temperature', 0.0)]"
 
 
 def test_a_variation_is_that_of_its_llm_and_its_block() -> None:
@@ -88,9 +87,9 @@ async def test_clients_of_langchain_follow_it_bound_or_not() -> None:
         assert "".join([chunk.content async for chunk in bound.astream(asked)]) == VARIED
         assert "".join([chunk.content for chunk in model.stream(asked)]) == VARIED
         another = {"configurable": {"model_name": "another"}}
-        assert (await bound.ainvoke(asked, another)).content == VARIED
-        assert other.invoke(asked).content == "[]"
-    assert model.invoke(asked, temperature=0.9).content == "[('temperature', 0.9)]"
+        assert (await bound.ainvoke(asked, another)).content == VARIED.replace("plain", "another")
+        assert other.invoke(asked).content == "plain []"
+    assert model.invoke(asked, temperature=0.9).content == "plain [('temperature', 0.9)]"
 
 
 async def test_a_client_of_another_framework_is_told_of_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +118,7 @@ async def test_each_call_of_a_function_has_its_own() -> None:
         [("seed", 6), ("temperature", 0.9)],
         [("seed", 7), ("temperature", 0.2)],
     ]
-    assert run.responses() == [str(one) for one in expected]
+    assert run.responses() == [f"plain {one}" for one in expected]
     assert [one.metadata["temperature"] for one in run.decoded().candidates] == [0.2, 0.9, 0.2]
 
 
