@@ -1,17 +1,23 @@
 """`best_of_n` around functions of real workflows."""
 
 import asyncio
+import itertools
+import json
 import logging
 import random
 import re
 from collections.abc import AsyncGenerator, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nat.builder.workflow_builder import WorkflowBuilder
 from nat.data_models.config import Config
+from nat.data_models.finetuning import FinetuneRunConfig
+from nat.finetuning.finetuning_runtime import finetuning_main
 from nat.plugin_api import Builder, Context
+from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from pydantic import BaseModel
 
@@ -320,6 +326,15 @@ async def test_members_of_an_ensemble_are_on_the_candidates() -> None:
     assert first.metadata["agreement"] == 1.0
 
 
+async def test_a_scorer_that_is_wrapped_too_is_not_scored_by_itself() -> None:
+    source = wrapped("function", {})
+    source["functions"]["scorer"]["middleware"] = ["bon"]
+    async with workflow(source) as built:
+        run = await built.run()
+    assert run.result == BEST
+    assert run.responses() == TEXTS
+
+
 async def test_slow_scoring_costs_its_scores_and_not_the_answer() -> None:
     async def slow(asked: Asked, _: Builder) -> float:
         await asyncio.sleep(0 if asked.response == TEXTS[2] else 60)
@@ -594,3 +609,52 @@ async def test_it_is_there_before_the_function_it_wraps_whatever_the_two_refer_t
     source["workflow"] = {"_type": "test_body", "body": "function", "calls": "inner"}
     async with WorkflowBuilder.from_config(validate_schema(source, Config)) as builder:
         assert len((await builder.get_function("inner")).middleware) == 1
+
+
+async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tuning(tmp_path: Path) -> None:
+    async def function(value: str, _: Builder) -> str:
+        if "broken" in value:
+            raise OSError("broken")
+        return await _asked(
+            [{"role": "user", "content": f"About {value}"}], f"{value} {'very ' * random.randint(0, 99)}"
+        )
+
+    async def outer(value: str, builder: Builder) -> str:
+        inner = await builder.get_function("inner")
+        try:
+            return " and ".join([await inner.ainvoke(f"{value} {half}") for half in (1, 2)])
+        except OSError:
+            return "no answer"
+
+    BODIES.update(function=function, outer=outer)
+    source = wrapped("outer", {"n": 4})
+    source["functions"]["inner"] = {"_type": "test_body", "body": "function", "middleware": ["bon"]}
+    items = [f"item {number}" for number in range(9)] + ["broken"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"id": item, "question": item, "answer": ""}) for item in items))
+    source |= {
+        "workflow": {"_type": "test_body", "body": "outer"},
+        "eval": {
+            "general": {"output_dir": str(tmp_path / "eval"), "dataset": {"_type": "jsonl", "file_path": str(rows)}}
+        },
+        "trajectory_builders": {"pairs": {"_type": "dpo_traj_builder", "exhaustive_pairs": False}},
+        "trainers": {"trainer": {"_type": "dpo_trainer", "validation_fraction": 0.0}},
+        "trainer_adapters": {"files": {"_type": "dataset_trainer_adapter", "output_dir": str(tmp_path / "out")}},
+        "finetuning": {
+            "enabled": True,
+            "trainer": "trainer",
+            "trajectory_builder": "pairs",
+            "trainer_adapter": "files",
+            "output_dir": str(tmp_path / "run"),
+        },
+    }
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    await finetuning_main(FinetuneRunConfig(config_file=validate_schema(source, Config)))
+    lines = (tmp_path / "out" / "trl" / "train.jsonl").read_text().splitlines()
+    pairs = [json.loads(line) for line in lines]
+    assert sorted((pair["example_id"], pair["prompt"][0]["content"]) for pair in pairs) == [
+        (item, f"About {item} {half}") for item in items[:-1] for half in (1, 2)
+    ]
+    for pair in pairs:
+        assert pair["chosen_score"] > pair["rejected_score"]
+        assert len(pair["chosen"][0]["content"]) > len(pair["rejected"][0]["content"])

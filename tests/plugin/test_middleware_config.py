@@ -37,7 +37,7 @@ def _refused(**settings: Any) -> str:
         ({"prompt": "output"}, "best_of_n.prompt is 'output'"),
         ({"sample_rat": 1.0}, "best_of_n has no 'sample_rat'; did you mean 'sample_rate'?"),
         ({"allow_repeated_calls": False}, "If it has no side effects, say so with allow_repeated_calls: true"),
-        ({"scorer": None}, "n is 3, but there is no scorer"),
+        ({"scorer": None}, "best_of_n.n is 3, but there is no scorer"),
         ({"scorer": {"kind": "oracle", "llm": "judge"}}, "'oracle'"),
         ({"scorer": {"kind": "rating_judge"}}, "RatingJudgeConfig.llm: Field required"),
         ({"scorer": {**JUDGE, "lowest": 10}}, "lowest is 10, which is not below highest"),

@@ -102,8 +102,10 @@ class BestOfN(FunctionMiddleware):
             yield chunk
 
     def _is_sampled(self, scoring: Scoring) -> bool:
-        is_drawn = self._samples.random() < self._config.sample_rate
-        return is_drawn and not scoring.has_ended and self._ceiling.admits()
+        # A scorer that is wrapped too would be scored by itself for ever.
+        if scoring.has_ended or scoring.is_at_work:
+            return False
+        return self._samples.random() < self._config.sample_rate and self._ceiling.admits()
 
     async def _answers(self, call: Callable[[], Awaitable[object]]) -> list[_Answer]:
         """The results there are, by the number of the call. Raises what the first call raised when there are none."""

@@ -146,8 +146,8 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     def _may_repeat(self) -> Self:
         if self.n > 1 and not self.allow_repeated_calls:
             raise ValueError(
-                f"n is {self.n}: each sampled call would call the function {self.n} times. If it has no side effects, "
-                "say so with allow_repeated_calls: true"
+                f"best_of_n calls the function {self.n} times for each sampled call. If it has no side effects, say "
+                "so with allow_repeated_calls: true"
             )
         return self
 
@@ -155,9 +155,9 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     def _scorer_fits(self) -> Self:
         scorer = self.scorer_config()
         if scorer is None and self.n > 1:
-            raise ValueError(f"n is {self.n}, but there is no scorer to tell the results apart")
+            raise ValueError(f"best_of_n.n is {self.n}, but there is no scorer to tell the results apart")
         if self.n == 1 and isinstance(scorer, PairwiseJudgeConfig | GenRMConfig):
-            raise ValueError(f"n is 1, but a scorer of kind {scorer.kind!r} compares results")
+            raise ValueError(f"best_of_n.n is 1, but a scorer of kind {scorer.kind!r} compares results")
         return self
 
     @model_validator(mode="after")

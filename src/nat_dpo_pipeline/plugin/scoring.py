@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from typing import TypeVar
 
 from nat.plugin_api import Builder
@@ -21,6 +22,7 @@ from nat_dpo_pipeline.plugin.seen_prompts import unwatched
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_AT_WORK: ContextVar[tuple["Scoring", ...]] = ContextVar("at_work", default=())
 Scored = Score | BaseException
 
 
@@ -41,12 +43,21 @@ class Scoring:
         self._scorer: Scorer | TurnScorer | None = None
         self.has_ended = False
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether this is asked from below a scorer of its own."""
+        return self in _AT_WORK.get()
+
     async def scores(self, prompt: Prompt, texts: Sequence[str]) -> list[Scored]:
         """A score, or why there is none, for each of the texts. Equal texts are scored once."""
         different = list(dict.fromkeys(texts))
         messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-        with unwatched():
-            results = await self._scored(messages, different)
+        token = _AT_WORK.set((*_AT_WORK.get(), self))
+        try:
+            with unwatched():
+                results = await self._scored(messages, different)
+        finally:
+            _AT_WORK.reset(token)
         self._note_end(results)
         by_text = dict(zip(different, results, strict=True))
         return [by_text[text] for text in texts]
