@@ -207,7 +207,7 @@ class Reply(BaseModel):
         ({"answer": "so"}, '{"answer":"so"}'),
         (Reply(answer="so"), '{"answer":"so","confidence":0.5}'),
         (42, "42"),
-        (["a", "b"], "ab"),
+        (["a", "b"], '["a","b"]'),
         (None, "null"),
     ],
 )
@@ -612,12 +612,12 @@ async def test_it_is_there_before_the_function_it_wraps_whatever_the_two_refer_t
 
 
 async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tuning(tmp_path: Path) -> None:
+    lengths = itertools.count()
+
     async def function(value: str, _: Builder) -> str:
         if "broken" in value:
             raise OSError("broken")
-        return await _asked(
-            [{"role": "user", "content": f"About {value}"}], f"{value} {'very ' * random.randint(0, 99)}"
-        )
+        return await _asked([{"role": "user", "content": f"About {value}"}], f"{value} {'very ' * next(lengths)}")
 
     async def outer(value: str, builder: Builder) -> str:
         inner = await builder.get_function("inner")

@@ -35,6 +35,7 @@ class _Opaque:
         (0.5, "0.5"),
         ({"role": "assistant", "content": "so"}, "so"),
         ([{"type": "text", "text": "so"}], "so"),
+        (["one", "two"], '["one","two"]'),
         ({"b": 1, "a": [None]}, '{"b":1,"a":[null]}'),
         (_Reply(answer="so", score=1), '{"answer":"so","score":1.0}'),
         ({"content": "", "tool_calls": [{"name": "f"}]}, '{"content":"","tool_calls":[{"name":"f"}]}'),

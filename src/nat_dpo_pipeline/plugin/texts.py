@@ -13,6 +13,8 @@ def text_of(result: object) -> str:
     said = getattr(choices[0], "message", result) if isinstance(choices, list) and choices else result
     if isinstance(said, str):
         return said
+    if isinstance(said, list | tuple) and any(isinstance(part, str) for part in said):
+        return _json(result)  # a list of texts, and not the parts of one
     try:
         return render_response(said)
     except CandidateRefused:
