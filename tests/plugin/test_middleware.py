@@ -492,6 +492,21 @@ async def test_a_stream_passes_as_it_is() -> None:
         assert len((await built.run()).responses()) == 3
 
 
+@pytest.mark.parametrize("middleware", [["bon"], ["bon", "inner"]])
+async def test_a_function_that_cannot_stream_is_sampled_where_it_is_asked_to(middleware: list[str]) -> None:
+    """As NAT serves it under `/generate/full`."""
+    source = wrapped("function", {})
+    source["middleware"]["inner"] = {"_type": "best_of_n", "n": 1}
+    source["workflow"]["middleware"] = middleware
+    async with workflow(source) as built:
+        chunks, run = await built.streamed("Why?")
+        assert chunks == [BEST]
+        assert run.responses() == TEXTS
+        BODIES["function"] = numbered([OSError("down")])
+        with pytest.raises(OSError, match="down"):
+            await built.streamed("Why?")
+
+
 async def test_one_call_is_only_scored_and_runs_in_the_caller_s_context() -> None:
     seen: ContextVar[str] = ContextVar("seen", default="")
 

@@ -16,6 +16,7 @@ from nat_dpo_pipeline.generation.scorers import Score
 from nat_dpo_pipeline.plugin.capture import Turn
 from nat_dpo_pipeline.plugin.ceiling import Ceiling, Troubles
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig, PromptSource, Returned
+from nat_dpo_pipeline.plugin.nat_api import streams_one_result
 from nat_dpo_pipeline.plugin.repeating import answered_by, has_result
 from nat_dpo_pipeline.plugin.scoring import Scored, Scoring
 from nat_dpo_pipeline.plugin.seen_prompts import SeenPrompts, common_prompt
@@ -97,9 +98,17 @@ class BestOfN(FunctionMiddleware):
     async def function_middleware_stream(
         self, *args: object, call_next: CallNextStream, context: FunctionMiddlewareContext, **kwargs: object
     ) -> AsyncIterator[object]:
-        """What streams is with the caller before it could be scored: it passes as it is."""
-        async for chunk in call_next(*args, **kwargs):
-            yield chunk
+        """What streams is with the caller before it could be scored: it passes as it is. One result is no stream."""
+        if not streams_one_result(call_next):
+            async for chunk in call_next(*args, **kwargs):
+                yield chunk
+            return
+
+        async def result(*args: object, **kwargs: object) -> object:
+            (only,) = [chunk async for chunk in call_next(*args, **kwargs)]
+            return only
+
+        yield await self.function_middleware_invoke(*args, call_next=result, context=context, **kwargs)
 
     def _is_sampled(self, scoring: Scoring) -> bool:
         # A scorer that is wrapped too would be scored by itself for ever.

@@ -1,6 +1,6 @@
 """The one door for the NAT names that its stable plugin API leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -67,6 +67,7 @@ __all__ = [
     "register_trainer_adapter",
     "register_trajectory_builder",
     "registering",
+    "streams_one_result",
 ]
 
 
@@ -97,3 +98,15 @@ def registering() -> AbstractContextManager[None]:
     registry = GlobalTypeRegistry.get()
     active = registry._registration_changed_hooks_active  # noqa: SLF001 - NAT has no public way to ask
     return registry.pause_registration_changed_hooks() if active else nullcontext()
+
+
+def streams_one_result(call_next: Callable[..., object]) -> bool:
+    """Whether what a middleware is to call is a stream that NAT made of a function's only result.
+
+    Workflows that cannot stream are served as such ones under `/generate/full` and `/chat/stream`. NAT does not tell
+    them apart but by the name of what it makes; where that is another one, they are streams like any other.
+    """
+    while inner := (getattr(call_next, "__kwdefaults__", None) or {}).get("_call_next"):
+        call_next = inner  # past the middleware between this one and the function
+    stream = getattr(getattr(call_next, "__self__", None), "_astream_fn", None)
+    return getattr(stream, "__name__", None) == "_stream_from_single_fn"
