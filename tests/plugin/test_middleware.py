@@ -275,6 +275,20 @@ async def test_a_scorer_that_cannot_score_any_more_stops_the_sampling(caplog: py
     assert "bad key" in told[0].getMessage()
 
 
+async def test_a_scorer_without_a_key_stops_the_sampling(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    llms = {"judge": {"_type": "openai", "model_name": "judge"}}
+    settings = {"scorer": {"kind": "rating_judge", "llm": "judge"}}
+    async with workflow(wrapped("function", settings, llms=llms)) as built:
+        runs = [await built.run() for _ in range(2)]
+    assert [run.result for run in runs] == [TEXTS[0], TEXTS[0]]
+    assert [len(run.responses()) for run in runs] == [3, 0]
+    assert "llms.judge (judge) has no API key: set OPENAI_API_KEY" in _warnings(caplog)[0]
+
+
 def _over_http(url: str, scorer: dict[str, Any], **settings: Any) -> dict[str, Any]:
     settings |= {"scorer": {**scorer, "llm": "judge"}}
     llms = {"judge": {"_type": "openai", "base_url": url, "model_name": "judge", "api_key": "secret-key"}}
