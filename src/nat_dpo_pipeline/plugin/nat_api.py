@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import yaml
+from nat.builder.context import ContextState
 from nat.cli.register_workflow import register_trainer, register_trainer_adapter, register_trajectory_builder
 from nat.cli.type_registry import GlobalTypeRegistry
 from nat.data_models.config import Config
@@ -32,12 +33,15 @@ from nat.data_models.intermediate_step import (
     TTCEventData,
 )
 from nat.finetuning.interfaces import Trainer, TrainerAdapter, TrajectoryBuilder
+from nat.observability.exporter.base_exporter import BaseExporter, IsolatedAttribute
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from nat.utils.io.yaml_tools import yaml_load
 
 __all__ = [
+    "BaseExporter",
     "Config",
+    "ContextState",
     "DPOItem",
     "EvalInput",
     "EvalInputItem",
@@ -47,6 +51,7 @@ __all__ = [
     "IntermediateStep",
     "IntermediateStepPayload",
     "IntermediateStepType",
+    "IsolatedAttribute",
     "OpenAIMessage",
     "StreamEventData",
     "TTCEventData",

@@ -8,14 +8,18 @@ from nat.plugin_api import (
     FunctionInfo,
     FunctionMiddleware,
     LLMProviderInfo,
+    register_eval_callback,
     register_function,
     register_llm_provider,
     register_middleware,
+    register_telemetry_exporter,
 )
 
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.nat_api import (
+    BaseExporter,
     Trainer,
     TrainerAdapter,
     TrajectoryBuilder,
@@ -67,6 +71,23 @@ async def best_of_n(config: BestOfNConfig, builder: Builder) -> AsyncIterator[Fu
         yield middleware
 
 
+async def dpo_candidates(config: CandidateExporterConfig, builder: Builder) -> AsyncIterator[BaseExporter]:
+    from nat_dpo_pipeline.plugin.exporter import CandidateExporter
+
+    exporter = CandidateExporter(config)
+    exporter.log.check()
+    try:
+        yield exporter
+    finally:
+        exporter.log.close()
+
+
+def evaluation_items(config: CandidateExporterConfig) -> object:
+    from nat_dpo_pipeline.plugin.exporter import EvaluationItems
+
+    return EvaluationItems()
+
+
 async def dpo_traj_builder(config: DPOTrajectoryBuilderConfig, builder: Builder) -> AsyncIterator[TrajectoryBuilder]:
     from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 
@@ -99,6 +120,8 @@ with registering():
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
     register_llm_provider(config_type=DemoModelConfig)(dpo_demo)
     register_middleware(config_type=BestOfNConfig)(best_of_n)
+    register_telemetry_exporter(config_type=CandidateExporterConfig)(dpo_candidates)
+    register_eval_callback(config_type=CandidateExporterConfig)(evaluation_items)
     register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)

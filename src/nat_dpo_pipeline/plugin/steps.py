@@ -116,7 +116,7 @@ class _Decoder:
 
     def _candidate(self, payload: IntermediateStepPayload) -> Candidate:
         # A hot path: what has the type it should have is taken as it is, without a call.
-        fields, own = _values(payload.data)
+        fields, own = values_of(payload.data)
         turn_id, score, index = own.get("turn_id"), own.get("score"), own.get("candidate_index")
         if type(turn_id) is not str:
             turn_id = _turn_id(turn_id)
@@ -144,7 +144,7 @@ class _Decoder:
         return self._prompt
 
 
-def _values(data: object) -> tuple[Mapping[str, object], Mapping[str, object]]:
+def values_of(data: object) -> tuple[Mapping[str, object], Mapping[str, object]]:
     """Where a step's data keeps input and output, and where the TTC fields: StreamEventData has those as extras."""
     if isinstance(data, Mapping):
         return data, data

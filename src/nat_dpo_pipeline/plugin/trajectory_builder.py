@@ -54,10 +54,16 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
 
     async def run_eval(self) -> EvaluationRunOutput:
         """Evaluate the workflow on the dataset; raises whatever the evaluation raises."""
+        from nat.plugins.eval.eval_callbacks import EvalCallbackManager
         from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
+        from nat_dpo_pipeline.plugin.exporter import EvaluationItems
+
+        callbacks = EvalCallbackManager()
+        callbacks.register(EvaluationItems())  # type: ignore[arg-type]  # NAT calls the methods that there are
         with evaluation_errors() as self._errors:
-            return await EvaluationRun(config=evaluation_config(self.run_config)).run_and_evaluate()
+            config = evaluation_config(self.run_config)
+            return await EvaluationRun(config=config, callback_manager=callbacks).run_and_evaluate()
 
     async def start_run(self, run_id: str, meta: dict[str, Any] | None = None) -> None:
         """Start an evaluation. Raises ValueError when one of this id is under way; one that ended can be repeated."""

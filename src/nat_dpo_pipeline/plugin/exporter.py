@@ -1,0 +1,168 @@
+"""Scored candidates to a file, as they are emitted.
+
+NAT's own exporters hand their events to tasks that nobody waits for. This one writes before the step is over.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zlib import crc32
+
+from nat_dpo_pipeline.core.candidates import as_messages, finite_number
+from nat_dpo_pipeline.core.redaction import Redaction
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.dataset.any_json import plain
+from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
+from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
+from nat_dpo_pipeline.plugin.nat_api import (
+    BaseExporter,
+    ContextState,
+    EvalInputItem,
+    IntermediateStep,
+    IntermediateStepPayload,
+    IntermediateStepType,
+    IsolatedAttribute,
+)
+from nat_dpo_pipeline.plugin.steps import values_of
+
+#: Ids of the items of the evaluation under way, by the identity of their inputs.
+_item_ids: ContextVar[Mapping[int, str] | None] = ContextVar("dpo_item_ids", default=None)
+
+
+class EvaluationItems:
+    """Tells the exporter which inputs are those of which items: NAT does not tell a workflow whose input it has.
+
+    An item whose input is the same object as that of another is not known.
+    """
+
+    def on_dataset_loaded(self, *, dataset_name: str, items: Sequence[EvalInputItem]) -> None:
+        found: dict[int, str] = {}
+        repeated = set()
+        for item in items:
+            key = id(item.input_obj)
+            if key in found:
+                repeated.add(key)
+            found[key] = "" if item.id is None else str(item.id)
+        _item_ids.set({key: name for key, name in found.items() if name and key not in repeated})
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the rows of one run of the workflow share; read once, in the context of its first candidate."""
+
+    is_read: bool = False
+    run_id: str | None = None
+    item_id: str | None = None
+    input: object = None
+    is_sampled: bool = True
+
+    def read(self, state: ContextState, sample_rate: float, redaction: Redaction) -> None:
+        given = state.input_message.get()
+        self.run_id = state.workflow_run_id.get()
+        self.item_id = (_item_ids.get() or {}).get(id(given))
+        self.is_sampled = _is_sampled(self.run_id or "", sample_rate)
+        self.input = redaction.apply({"input": plain(given)})["input"]
+        self.is_read = True
+
+
+class CandidateExporter(BaseExporter):
+    """Appends the candidates of the configured steps to a file, synchronously. What fails is counted, never raised."""
+
+    # One for each run: NAT runs a copy of the exporter with every workflow, and the copies share all else.
+    _run: IsolatedAttribute[_Run] = IsolatedAttribute(_Run)
+
+    def __init__(self, config: CandidateExporterConfig, context_state: ContextState | None = None) -> None:
+        super().__init__(context_state)
+        names = config.ttc_step_name
+        self._names = frozenset([names] if isinstance(names, str) else names)
+        self._sample_rate = config.sample_rate
+        self._redaction = Redaction(
+            tuple(map(re.compile, config.redact)), tuple(tuple(path.split(".")) for path in config.redact_fields)
+        )
+        self.log = CandidateLog(config.path, config.max_bytes)
+
+    def export(self, event: IntermediateStep) -> None:
+        payload = event.payload
+        if payload.event_type is not IntermediateStepType.TTC_END or payload.name not in self._names:
+            return
+        try:
+            self._record(payload)
+        except Exception as error:  # noqa: BLE001 - nothing that a step holds may end the workflow
+            self.log.failed(error)
+
+    def _record(self, payload: IntermediateStepPayload) -> None:
+        run = self._run
+        if not run.is_read:
+            run.read(self._context_state, self._sample_rate, self._redaction)
+        if run.is_sampled:
+            self.log.append(_row(payload, run, self._redaction))
+
+
+def _is_sampled(run_id: str, rate: float) -> bool:
+    """The same for all candidates of a run, in any process."""
+    return crc32(run_id.encode(errors="replace")) < rate * 2**32
+
+
+def _row(payload: IntermediateStepPayload, run: _Run, redaction: Redaction) -> dict[str, object]:
+    """The candidate as a flat row; what is not as a candidate should be is written as it is, for a reader to refuse."""
+    fields, own = values_of(payload.data) if payload.data is not None else ({}, {})
+    content: dict[str, object] = {
+        "prompt": _prompt(fields.get("input")),
+        "response": _response(fields.get("output")),
+        "metadata": _metadata(payload.metadata),
+    }
+    if redaction:
+        content = redaction.apply({name: plain(value) for name, value in content.items()})
+    attributes, model = _taken_out(content)
+    row = {
+        "run_id": run.run_id,
+        "item_id": run.item_id,
+        "example_id": run.item_id or run.run_id or "",
+        "turn_id": own.get("turn_id"),
+        "turn_index": own.get("turn_index"),
+        "candidate_index": own.get("candidate_index"),
+        "prompt": content["prompt"],
+        "response": content["response"],
+        "score": finite_number(own.get("score")),
+        "model": model,
+        "attributes": attributes,
+        "metadata": content["metadata"] or None,
+        "input": run.input,
+        "step_name": payload.name,
+        "recorded_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    return {name: value for name, value in row.items() if value is not None or name == "score"}
+
+
+def _prompt(raw: object) -> object:
+    try:
+        prompt = render_prompt(raw)
+    except CandidateRefused:
+        return raw
+    return prompt if isinstance(prompt, str) else as_messages(prompt)
+
+
+def _response(raw: object) -> object:
+    try:
+        return render_response(raw)
+    except CandidateRefused:
+        return raw
+
+
+def _metadata(raw: object) -> dict[str, object]:
+    if isinstance(raw, dict):
+        return dict(raw)
+    return {} if raw is None else raw.model_dump(exclude_none=True)  # type: ignore[attr-defined]
+
+
+def _taken_out(content: Mapping[str, object]) -> tuple[object, object]:
+    """Attributes and model, which travel in a step's metadata and have columns of their own in a row."""
+    metadata = content["metadata"]
+    if not isinstance(metadata, dict):
+        return None, None
+    attributes = metadata.pop("attributes") if isinstance(metadata.get("attributes"), dict) else None
+    model = metadata.pop("model") if isinstance(metadata.get("model"), str) else None
+    return attributes, model
