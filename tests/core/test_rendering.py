@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message, RefusalReason
-from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 
 # No text that is drawn holds a bracket, so a bracket in what comes out is the repr of a container or an object.
@@ -130,6 +130,30 @@ def test_a_message_that_calls_a_tool_is_refused(call: dict[str, object]) -> None
 def test_a_prompt_that_ends_with_the_assistant_is_refused(last: object) -> None:
     prompt = [{"role": "user", "content": "q"}, last]
     assert _refusal(render_prompt, prompt) is RefusalReason.PROMPT_ENDS_WITH_ASSISTANT
+
+
+@pytest.mark.parametrize("last", [{"role": "assistant", "content": "a"}, SimpleNamespace(type="ai", content="a")])
+def test_a_conversation_is_read_without_the_response_it_ends_with(last: object) -> None:
+    before = [{"role": "user", "content": "q"}]
+    assert without_reply([*before, last], "a") == before
+    assert without_reply((*before, last), "a") == tuple(before)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a",
+        None,
+        [],
+        [{"role": "user", "content": "a"}],
+        [{"role": "assistant", "content": "something else"}],
+        [{"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}],
+        [{"role": "tool", "content": "a"}],
+        [3],
+    ],
+)
+def test_what_does_not_end_with_the_response_is_left_as_it_is(prompt: object) -> None:
+    assert without_reply(prompt, "a") is prompt
 
 
 @pytest.mark.parametrize("render", [render_prompt, render_response])

@@ -222,6 +222,25 @@ def test_a_step_that_holds_no_candidate_is_refused_with_its_reason(
     assert (refusal.example_id, refusal.step_uuid, refusal.reason) == ("example", step.UUID, reason)
 
 
+def test_a_conversation_that_ends_with_the_response_is_a_prompt_without_it(
+    as_delivered: Callable[..., IntermediateStep],
+) -> None:
+    """As dpo_tic_tac_toe of NVIDIA's toolkit records its moves: candidates of a turn still have one prompt."""
+    asked = _messages("system", "user")
+    steps = [
+        as_delivered(
+            StreamEventData.model_validate(
+                {**GOOD, "input": [*asked, {"role": "assistant", "content": answer}], "output": answer}
+            )
+        )
+        for answer in ("So.", "Not so.")
+    ]
+    first, second = decode_candidates(steps, NAME, "example").candidates
+    assert first.prompt == tuple(Message(**message) for message in asked)
+    assert first.prompt is second.prompt
+    assert [first.response, second.response] == ["So.", "Not so."]
+
+
 def test_a_step_without_data_is_refused(as_delivered: Callable[..., IntermediateStep]) -> None:
     decoded = decode_candidates([as_delivered(None)], NAME, "example")
     assert [refusal.reason for refusal in decoded.refusals] == [RefusalReason.MISSING_DATA]

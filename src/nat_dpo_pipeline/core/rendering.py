@@ -30,6 +30,17 @@ def _messages(raw: object) -> tuple[Message, ...]:
     return prompt
 
 
+def without_reply(prompt: object, response: object) -> object:
+    """The messages of `prompt` without the response, where a workflow recorded the conversation with its outcome."""
+    if not isinstance(prompt, list | tuple) or not prompt or _get(prompt[-1], "role") in ("user", "system"):
+        return prompt
+    try:
+        last = _message(prompt[-1])
+    except CandidateRefused:
+        return prompt
+    return prompt[:-1] if last.role == "assistant" and last.content == response else prompt
+
+
 def render_response(raw: object) -> str:
     """The text of a response: text, a number, text parts, or a message. Raises CandidateRefused."""
     if isinstance(raw, str):

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from nat_dpo_pipeline.core.candidates import as_messages, finite_number
 from nat_dpo_pipeline.core.redaction import Redaction
-from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.dataset.any_json import plain
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
 from nat_dpo_pipeline.errors import CandidateRefused
@@ -109,9 +109,10 @@ def _is_sampled(run_id: str, rate: float) -> bool:
 def _row(payload: IntermediateStepPayload, run: _Run, redaction: Redaction) -> dict[str, object]:
     """The candidate as a flat row; what is not as a candidate should be is written as it is, for a reader to refuse."""
     fields, own = values_of(payload.data) if payload.data is not None else ({}, {})
+    response = fields.get("output")
     content: dict[str, object] = {
-        "prompt": _prompt(fields.get("input")),
-        "response": _response(fields.get("output")),
+        "prompt": _prompt(without_reply(fields.get("input"), response)),
+        "response": _response(response),
         "metadata": _metadata(payload.metadata),
     }
     if redaction:

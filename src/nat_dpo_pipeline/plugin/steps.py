@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, as_messages
-from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStep,
@@ -122,8 +122,8 @@ class _Decoder:
             turn_id = _turn_id(turn_id)
         if type(score) is not float or not isfinite(score):
             score = _score(score)
-        prompt = self._rendered(fields.get("input"))
         response = fields.get("output")
+        prompt = self._rendered(without_reply(fields.get("input"), response))
         if type(response) is not str or not response.isascii():
             response = render_response(response)
         position = self._turn_sizes.get(turn_id, 0)
