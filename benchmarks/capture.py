@@ -12,15 +12,30 @@ import json
 import logging
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+from nat.builder.context import Context, ContextState
 from nat.builder.workflow_builder import WorkflowBuilder
 from nat.data_models.config import Config
 from nat.plugin_api import Builder, FunctionBaseConfig, FunctionInfo, register_function
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
+from nat.utils.reactive.subject import Subject
+
+from nat_dpo_pipeline.plugin.capture import emit_candidates
+from nat_dpo_pipeline.plugin.exporter import CandidateExporter
+from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
+from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepType
+
+_SETTINGS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "rotating": {"max_bytes": 1_000_000},
+    "redacting": {"redact": [r"[\w.]+@[\w.]+", r"sk-\w+"], "redact_fields": ["metadata.user"]},
+}
 
 
 class AnswerConfig(FunctionBaseConfig, name="benchmark_answer"):
@@ -75,16 +90,60 @@ async def _milliseconds(call: Callable[[], Awaitable[object]], calls: int) -> fl
     return 1000 * (time.perf_counter() - started) / calls
 
 
+def _steps(count: int) -> list[IntermediateStep]:
+    """TTC_END steps of turns of eight, with prompts and responses of about 600 characters each."""
+    steps: list[IntermediateStep] = []
+    ContextState.get().event_stream.set(Subject())
+    subscription = Context.get().intermediate_step_manager.subscribe(steps.append)
+    for number in range(count // 8):
+        emit_candidates(
+            prompt=f"Question {number}? " + "It is about something. " * 25,
+            responses=[f"Answer {place}. " + "Nobody knows it all. " * 28 for place in range(8)],
+            scores=[place / 8 for place in range(8)],
+            metadata=[{"topic": "t", "user": "u"}] * 8,
+        )
+    subscription.unsubscribe()
+    return [step for step in steps if step.event_type is IntermediateStepType.TTC_END]
+
+
+def _microseconds_a_step(steps: list[IntermediateStep], settings: dict[str, object]) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "candidates.jsonl"
+        exporter = CandidateExporter(CandidateExporterConfig.model_validate({"path": path, **settings}))
+        started = time.perf_counter()
+        for step in steps:
+            exporter.export(step)
+        took = time.perf_counter() - started
+        exporter.log.close()
+        written = sum(file.read_bytes().count(b"\n") for file in path.parent.iterdir())
+    if written != len(steps) or exporter.log.lost:
+        raise AssertionError(f"{written} of {len(steps)} steps were written")
+    return 1e6 * took / len(steps)
+
+
+def measured_exporter(count: int, rounds: int) -> dict[str, float]:
+    steps = _steps(count)
+    return {
+        name: round(statistics.median(_microseconds_a_step(steps, settings) for _ in range(rounds)), 1)
+        for name, settings in _SETTINGS.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=7)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
-    result = {"benchmark": "capture", "python": platform.python_version(), "calls": given.calls}
+    python = {"python": platform.python_version()}
     middleware = asyncio.run(measured_middleware(given.calls, given.rounds))
-    print(json.dumps({**result, "middleware": middleware}))
+    print(json.dumps({"benchmark": "capture.middleware", **python, "calls": given.calls, **middleware}))
+    exporter = measured_exporter(given.steps, given.rounds)
+    print(
+        json.dumps({"benchmark": "capture.exporter", **python, "steps": given.steps, "microseconds_a_step": exporter})
+    )
 
 
 if __name__ == "__main__":

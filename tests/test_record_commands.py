@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ def _serving(place: Path, config: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(NAT), "serve", "--config_file", config, "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, cwd=place, env=environment(place), stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=place, env=environment(place), stdout=quiet, stderr=quiet) as process:
         try:
             yield port
         finally:
@@ -130,12 +131,12 @@ def _serving(place: Path, config: str) -> Iterator[int]:
 
 
 def _posted(port: int, path: str, text: str) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {"Content-Type": "application/json", "workflow-run-id": f"run of {text}"}
-    connection.request("POST", path, json.dumps({"text": text}), headers)
-    reply = connection.getresponse()
-    assert reply.status == 200
-    return reply.read()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("POST", path, json.dumps({"text": text}), headers)
+        reply = connection.getresponse()
+        assert reply.status == 200
+        return reply.read()
 
 
 def _await_server(port: int) -> None:
@@ -166,4 +167,4 @@ def test_two_servers_record_what_they_are_asked_and_being_killed_costs_nothing(p
     assert len(replies) == 40
     rows = _rows(place)
     assert len(rows) == 80
-    assert all(row["example_id"] == row["run_id"] == f"run of {row['input']}" for row in rows)
+    assert all(row["example_id"] == row["run_id"] == f"run of {row['input']['text']}" for row in rows)

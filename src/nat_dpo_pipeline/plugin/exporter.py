@@ -4,6 +4,7 @@ NAT's own exporters hand their events to tasks that nobody waits for. This one w
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ from nat_dpo_pipeline.plugin.nat_api import (
 )
 from nat_dpo_pipeline.plugin.steps import values_of
 
-#: Ids of the items of the evaluation under way, by the identity of their inputs.
-_item_ids: ContextVar[Mapping[int, str] | None] = ContextVar("dpo_item_ids", default=None)
+#: The items of the evaluation under way, by the identity of their inputs.
+_items: ContextVar[Mapping[int, EvalInputItem] | None] = ContextVar("dpo_items", default=None)
 
 
 class EvaluationItems:
@@ -39,14 +40,13 @@ class EvaluationItems:
     """
 
     def on_dataset_loaded(self, *, dataset_name: str, items: Sequence[EvalInputItem]) -> None:
-        found: dict[int, str] = {}
-        repeated = set()
-        for item in items:
-            key = id(item.input_obj)
-            if key in found:
-                repeated.add(key)
-            found[key] = "" if item.id is None else str(item.id)
-        _item_ids.set({key: name for key, name in found.items() if name and key not in repeated})
+        counts = Counter(id(item.input_obj) for item in items)
+        _items.set({id(item.input_obj): item for item in items if counts[id(item.input_obj)] == 1})
+
+
+def _item_id(given: object) -> str | None:
+    item = (_items.get() or {}).get(id(given))
+    return None if item is None or item.id in (None, "") else str(item.id)
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class _Run:
     def read(self, state: ContextState, sample_rate: float, redaction: Redaction) -> None:
         given = state.input_message.get()
         self.run_id = state.workflow_run_id.get()
-        self.item_id = (_item_ids.get() or {}).get(id(given))
+        self.item_id = _item_id(given)
         self.is_sampled = _is_sampled(self.run_id or "", sample_rate)
         self.input = redaction.apply({"input": plain(given)})["input"]
         self.is_read = True
