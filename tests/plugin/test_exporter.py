@@ -200,7 +200,7 @@ async def test_a_step_without_data_is_recorded(
     make_exporter().export(as_delivered(None))
     (row,) = _rows(path)
     assert row["score"] is None
-    assert "prompt" not in row
+    assert (row["prompt"], row["response"]) == (None, None)
 
 
 def test_other_steps_are_not_even_looked_at(make_exporter: Make, path: Path) -> None:

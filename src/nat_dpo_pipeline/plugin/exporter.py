@@ -101,6 +101,10 @@ class CandidateExporter(BaseExporter):
             self.log.append(_row(payload, run, self._redaction))
 
 
+#: By these a file is known to hold candidates.
+_ALWAYS = frozenset({"example_id", "turn_id", "prompt", "response", "score"})
+
+
 def _is_sampled(run_id: str, rate: float) -> bool:
     """The same for all candidates of a run, in any process."""
     return crc32(run_id.encode(errors="replace")) < rate * 2**32
@@ -135,7 +139,7 @@ def _row(payload: IntermediateStepPayload, run: _Run, redaction: Redaction) -> d
         "step_name": payload.name,
         "recorded_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    return {name: value for name, value in row.items() if value is not None or name == "score"}
+    return {name: value for name, value in row.items() if value is not None or name in _ALWAYS}
 
 
 def _prompt(raw: object) -> object:

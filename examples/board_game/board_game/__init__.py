@@ -1,0 +1,1 @@
+"""Connect Three as a source of preference pairs."""
