@@ -77,7 +77,7 @@ readers: .venv-train/.ready ## Read datasets with TRL, in an environment that ha
 
 .PHONY: training
 training: .venv-train/.ready ## Train small models with TRL, in an environment that has it
-	HF_HUB_OFFLINE=1 .venv-train/bin/pytest -qq -c /dev/null --rootdir=tests/training --confcutdir=tests/training \
+	HF_HUB_OFFLINE=1 .venv-train/bin/python -m pytest -qq -c /dev/null --rootdir=tests/training --confcutdir=tests/training \
 		--import-mode=importlib -p no:cacheprovider -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function tests/training
 
 .PHONY: wheel

@@ -95,7 +95,7 @@ eval:
       _type: json
       file_path: data.json
 """
-_MODULE = '''
+_MODULE = """
 from uuid import uuid4
 
 from nat.builder.context import Context
@@ -170,7 +170,7 @@ async def two_players(config: TwoPlayersConfig, builder: Builder):
         return "Win!"
 
     yield FunctionInfo.from_fn(play)
-'''
+"""
 
 
 @pytest.fixture
