@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from nat.builder.context import Context, ContextState
@@ -18,9 +19,11 @@ from nat.utils.reactive.subject import Subject
 
 from nat_dpo_pipeline.core.redaction import PLACEHOLDER
 from nat_dpo_pipeline.plugin.capture import emit_candidates, turn
-from nat_dpo_pipeline.plugin.exporter import CandidateExporter, EvaluationItems
+from nat_dpo_pipeline.plugin.evaluation_items import EvaluationItems
+from nat_dpo_pipeline.plugin.exporter import CandidateExporter
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStepPayload, IntermediateStepType, TTCEventData
+from nat_dpo_pipeline.plugin.register import dpo_candidates
 
 Row = dict[str, Any]
 Make = Callable[..., CandidateExporter]
@@ -266,6 +269,20 @@ async def test_a_sample_holds_whole_runs(make_exporter: Make, path: Path) -> Non
         counts[row["run_id"]] = counts.get(row["run_id"], 0) + 1
     assert set(counts.values()) == {3}
     assert 60 < len(counts) < 120
+
+
+async def test_a_place_that_cannot_be_written_to_is_told_at_the_start_and_the_workflow_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = CandidateExporterConfig(path=tmp_path / "file" / "candidates.jsonl")
+    config.path.parent.touch()
+    async with asynccontextmanager(dpo_candidates)(config, Mock()) as exporter:
+        assert len(caplog.messages) == 1
+        assert isinstance(exporter, CandidateExporter)
+        async with _running(exporter):
+            emit_candidates(prompt="p", responses=["a", "b"], scores=[1, 2])
+        assert len(caplog.messages) == 1
+    assert caplog.messages[-1] == f"2 candidates were not recorded in {config.path}"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ NAT's own exporters hand their events to tasks that nobody waits for. This one w
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zlib import crc32
@@ -17,36 +15,17 @@ from nat_dpo_pipeline.core.rendering import render_prompt, render_response, with
 from nat_dpo_pipeline.dataset.any_json import plain
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
 from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.plugin.evaluation_items import item_id_of
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     BaseExporter,
     ContextState,
-    EvalInputItem,
     IntermediateStep,
     IntermediateStepPayload,
     IntermediateStepType,
     IsolatedAttribute,
 )
 from nat_dpo_pipeline.plugin.steps import values_of
-
-#: The items of the evaluation under way, by the identity of their inputs.
-_items: ContextVar[Mapping[int, EvalInputItem] | None] = ContextVar("dpo_items", default=None)
-
-
-class EvaluationItems:
-    """Tells the exporter which inputs are those of which items: NAT does not tell a workflow whose input it has.
-
-    An item whose input is the same object as that of another is not known.
-    """
-
-    def on_dataset_loaded(self, *, dataset_name: str, items: Sequence[EvalInputItem]) -> None:
-        counts = Counter(id(item.input_obj) for item in items)
-        _items.set({id(item.input_obj): item for item in items if counts[id(item.input_obj)] == 1})
-
-
-def _item_id(given: object) -> str | None:
-    item = (_items.get() or {}).get(id(given))
-    return None if item is None or item.id in (None, "") else str(item.id)
 
 
 @dataclass(slots=True)
@@ -62,9 +41,10 @@ class _Run:
     def read(self, state: ContextState, sample_rate: float, redaction: Redaction) -> None:
         given = state.input_message.get()
         self.run_id = state.workflow_run_id.get()
-        self.item_id = _item_id(given)
+        self.item_id = item_id_of(given)
         self.is_sampled = _is_sampled(self.run_id or "", sample_rate)
-        self.input = redaction.apply({"input": plain(given)})["input"]
+        if self.is_sampled:
+            self.input = redaction.apply({"input": plain(given)})["input"]
         self.is_read = True
 
 

@@ -83,7 +83,7 @@ async def dpo_candidates(config: CandidateExporterConfig, builder: Builder) -> A
 
 
 def evaluation_items(config: CandidateExporterConfig) -> object:
-    from nat_dpo_pipeline.plugin.exporter import EvaluationItems
+    from nat_dpo_pipeline.plugin.evaluation_items import EvaluationItems
 
     return EvaluationItems()
 

@@ -57,7 +57,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         from nat.plugins.eval.eval_callbacks import EvalCallbackManager
         from nat.plugins.eval.runtime.evaluate import EvaluationRun
 
-        from nat_dpo_pipeline.plugin.exporter import EvaluationItems
+        from nat_dpo_pipeline.plugin.evaluation_items import EvaluationItems
 
         callbacks = EvalCallbackManager()
         callbacks.register(EvaluationItems())  # type: ignore[arg-type]  # NAT calls the methods that there are
