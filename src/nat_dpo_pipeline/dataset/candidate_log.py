@@ -35,7 +35,6 @@ class CandidateLog:
         self.lost = 0
         self._path = path
         self._max_bytes = max_bytes
-        self._told = 0
         self._file: int | None = None
         self._start_over()
 
@@ -62,6 +61,7 @@ class CandidateLog:
 
     def _start_over(self) -> None:
         self._process = os.getpid()
+        self._told = self.lost
         self._mutex = threading.Lock()
         self._end = _UNKNOWN
         self._patience = _PATIENCE
