@@ -24,6 +24,7 @@ class RefusalReason(StrEnum):
     INVALID_UNICODE = "invalid_unicode"
     PROMPT_ENDS_WITH_ASSISTANT = "prompt_ends_with_assistant"
     MALFORMED = "malformed"
+    SET_ASIDE = "set_aside"
 
 
 @dataclass(frozen=True, slots=True)

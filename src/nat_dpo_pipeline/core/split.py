@@ -64,5 +64,13 @@ def stratified_validation_prompts(prompts: Iterable[tuple[str, str]], fraction: 
     )
 
 
+def is_held_out(prompt_key: str, fraction: float, seed: int) -> bool:
+    """Whether a prompt goes to validation, by its own hash alone: about `fraction` of many prompts do.
+
+    The answer is the same in every run, whatever other prompts there are; `validation_prompts` has the exact share.
+    """
+    return int.from_bytes(_rank(prompt_key, seed)[:8]) < fraction * 2**64
+
+
 def _rank(prompt: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\x1f{prompt}".encode(errors="surrogatepass")).digest()

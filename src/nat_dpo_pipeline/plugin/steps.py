@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import isfinite
-from types import MappingProxyType
 from typing import Protocol
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, as_messages
-from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason, as_messages
+from nat_dpo_pipeline.core.decoding import CandidateDecoder
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStep,
@@ -16,8 +14,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepType,
     TTCEventData,
 )
-
-_NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
 
 
 class StepManager(Protocol):
@@ -89,59 +85,24 @@ class Decoded:
 
 def decode_candidates(steps: Iterable[IntermediateStep], step_name: str, example_id: str) -> Decoded:
     """The candidates in the TTC_END steps called `step_name`, in order; equal prompts become one object."""
-    decoder = _Decoder(example_id)
+    decode = CandidateDecoder(example_id).decode
+    decoded = Decoded([], [])
     for step in steps:
         payload = step.payload
         if payload.event_type is IntermediateStepType.TTC_END and payload.name == step_name:
-            decoder.add(payload)
-    return Decoded(decoder.candidates, decoder.refusals)
+            try:
+                fields, own = values_of(payload.data)
+                decoded.candidates.append(decode(fields, own, _metadata(payload)))
+            except CandidateRefused as refused:
+                decoded.refusals.append(Refusal(example_id, payload.UUID, refused.reason))
+    return decoded
 
 
-class _Decoder:
-    """Reads the steps of one example; the candidates of a turn follow one another, so the last prompt is kept."""
-
-    def __init__(self, example_id: str) -> None:
-        self.candidates: list[Candidate] = []
-        self.refusals: list[Refusal] = []
-        self._example_id = example_id
-        self._turn_sizes: dict[str, int] = {}
-        self._raw_prompt: object = None
-        self._prompt: Prompt = ""
-
-    def add(self, payload: IntermediateStepPayload) -> None:
-        try:
-            self.candidates.append(self._candidate(payload))
-        except CandidateRefused as refused:
-            self.refusals.append(Refusal(self._example_id, payload.UUID, refused.reason))
-
-    def _candidate(self, payload: IntermediateStepPayload) -> Candidate:
-        # A hot path: what has the type it should have is taken as it is, without a call.
-        fields, own = values_of(payload.data)
-        turn_id, score, index = own.get("turn_id"), own.get("score"), own.get("candidate_index")
-        if type(turn_id) is not str:
-            turn_id = _turn_id(turn_id)
-        if type(score) is not float or not isfinite(score):
-            score = _score(score)
-        response = fields.get("output")
-        prompt = self._rendered(without_reply(fields.get("input"), response))
-        if type(response) is not str or not response.isascii():
-            response = render_response(response)
-        position = self._turn_sizes.get(turn_id, 0)
-        self._turn_sizes[turn_id] = position + 1
-        if type(index) is not int:
-            index = _index(index, position)
-        metadata = payload.metadata
-        if metadata is not None and not isinstance(metadata, dict):
-            metadata = metadata.model_dump()
-        return Candidate(
-            self._example_id, turn_id, index, prompt, response, score, _NO_ATTRIBUTES, None, metadata or {}
-        )
-
-    def _rendered(self, raw: object) -> Prompt:
-        if self._raw_prompt is None or (raw is not self._raw_prompt and raw != self._raw_prompt):
-            self._prompt = render_prompt(raw)
-            self._raw_prompt = raw
-        return self._prompt
+def _metadata(payload: IntermediateStepPayload) -> Mapping[str, object]:
+    metadata = payload.metadata
+    if metadata is not None and not isinstance(metadata, dict):
+        return metadata.model_dump()
+    return metadata or {}
 
 
 def values_of(data: object) -> tuple[Mapping[str, object], Mapping[str, object]]:
@@ -153,36 +114,3 @@ def values_of(data: object) -> tuple[Mapping[str, object], Mapping[str, object]]
         raise CandidateRefused(RefusalReason.MISSING_DATA)
     extras: Mapping[str, object] | None = getattr(data, "__pydantic_extra__", None)
     return fields, extras if extras and "turn_id" in extras else fields
-
-
-def _turn_id(raw: object) -> str:
-    if raw is None:
-        raise CandidateRefused(RefusalReason.MISSING_TURN_ID)
-    return raw if isinstance(raw, str) else str(raw)
-
-
-def _score(raw: object) -> float:
-    if raw is None:
-        raise CandidateRefused(RefusalReason.MISSING_SCORE)
-    if not isinstance(raw, float):
-        if not isinstance(raw, int | str) or "_" in str(raw):
-            raise CandidateRefused(RefusalReason.MALFORMED)
-        try:
-            raw = float(raw)
-        except (ValueError, OverflowError) as error:
-            raise CandidateRefused(RefusalReason.MALFORMED) from error
-    if not isfinite(raw):
-        raise CandidateRefused(RefusalReason.SCORE_NOT_FINITE)
-    return raw
-
-
-def _index(raw: object, position: int) -> int:
-    if raw is None:
-        return position
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        return raw
-    if isinstance(raw, str) and raw.isdecimal():
-        return int(raw)
-    if isinstance(raw, float) and raw.is_integer():
-        return int(raw)
-    raise CandidateRefused(RefusalReason.MALFORMED)

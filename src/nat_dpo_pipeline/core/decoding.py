@@ -1,0 +1,84 @@
+"""A step's fields to a candidate, whoever recorded the step: what is refused, and what is read generously."""
+
+from collections.abc import Mapping
+from math import isfinite
+from types import MappingProxyType
+
+from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
+from nat_dpo_pipeline.errors import CandidateRefused
+
+_NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
+
+
+class CandidateDecoder:
+    """Reads the steps of one example; the candidates of a turn follow one another, so the last prompt is kept."""
+
+    def __init__(self, example_id: str) -> None:
+        self._example_id = example_id
+        self._turn_sizes: dict[str, int] = {}
+        self._raw_prompt: object = None
+        self._prompt: Prompt = ""
+
+    def decode(
+        self, fields: Mapping[str, object], own: Mapping[str, object], metadata: Mapping[str, object]
+    ) -> Candidate:
+        """The candidate; equal prompts become one object. Raises CandidateRefused.
+
+        `fields` hold `input` and `output`, `own` holds `turn_id`, `score` and `candidate_index`: NAT has them apart.
+        """
+        # A hot path: what has the type it should have is taken as it is, without a call.
+        turn_id, score, index = own.get("turn_id"), own.get("score"), own.get("candidate_index")
+        if type(turn_id) is not str:
+            turn_id = _turn_id(turn_id)
+        if type(score) is not float or not isfinite(score):
+            score = score_of(score)
+        response = fields.get("output")
+        prompt = self._rendered(without_reply(fields.get("input"), response))
+        if type(response) is not str or not response.isascii():
+            response = render_response(response)
+        position = self._turn_sizes.get(turn_id, 0)
+        self._turn_sizes[turn_id] = position + 1
+        if type(index) is not int:
+            index = _index(index, position)
+        return Candidate(self._example_id, turn_id, index, prompt, response, score, _NO_ATTRIBUTES, None, metadata)
+
+    def _rendered(self, raw: object) -> Prompt:
+        if self._raw_prompt is None or (raw is not self._raw_prompt and raw != self._raw_prompt):
+            self._prompt = render_prompt(raw)
+            self._raw_prompt = raw
+        return self._prompt
+
+
+def score_of(raw: object) -> float:
+    """A finite score; a number as text is one too. Raises CandidateRefused."""
+    if raw is None:
+        raise CandidateRefused(RefusalReason.MISSING_SCORE)
+    if not isinstance(raw, float):
+        if not isinstance(raw, int | str) or "_" in str(raw):
+            raise CandidateRefused(RefusalReason.MALFORMED)
+        try:
+            raw = float(raw)
+        except (ValueError, OverflowError) as error:
+            raise CandidateRefused(RefusalReason.MALFORMED) from error
+    if not isfinite(raw):
+        raise CandidateRefused(RefusalReason.SCORE_NOT_FINITE)
+    return raw
+
+
+def _turn_id(raw: object) -> str:
+    if raw is None:
+        raise CandidateRefused(RefusalReason.MISSING_TURN_ID)
+    return raw if isinstance(raw, str) else str(raw)
+
+
+def _index(raw: object, position: int) -> int:
+    if raw is None:
+        return position
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.isdecimal():
+        return int(raw)
+    if isinstance(raw, float) and raw.is_integer():
+        return int(raw)
+    raise CandidateRefused(RefusalReason.MALFORMED)

@@ -1,0 +1,89 @@
+"""One row a candidate: what the `dpo_candidates` exporter writes, and rollouts with a reward each."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
+from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.dataset.recorded.rollouts import prompt_name
+from nat_dpo_pipeline.dataset.recorded.values import (
+    Found,
+    Read,
+    Record,
+    RecordedFormat,
+    Refused,
+    Shared,
+    mapping,
+    named,
+)
+from nat_dpo_pipeline.errors import CandidateRefused
+
+_NOT_METADATA = ("run_id", "example_id", "turn_id", "candidate_index", "prompt", "response", "metadata")
+
+
+def _is_row(value: object, score: str) -> bool:
+    return {"prompt", "response", score} <= mapping(value).keys()
+
+
+class _Reader:
+    """Candidates compete when run, example, turn and prompt are the same; what a row does not name is the same."""
+
+    def __init__(self, score: str) -> None:
+        self._score = score
+        self._sizes: Counter[int] = Counter()
+
+    def __call__(self, record: Record) -> Iterator[Found | Refused]:
+        row = mapping(record.value)
+        try:
+            yield self._found(row)
+        except CandidateRefused as refused:
+            yield Refused(refused.reason)
+
+    def _found(self, row: Mapping[str, object]) -> Found:
+        run, example, turn = (named(row.get(name)) or "" for name in ("run_id", "example_id", "turn_id"))
+        own = {"turn_id": turn, "score": row.get(self._score), "candidate_index": row.get("candidate_index")}
+        fields = {"input": row.get("prompt"), "output": row.get("response")}
+        found = CandidateDecoder(example).decode(fields, own, _metadata(row, self._score))
+        candidate = self._placed(found, run, row)
+        return Found((run, candidate.example_id, turn), candidate)
+
+    def _placed(self, found: Candidate, run: str, row: Mapping[str, object]) -> Candidate:
+        """With its place in the turn, and with a name for the example, where the row has none."""
+        name = found.example_id or prompt_name(found.prompt)
+        index = found.candidate_index
+        if row.get("candidate_index") is None:
+            turn = hash((run, name, found.turn_id, found.prompt))
+            index = self._sizes[turn]
+            self._sizes[turn] += 1
+        return replace(found, example_id=name, candidate_index=index)
+
+
+def _metadata(row: Mapping[str, object], score: str) -> Mapping[str, object]:
+    others = {key: value for key, value in row.items() if key not in _NOT_METADATA and key != score}
+    own = row.get("metadata")
+    if own is not None and not isinstance(own, dict):
+        raise CandidateRefused(RefusalReason.MALFORMED)
+    return {**others, **(own or {})}
+
+
+def _flat(_shared: Shared) -> Read:
+    return _Reader("score")
+
+
+def _rollouts(_shared: Shared) -> Read:
+    return _Reader("reward")
+
+
+FLAT_ROWS = RecordedFormat(
+    name="flat candidate rows",
+    looks_like='{"example_id", "turn_id", "prompt", "response", "score"}',
+    recognises=lambda value: _is_row(value, "score"),
+    reader=_flat,
+)
+ROLLOUT_ROWS = RecordedFormat(
+    name="rollout rows",
+    looks_like='{"prompt", "response", "reward"}',
+    recognises=lambda value: _is_row(value, "reward"),
+    reader=_rollouts,
+)

@@ -1,0 +1,147 @@
+"""Files to records: lines, elements of a JSON array or whole documents, compressed or not."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, NamedTuple, cast
+
+import orjson
+
+from nat_dpo_pipeline.errors import InputError
+
+_GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
+
+
+class Piece(NamedTuple):
+    """The text of a record, and the line from 1 where it starts."""
+
+    line: int
+    text: bytes
+
+
+class NotJson(NamedTuple):
+    """What takes the place of a value in a record that is no JSON."""
+
+    text: str
+
+
+def parsed(text: bytes) -> object:
+    """The JSON value, which may be NaN and hold escaped halves of surrogate pairs; NotJson for anything else."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return NotJson(text.decode(errors="replace"))
+
+
+def pieces(path: Path) -> Iterator[Piece]:
+    """The records of a file, one at a time; blank lines are left out.
+
+    An array that is printed with an element's braces on lines of their own, as NAT does, is read by element; another
+    one and a document that is a single object are read whole. What is cut off or damaged is the last piece. Raises
+    InputError for a file that cannot be read.
+    """
+    try:
+        with _opened(path) as file:
+            lines = _filled_lines(file)
+            first, second = next(lines, None), next(lines, None)
+            if first is not None and _is_pretty_array(first, second):
+                yield from _elements(cast(Piece, second), lines)
+            elif first is not None and _starts_a_document(first, second):
+                yield from _whole([piece for piece in (first, second, *lines) if piece is not None])
+            else:
+                yield from (piece for piece in (first, second) if piece is not None)
+                yield from lines
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _filled_lines(file: IO[bytes]) -> Iterator[Piece]:
+    number = 0
+    try:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(_BOM) if number == 1 else line
+            if text.strip():
+                yield Piece(number, text)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        yield Piece(number + 1, b"(the compressed data end here)")
+    except OSError as error:
+        # pyarrow has no other type for data that are damaged.
+        if error.errno is not None:
+            raise
+        yield Piece(number + 1, b"(the compressed data end here)")
+
+
+def _is_pretty_array(first: Piece, second: Piece | None) -> bool:
+    return second is not None and first.text.strip() == b"[" and second.text.strip() == b"{"
+
+
+def _starts_a_document(first: Piece, second: Piece | None) -> bool:
+    """Whether the first line is the beginning of something, or a whole array; not if the second is JSON by itself."""
+    if not first.text.lstrip().startswith((b"[", b"{")):
+        return False
+    if second is None:
+        return True
+    return isinstance(parsed(first.text), NotJson) and isinstance(parsed(second.text), NotJson)
+
+
+def _elements(first: Piece, lines: Iterator[Piece]) -> Iterator[Piece]:
+    """The elements of an array: each ends at the first line that closes a brace as far to the left as it opened."""
+    indent = first.text[: len(first.text) - len(first.text.lstrip())]
+    last = (indent + b"}", indent + b"},")
+    start, texts = first.line, [first.text]
+    for piece in lines:
+        if not texts:
+            start = piece.line
+        texts.append(piece.text)
+        if piece.text.rstrip() in last:
+            yield Piece(start, b"".join(texts).rstrip().removesuffix(b","))
+            texts = []
+    if texts and b"".join(texts).strip() != b"]":
+        yield Piece(start, b"".join(texts))
+
+
+def _whole(lines: list[Piece]) -> Iterator[Piece]:
+    """A document's elements if it is an array, else itself; broken lines where it is neither."""
+    text = b"".join(line.text for line in lines)
+    value = parsed(text)
+    if isinstance(value, list):
+        yield from (Piece(lines[0].line, json.dumps(element).encode()) for element in value)
+    elif isinstance(value, NotJson):
+        yield from lines
+    else:
+        yield Piece(lines[0].line, text)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        start = file.peek(4)[:4]
+        if start.startswith(_GZIP):
+            with gzip.open(file) as unzipped:
+                yield cast(IO[bytes], unzipped)
+        elif start == _ZSTD:
+            with _zstandard(path) as unzipped:
+                yield unzipped
+        else:
+            yield file
+
+
+@contextmanager
+def _zstandard(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise InputError(
+            f"{str(path)!r} is compressed with Zstandard, which needs pyarrow: pip install "
+            "'nat-dpo-pipeline[parquet]', or decompress it"
+        ) from error
+    with pyarrow.input_stream(str(path), compression="zstd") as stream, BufferedReader(stream) as unzipped:
+        yield unzipped

@@ -1,0 +1,126 @@
+"""Files of recorded candidates to turns, with what was read of each and what was refused."""
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.dataset.recorded.formats import recognised
+from nat_dpo_pipeline.dataset.recorded.lines import NotJson, parsed, pieces
+from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
+from nat_dpo_pipeline.dataset.recorded.values import Found, Read, Record, RecordedFormat, Refused, Shared
+from nat_dpo_pipeline.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRecord:
+    """Something in a file that holds no candidate, although it should."""
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.reason}"
+
+
+@dataclass(slots=True)
+class ReadFile:
+    """What was in one file; the format is None where it held nothing."""
+
+    path: Path
+    format: RecordedFormat | None
+    records: int = 0
+    candidates: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles:
+    """What was in all files, in the order in which they were given."""
+
+    files: Sequence[ReadFile]
+    turns: int
+    turns_split: int
+    problems: Sequence[str]
+
+    @property
+    def candidates(self) -> int:
+        return sum(file.candidates for file in self.files)
+
+    @property
+    def refused(self) -> Counter[str]:
+        return sum((file.refused for file in self.files), Counter())
+
+
+OnRefusal = Callable[[RefusedRecord], object]
+
+
+def files_of(patterns: Iterable[str | Path]) -> list[Path]:
+    """The files that are named, patterns such as `runs/*.jsonl` expanded, each once. Raises InputError for none."""
+    found: dict[Path, Path] = {}
+    for pattern in patterns:
+        paths = _matching(str(pattern))
+        if not paths:
+            raise InputError(f"there is no file {str(pattern)!r} to read recorded candidates from")
+        for path in paths:
+            if path.is_dir():
+                raise InputError(f"{str(path)!r} is a folder: name the files in it, as in '{path}/*.jsonl'")
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _matching(pattern: str) -> list[Path]:
+    # A file may have a bracket or a star in its name.
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    return sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
+def read_files(
+    paths: Sequence[Path], step_name: str, spool: CandidateSpool, on_refusal: OnRefusal = lambda _: None
+) -> ReadFiles:
+    """Put the candidates of the files into the spool; files may be of different formats.
+
+    Steps hold candidates when they are called `step_name`. Raises InputError for a file that cannot be read or is in
+    no known format, before anything of any file is taken.
+    """
+    files = [ReadFile(path, recognised(path)) for path in paths]
+    shared = Shared(step_name)
+    readers: dict[str, Read] = {}
+    # Scores must be known when the trajectories come that they are of.
+    for number, file in sorted(enumerate(files), key=lambda one: one[1].format is None or not one[1].format.is_table):
+        if file.format is not None:
+            read = readers.setdefault(file.format.name, file.format.reader(shared))
+            for line, found in _read(file, number, read):
+                if isinstance(found, Found):
+                    file.candidates += 1
+                    spool.add(Found((file.format.name, *found.scope), found.candidate))
+                else:
+                    file.refused[str(found.reason)] += 1
+                    on_refusal(RefusedRecord(file.path, line, str(found.reason)))
+    return ReadFiles(files, len(spool), spool.turns_split(), list(_problems(files, shared)))
+
+
+def _read(file: ReadFile, number: int, read: Read) -> Iterator[tuple[int, Found | Refused]]:
+    is_json = file.format is not None and file.format.is_json
+    for line, text in pieces(file.path):
+        file.records += 1
+        value = parsed(text) if is_json else text.decode(errors="replace").strip()
+        if isinstance(value, NotJson) or (is_json and not isinstance(value, dict)):
+            yield line, Refused(RefusalReason.MALFORMED)
+        else:
+            yield from ((line, found) for found in read(Record(number, line, value)))
+
+
+def _problems(files: Sequence[ReadFile], shared: Shared) -> Iterator[str]:
+    for file in files:
+        if file.format is None:
+            yield f"{file.path} holds nothing"
+        elif not file.candidates and not file.format.is_table and not shared.other_names and file.format.hint:
+            yield f"{file.path} holds no candidates: {file.format.hint}"
+    if shared.other_names and not any(file.candidates for file in files):
+        names = ", ".join(map(repr, sorted(shared.other_names)))
+        yield f"no step is called {shared.step_name!r}, but there are {names}: set ttc_step_name (--step-name)"

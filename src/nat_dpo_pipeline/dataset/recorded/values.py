@@ -1,0 +1,75 @@
+"""What a reader of recorded candidates is told, what it hands on, and what a format is."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nat_dpo_pipeline.core.candidates import Candidate
+
+
+class Record(NamedTuple):
+    """One line, array element or document of a file: where it starts, and what it says.
+
+    `file` counts the files of one call. `value` is a JSON value, or text in formats that are not JSON.
+    """
+
+    file: int
+    line: int
+    value: object
+
+
+class Found(NamedTuple):
+    """A candidate. It competes with those of the same `scope` and the same prompt."""
+
+    scope: tuple[str, ...]
+    candidate: Candidate
+
+
+class Refused(NamedTuple):
+    """Something that claims to be a candidate and is none; `reason` is a RefusalReason."""
+
+    reason: str
+
+
+Read = Callable[[Record], Iterable[Found | Refused]]
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the readers of one call are told, and tell each other.
+
+    `scores` are those of tables, by id; `other_names` the names of steps that hold candidates, but are not asked for.
+    """
+
+    step_name: str
+    scores: dict[str, object] = field(default_factory=dict)
+    other_names: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFormat:
+    """One kind of file. `recognises` looks at a record's value; `reader` makes the reader of all such files of a call.
+
+    `is_table`: it holds scores for the candidates of other files, and is read before them. `hint` is what to do when a
+    file of it holds no candidates.
+    """
+
+    name: str
+    looks_like: str
+    recognises: Callable[[object], bool]
+    reader: Callable[[Shared], Read]
+    is_json: bool = True
+    is_table: bool = False
+    hint: str = ""
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """`value` if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def named(value: object) -> str | None:
+    """An id as text; None where there is none."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
