@@ -222,7 +222,7 @@ def test_every_two_candidates_of_a_turn_are_a_pair_or_counted(
 ) -> None:
     evaluation = evaluation_of(*examples)
     config = DPOTrajectoryBuilderConfig(exhaustive_pairs=exhaustive, min_score_diff=least, max_pairs_per_turn=limit)
-    report = collect(evaluation, config).report(evaluation, [])
+    report = collect(evaluation, config).report(examples=1)
     sizes = [len(scores) for turns in examples for scores in turns.values()]
     assert report.candidates == sum(sizes)
     assert report.pairs + report.skipped.total() == sum(size * (size - 1) // 2 for size in sizes)
@@ -654,6 +654,6 @@ def test_every_two_candidates_are_a_pair_or_counted_also_when_selected(
     config = DPOTrajectoryBuilderConfig(
         strategy=strategy, min_margin_quantile=quantile, drop_contradictions=contradictions
     )
-    report = collect(evaluation, config).report(evaluation, [])
+    report = collect(evaluation, config).report(examples=1)
     sizes = [len(scores) for turns in examples for scores in turns.values()]
     assert report.pairs + report.skipped.total() == sum(size * (size - 1) // 2 for size in sizes)

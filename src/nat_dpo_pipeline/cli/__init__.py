@@ -5,6 +5,7 @@ import click
 from nat_dpo_pipeline.cli.export import export_command
 from nat_dpo_pipeline.cli.generate import generate_command
 from nat_dpo_pipeline.cli.inspect import inspect_command
+from nat_dpo_pipeline.cli.pairs import pairs_command
 from nat_dpo_pipeline.cli.report import report_command
 from nat_dpo_pipeline.cli.resume import resume_command
 from nat_dpo_pipeline.cli.status import status_command
@@ -17,6 +18,7 @@ def dpo() -> None:
 
 dpo.add_command(generate_command)
 dpo.add_command(report_command)
+dpo.add_command(pairs_command)
 dpo.add_command(export_command)
 dpo.add_command(inspect_command)
 dpo.add_command(status_command)

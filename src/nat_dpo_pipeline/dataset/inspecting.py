@@ -12,6 +12,8 @@ import orjson
 from nat_dpo_pipeline.core.candidates import Message, Prompt, is_blank, prompt_key
 from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
+from nat_dpo_pipeline.dataset.manifest import ManifestKind, is_ours
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
 from nat_dpo_pipeline.errors import InputError
 
 _LINES_TOLD = 5
@@ -110,6 +112,8 @@ def _splits_in(folder: Path) -> list[list[Path]]:
     found = [path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES and path.is_file()]
     # What a killed run left behind is hidden.
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    # `nat dpo pairs` leaves what it paired beside the dataset.
+    found = [path for path in found if path != folder / CANDIDATES or not is_ours(folder, ManifestKind.DATASET)]
     if not found:
         raise InputError(f"{str(folder)!r} holds no {' or '.join(_SUFFIXES)} file")
     groups: dict[tuple[str, str], list[Path]] = {}

@@ -19,7 +19,7 @@ from nat_dpo_pipeline.dataset.files import (
     write_lines,
 )
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind, is_ours, versions
-from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
+from nat_dpo_pipeline.dataset.turn_rows import TurnSpool, scored_turn_row
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation import turns
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
@@ -159,6 +159,22 @@ def read_turns(folder: Path) -> Iterator[Turn]:
                 yield from _turns_in(line, f"{str(path)!r}, line {number}")
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def check_candidates(dataset: Path) -> None:
+    """Raise OutputError when the folder of a dataset has candidates that are not of that dataset."""
+    path = dataset / CANDIDATES
+    if path.exists() and not is_ours(dataset, ManifestKind.DATASET):
+        raise OutputError(f"{str(path)!r} exists and is of no dataset of this package: choose another folder")
+
+
+def write_candidates(dataset: Path, turns: Iterable[Turn]) -> None:
+    """Write the turns that a dataset was made of beside it, where a report looks for them. Raises OutputError."""
+    try:
+        with replaced_file(dataset / CANDIDATES) as stage:
+            write_lines(stage, map(scored_turn_row, turns))
+    except OSError as error:
+        raise OutputError(f"cannot write the candidates to {str(dataset)!r}: {error}") from error
 
 
 def _turns_in(row: bytes, place: str) -> list[Turn]:

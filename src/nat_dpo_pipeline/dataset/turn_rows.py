@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
 
+from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.candidates import Candidate, as_messages
 from nat_dpo_pipeline.generation.turns import Scored, Turn
 
@@ -57,6 +58,37 @@ def turn_row(turn: Turn, example_id: str) -> bytes:
     }
     if turn.set_aside:
         row["set_aside"] = turn.set_aside
+    return _line(row)
+
+
+def scored_turn_row(turn: scored.Turn) -> bytes:
+    """A turn from elsewhere as such a line."""
+    first = turn.candidates[0].metadata
+    facts = {name: first[name] for name in ("topic", "subtopic") if name in first}
+    row = {
+        "id": f"{turn.example_id}/{turn.turn_id}",
+        "example_id": turn.example_id,
+        "turn_id": turn.turn_id,
+        **facts,
+        "prompt": as_messages(turn.prompt),
+        "candidates": [
+            {
+                **{name: value for name, value in one.metadata.items() if name not in _OF_THE_TURN},
+                "candidate_index": one.candidate_index,
+                "response": one.response,
+                "score": one.score,
+            }
+            for one in turn.candidates
+        ],
+        "unscored": [],
+    }
+    return _line(row)
+
+
+_OF_THE_TURN = ("id", "example_id", "turn_id", "topic", "subtopic")
+
+
+def _line(row: Mapping[str, object]) -> bytes:
     try:
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:

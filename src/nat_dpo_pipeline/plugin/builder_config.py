@@ -1,9 +1,10 @@
 """What the trajectory builder can be told: which pairs are made. Unknown keys are refused."""
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, FilePath, FiniteFloat, model_validator
+from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.plugin.nat_api import TrajectoryBuilderConfig
@@ -19,6 +20,12 @@ class DPOTrajectoryBuilderConfig(TrajectoryBuilderConfig, StrictConfig, name="dp
     """Preference pairs from the scored candidates of an evaluation: TTC_END steps, grouped by turn, paired by score."""
 
     ttc_step_name: str = Field(default=DEFAULT_STEP_NAME, description="Name of the TTC_END steps to collect.")
+    source: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Files of recorded candidates, or patterns such as `runs/*.jsonl`, to read instead of running an "
+        "evaluation; one can stand by itself. What each holds is recognised: docs/recorded_candidates.md.",
+    )
     exhaustive_pairs: bool = Field(
         default=True,
         description="True: every two candidates of a turn with unequal scores. False: the best against the worst.",
@@ -150,6 +157,11 @@ class DPOTrajectoryBuilderConfig(TrajectoryBuilderConfig, StrictConfig, name="dp
             raise ValueError("both ttc_step_name and custom_step_name are set, to different names: keep ttc_step_name")
         logger.warning("`custom_step_name` is an old name of `ttc_step_name`: rename it in the configuration")
         return renamed
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_file_is_a_list(cls, value: Any) -> Any:
+        return [str(value)] if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _rules_can_be_met(self) -> Self:

@@ -69,17 +69,22 @@ class Outcome:
 
 def load(config_file: Path, overrides: tuple[tuple[str, str], ...] = ()) -> tuple[Config, PreferenceDataConfig]:
     """The configuration, and the workflow in it. Raises ConfigurationError."""
-    try:
-        # The second logs the whole text of a file that is no YAML, with the keys in it.
-        with _quiet("nat.utils.exception_handlers.schemas"), _quiet("nat.utils.io.yaml_tools"):
-            config = load_config(config_file, overrides)
-    except Exception as error:  # NAT's loader, and the plugins it asks, raise many kinds
-        raise ConfigurationError(f"{str(config_file)!r} cannot be used: {_said(error)}") from error
+    config = load_any(config_file, overrides)
     if not isinstance(config.workflow, PreferenceDataConfig):
         raise ConfigurationError(
             f"the workflow in {str(config_file)!r} is of type {config.workflow.type!r}; generate runs preference_data"
         )
     return config, config.workflow
+
+
+def load_any(config_file: Path, overrides: tuple[tuple[str, str], ...] = ()) -> Config:
+    """The configuration, whatever it is of. Raises ConfigurationError."""
+    try:
+        # The second logs the whole text of a file that is no YAML, with the keys in it.
+        with _quiet("nat.utils.exception_handlers.schemas"), _quiet("nat.utils.io.yaml_tools"):
+            return load_config(config_file, overrides)
+    except Exception as error:  # NAT's loader, and the plugins it asks, raise many kinds
+        raise ConfigurationError(f"{str(config_file)!r} cannot be used: {_said(error)}") from error
 
 
 def inputs_of(config: Config, texts: Sequence[str], file: Path | None) -> Inputs:

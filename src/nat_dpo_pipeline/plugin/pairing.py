@@ -22,6 +22,7 @@ from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 
 Turns = Callable[[], Iterable[Turn]]
+HeldOut = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,12 @@ def write_pairs(
     trainer: DPOTrainerConfig,
     configuration: Mapping[str, object],
     adapter: DatasetTrainerAdapterConfig | None = None,
+    held_out: HeldOut | None = None,
 ) -> PairedDataset:
     """Pair the turns and write the dataset that `dpo_trainer` and `dataset_trainer_adapter` would write of them.
 
-    `adapter` says in which formats; TRL's when there is none.
+    `adapter` says in which formats; TRL's when there is none. `held_out` says which prompts, by their keys, go to
+    validation; without it the trainer's share of them does.
 
     The turns are read several times rather than held in memory. Raises OutputError.
     """
@@ -104,7 +107,8 @@ def write_pairs(
         yield from (row_of(pair) for index, pair in enumerate(found) if index in drawn)
         yield from single_rows(singles_in(turns(), builder), adapter)
 
-    held_out = _held_out(rows(), trainer, stratify=adapter is not None and adapter.stratify)
+    if held_out is None:
+        held_out = _held_out(rows(), trainer, stratify=adapter is not None and adapter.stratify).__contains__
     splits = {side: _side(rows(), held_out, side) for side in SplitName}
     provenance = Provenance(trainer.seed, configuration, {"pairs": dict(+skipped)})
     target = Target() if adapter is None else target_of(adapter)
@@ -173,5 +177,5 @@ def _is_new(pair: PreferencePair, seen: set[bytes]) -> bool:
     return True
 
 
-def _side(rows: Iterable[DatasetRow], held_out: frozenset[str], side: SplitName) -> Iterator[DatasetRow]:
-    return (row for row in rows if (prompt_key(row.prompt) in held_out) is (side is SplitName.VALIDATION))
+def _side(rows: Iterable[DatasetRow], held_out: HeldOut, side: SplitName) -> Iterator[DatasetRow]:
+    return (row for row in rows if held_out(prompt_key(row.prompt)) is (side is SplitName.VALIDATION))

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
-from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME
+from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import GenerationRecord
@@ -76,8 +76,13 @@ class SetAside:
 def read_facts(folder: Path) -> RunFacts:
     """The facts of the run in `folder`. Raises InputError when there is none."""
     if not (folder / CANDIDATES).is_file():
-        raise InputError(f"{str(folder)!r} has no {CANDIDATES}: give a folder that `nat dpo generate` wrote")
+        raise InputError(
+            f"{str(folder)!r} has no {CANDIDATES}: give a folder that `nat dpo generate` or `nat dpo pairs` wrote"
+        )
     manifest, dataset = read_manifest(folder), read_manifest(folder / DATASET)
+    if manifest.get("kind") == ManifestKind.DATASET:
+        # Of recorded candidates: the dataset is in the folder itself, and its manifest is written when it is whole.
+        manifest, dataset = {"status": "complete"}, manifest
     sides = _mapping(dataset.get("counts"))
     skipped = _counts(_mapping(dataset.get("skipped")).get("pairs"))
     return RunFacts(

@@ -2,9 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 Reasons = Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class FileCounts:
+    """What was read of one file of recorded candidates; `records` are its lines, elements or documents."""
+
+    path: str
+    format: str
+    records: int
+    candidates: int
+    refused: Reasons
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "refused": dict(self.refused)}
+
+    def __str__(self) -> str:
+        refused = f", refused {listed(self.refused)}" if self.refused else ""
+        return f"{self.path}: {self.format}, {self.candidates} candidates{refused}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +30,8 @@ class CollectionReport:
     """One collection run, or several added up. Counters of what was left out go by reason.
 
     `generated` counts what the workflow says it made (topics, questions, …), `failed` what it could not make, by step
-    and reason; both are empty for workflows that do not report it.
+    and reason; both are empty for workflows that do not report it. `files` are those that were read instead of running
+    an evaluation.
     """
 
     examples: int = 0
@@ -28,6 +47,7 @@ class CollectionReport:
     pairs: int = 0
     skipped: Reasons = field(default_factory=Counter)
     problems: tuple[str, ...] = ()
+    files: tuple[FileCounts, ...] = ()
 
     def __add__(self, other: "CollectionReport") -> "CollectionReport":
         return CollectionReport(
@@ -44,6 +64,7 @@ class CollectionReport:
             pairs=self.pairs + other.pairs,
             skipped=self.skipped + other.skipped,
             problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
+            files=(*self.files, *other.files),
         )
 
     def to_json(self) -> dict[str, object]:
@@ -59,6 +80,7 @@ class CollectionReport:
             "turns_with_one_candidate": self.turns_with_one_candidate,
             "pairs": self.pairs,
             "problems": list(self.problems),
+            **({"files": [file.to_json() for file in self.files]} if self.files else {}),
         }
 
     def skips(self) -> dict[str, dict[str, int]]:
@@ -73,6 +95,8 @@ def describe(report: CollectionReport) -> list[str]:
 
 
 def _rows(report: CollectionReport) -> Iterator[tuple[str, object]]:
+    for file in report.files:
+        yield "read", file
     for name, count in report.generated.items():
         if count and name != "candidates":
             yield name.replace("_", " "), count

@@ -1,0 +1,87 @@
+"""What `nat dpo pairs` does with its options."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_of, training_of
+from nat_dpo_pipeline.dataset.formats import SplitName
+from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, files_of
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError
+from nat_dpo_pipeline.plugin.pairing import PairedDataset
+from nat_dpo_pipeline.plugin.recorded import file_counts, pair_files
+from nat_dpo_pipeline.plugin.rules_file import Rules, read_rules
+from nat_dpo_pipeline.plugin.strict import in_words
+from nat_dpo_pipeline.report.summary import listed
+
+
+def run_pairs(
+    files: tuple[str, ...],
+    output_dir: Path,
+    rules: Path | None,
+    strategy: str | None,
+    min_score_diff: float | None,
+    step_name: str | None,
+    formats: tuple[str, ...],
+    validation_fraction: float | None,
+    seed: int | None,
+) -> int:
+    """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
+    try:
+        chosen = (Rules() if rules is None else read_rules(rules)).changed(
+            builder={
+                "strategy": strategy,
+                "min_score_diff": min_score_diff,
+                "ttc_step_name": step_name,
+                "seed": seed,
+            },
+            trainer={"validation_fraction": validation_fraction, "seed": seed},
+            adapter={"output_dir": output_dir, "formats": list(formats) or None},
+        )
+        builder, trainer, adapter = chosen.configs()
+        paths = files_of(files or builder.source or ())
+        if not paths:
+            raise InputError("there is nothing to read: name files of recorded candidates")
+        read, paired = pair_files(paths, output_dir, builder, trainer, adapter)
+    except (DPOPipelineError, ValidationError) as error:
+        said = in_words(error) if isinstance(error, ValidationError) else str(error)
+        raise click.ClickException(" ".join(said.split())) from error
+    _tell(read, paired)
+    if not any(paired.written.pairs.values()):
+        raise click.ClickException(_no_pair(read, paired.skipped))
+    _tell_of_the_split(paired, trainer.validation_fraction)
+    return 0
+
+
+def _tell(read: ReadFiles, paired: PairedDataset) -> None:
+    for file in file_counts(read):
+        click.echo(f"  {file}")
+    for problem in read.problems:
+        click.echo(f"  {problem}")
+    split = f" ({number(read.turns_split)} split, as their prompts differ)" if read.turns_split else ""
+    click.echo(f"  {'candidates':<12}{number(read.candidates):>9}")
+    click.echo(f"  {'turns':<12}{number(read.turns):>9}{split}")
+    for line in pairs_of(paired.written, paired.skipped):
+        click.echo(line)
+    for line in (*columns(dataset_files(paired.written), left=2), *training_of(paired.written)):
+        click.echo(line)
+
+
+def _no_pair(read: ReadFiles, skipped: Mapping[str, int]) -> str:
+    if not read.candidates:
+        why = read.problems[0] if read.problems else listed(read.refused) or "the files hold no candidates"
+    else:
+        why = listed(skipped) or "every candidate is alone in its turn"
+    return f"no pair was made of {number(read.candidates)} candidates: {why}"
+
+
+def _tell_of_the_split(paired: PairedDataset, fraction: float) -> None:
+    pairs = paired.written.pairs
+    empty = [side for side in SplitName if not pairs[side]]
+    if empty and fraction:
+        click.echo(
+            f"  no pair is in {empty[0]}: each prompt's side follows from its text, so with few prompts one side may "
+            "be empty; another --seed or --validation-fraction draws anew"
+        )

@@ -1,0 +1,33 @@
+"""`nat dpo pairs`: recorded candidates to a dataset of pairs."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="pairs")
+@click.argument("files", metavar="FILE…", nargs=-1)
+@click.option(
+    "-o", "--output", "output_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Its folder."
+)
+@click.option(
+    "--rules",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML: fields of dpo_traj_builder, or a whole configuration with one.",
+)
+@click.option("--strategy", help="Which candidates of a turn meet.")
+@click.option("--min-score-diff", type=float, help="Pairs whose scores differ by less are left out.")
+@click.option("--step-name", help="The name of the steps that hold candidates.")
+@click.option("-f", "--format", "formats", multiple=True, help="A format's name; can be repeated.  [default: trl]")
+@click.option("--validation-fraction", type=float, help="About this share of the prompts is held out.  [default: 0.1]")
+@click.option("--seed", type=int, help="Of the split, and of what is drawn.  [default: 0]")
+def pairs_command(**options: object) -> None:
+    """Pair recorded candidates and write them in any of the formats that `nat dpo export` has.
+
+    Recognised by content: turn rows and flat rows of candidates, rollouts with a reward (also of NeMo Gym), ATIF
+    trajectories with a table of scores, NAT's workflow_output.json, its file exporter and saved /generate/full
+    streams, and ATOF events; .gz and .zst too. Exit code 1 when there is no pair.
+    """
+    from nat_dpo_pipeline.cli.pairing import run_pairs
+
+    raise SystemExit(run_pairs(**options))  # type: ignore[arg-type]  # click fills them by name
