@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.split import deduplicate, sample, stratified_validation_prompts, validation_prompts
+from nat_dpo_pipeline.core.split import (
+    deduplicate,
+    is_held_out,
+    sample,
+    stratified_validation_prompts,
+    validation_prompts,
+)
 
 PROMPTS = st.lists(st.text(st.characters(), max_size=4), max_size=20)
 FRACTIONS = st.floats(0.0, 1.0, exclude_max=True)
@@ -102,3 +108,17 @@ def test_a_stratified_split_does_not_depend_on_the_order(prompts: list[tuple[str
     distinct = list({prompt: (prompt, stratum) for prompt, stratum in prompts}.values())
     expected = stratified_validation_prompts(distinct, 0.3, 1)
     assert stratified_validation_prompts(reversed(distinct), 0.3, 1) == expected
+
+
+@given(st.text(st.characters()), FRACTIONS, FRACTIONS, SEEDS)
+def test_a_larger_fraction_holds_out_what_a_smaller_one_does(prompt: str, one: float, other: float, seed: int) -> None:
+    smaller, larger = sorted((one, other))
+    assert is_held_out(prompt, larger, seed) >= is_held_out(prompt, smaller, seed)
+    assert not is_held_out(prompt, 0.0, seed)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.9])
+def test_of_many_prompts_about_the_fraction_is_held_out(fraction: float) -> None:
+    held_out = [is_held_out(f"prompt {number}", fraction, seed=1) for number in range(20_000)]
+    assert sum(held_out) / 20_000 == pytest.approx(fraction, abs=0.011)
+    assert held_out != [is_held_out(f"prompt {number}", fraction, seed=2) for number in range(20_000)]

@@ -33,7 +33,7 @@ def test_a_run_that_was_killed_has_no_manifest(runs: Any) -> None:
 
 
 def test_a_folder_without_a_run_and_a_broken_manifest_are_told(runs: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no candidates\.jsonl: give a folder that `nat dpo generate` wrote"):
+    with pytest.raises(InputError, match=r"has no candidates\.jsonl: give a folder that `nat dpo generate` or"):
         read_facts(tmp_path)
     folder = runs.write()
     (folder / "manifest.json").write_text("{")

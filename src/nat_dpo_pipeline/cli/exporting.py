@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import orjson
@@ -13,12 +12,10 @@ from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.pairing import PairedDataset, write_pairs
+from nat_dpo_pipeline.plugin.pairing import PairedDataset, recorded_builder, write_pairs
 from nat_dpo_pipeline.plugin.strict import in_words
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, TrainingFilesConfig
 from nat_dpo_pipeline.report.summary import listed
-
-C = TypeVar("C", bound=BaseModel)
 
 
 def run_export(
@@ -36,8 +33,8 @@ def run_export(
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
         configuration = _configuration(run_dir)
-        builder = _config(DPOTrajectoryBuilderConfig, configuration.get("trajectory_builder"))
-        trainer = _config(DPOTrainerConfig, configuration.get("trainer"))
+        builder = recorded_builder(_fields(DPOTrajectoryBuilderConfig, configuration.get("trajectory_builder")))
+        trainer = DPOTrainerConfig.model_validate(_fields(DPOTrainerConfig, configuration.get("trainer")))
         adapter = DatasetTrainerAdapterConfig(
             output_dir=output_dir,
             formats=list(formats),
@@ -68,10 +65,10 @@ def _configuration(run_dir: Path) -> Mapping[str, object]:
     return configuration if isinstance(configuration, dict) else {}
 
 
-def _config(kind: type[C], found: object) -> C:
+def _fields(kind: type[BaseModel], found: object) -> dict[str, object]:
     known = found if isinstance(found, Mapping) else {}
     own = kind.model_fields.keys() - {"type", "reward"}
-    return kind.model_validate({name: value for name, value in known.items() if name in own})
+    return {name: value for name, value in known.items() if name in own}
 
 
 def _tell(paired: PairedDataset) -> None:

@@ -50,6 +50,15 @@ def selection_rules_of(config: DPOTrajectoryBuilderConfig) -> SelectionRules:
     )
 
 
+def recorded_builder(settings: Mapping[str, object]) -> DPOTrajectoryBuilderConfig:
+    """The trajectory builder that a manifest tells of. Raises ValidationError."""
+    # A manifest has `exhaustive_pairs` with its default, which would contradict a strategy.
+    left_out = ("exhaustive_pairs",) if settings.get("strategy") is not None else ()
+    return DPOTrajectoryBuilderConfig.model_validate(
+        {name: value for name, value in settings.items() if name not in left_out}
+    )
+
+
 def builder_of(config: Config) -> DPOTrajectoryBuilderConfig | None:
     """The trajectory builder that fine-tuning names, or the only one there is, if it is one of ours."""
     builders = config.trajectory_builders

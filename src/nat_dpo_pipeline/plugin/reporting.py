@@ -14,7 +14,7 @@ from nat_dpo_pipeline.core.selection import Selection
 from nat_dpo_pipeline.dataset.run_folder import DATASET
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of
+from nat_dpo_pipeline.plugin.pairing import recorded_builder, rules_of, selection_rules_of
 from nat_dpo_pipeline.plugin.strict import in_words
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn
 from nat_dpo_pipeline.report.run import read_manifest, read_turns
@@ -59,10 +59,8 @@ def _settings(run_dir: Path) -> dict[str, object]:
 
 
 def _builder(settings: dict[str, object]) -> DPOTrajectoryBuilderConfig:
-    if settings.get("strategy") is not None:
-        settings.pop("exhaustive_pairs", None)  # written with its default, which would contradict
     try:
-        return DPOTrajectoryBuilderConfig.model_validate(settings)
+        return recorded_builder(settings)
     except ValidationError as error:
         said = in_words(error)
         raise ConfigurationError(f"the run's manifest has a trajectory_builder that is none: {said}") from error

@@ -44,8 +44,8 @@ def parsed(text: bytes) -> object:
 def pieces(path: Path) -> Iterator[Piece]:
     """The records of a file, one at a time; blank lines are left out.
 
-    An array that is printed with an element's braces on lines of their own, as NAT does, is read by element; another
-    one and a document that is a single object are read whole. What is cut off or damaged is the last piece. Raises
+    An array whose elements have their braces on lines of their own, indented, as NAT writes it, is read by element;
+    another array, and a document that is one object, whole. What is cut off or damaged is the last piece. Raises
     InputError for a file that cannot be read.
     """
     try:
@@ -80,14 +80,17 @@ def _filled_lines(file: IO[bytes]) -> Iterator[Piece]:
 
 
 def _is_pretty_array(first: Piece, second: Piece | None) -> bool:
-    return second is not None and first.text.strip() == b"[" and second.text.strip() == b"{"
+    if second is None or first.text.strip() != b"[" or second.text.strip() != b"{":
+        return False
+    # Without indentation the braces of an element look like those within it.
+    return second.text[:1].isspace()
 
 
 def _starts_a_document(first: Piece, second: Piece | None) -> bool:
     """Whether the first line is the beginning of something, or a whole array; not if the second is JSON by itself."""
     if not first.text.lstrip().startswith((b"[", b"{")):
         return False
-    if second is None:
+    if second is None or first.text.strip() == b"[":
         return True
     return isinstance(parsed(first.text), NotJson) and isinstance(parsed(second.text), NotJson)
 
@@ -101,11 +104,15 @@ def _elements(first: Piece, lines: Iterator[Piece]) -> Iterator[Piece]:
         if not texts:
             start = piece.line
         texts.append(piece.text)
-        if piece.text.rstrip() in last:
+        if piece.text.rstrip() in last or (len(texts) == 1 and _is_whole(piece.text)):
             yield Piece(start, b"".join(texts).rstrip().removesuffix(b","))
             texts = []
     if texts and b"".join(texts).strip() != b"]":
         yield Piece(start, b"".join(texts))
+
+
+def _is_whole(line: bytes) -> bool:
+    return line.strip() != b"{" and not isinstance(parsed(line.rstrip().removesuffix(b",")), NotJson)
 
 
 def _whole(lines: list[Piece]) -> Iterator[Piece]:
