@@ -84,8 +84,8 @@ def read_files(
 ) -> ReadFiles:
     """Put the candidates of the files into the spool; files may be of different formats.
 
-    Steps hold candidates when they are called `step_name`. Raises InputError for a file that cannot be read or is in
-    no known format, before anything of any file is taken.
+    Steps hold candidates when they are called `step_name`. Memory grows by a few hundred bytes a turn. Raises
+    InputError for a file that cannot be read or is in no known format, before anything of any file is taken.
     """
     files = [ReadFile(path, recognised(path)) for path in paths]
     shared = Shared(step_name)

@@ -19,7 +19,7 @@ _ROWS_A_WRITE = 500
 class CandidateSpool:
     """Turns in the order in which they first appeared, their candidates in the order in which they came.
 
-    Some 200 bytes of each turn are kept in memory, all else in the file; a context manager that removes it.
+    Some 300 bytes of each turn are kept in memory, all else in the file; a context manager that removes it.
     """
 
     def __init__(self, path: Path) -> None:
