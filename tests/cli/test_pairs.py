@@ -51,7 +51,8 @@ def _prompts(rows: list[dict[str, Any]]) -> set[str]:
 def test_recorded_candidates_become_a_dataset(recorded: Path, tmp_path: Path) -> None:
     done = _pairs(recorded, "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    assert f"{recorded}: flat candidate rows, 120 candidates, refused 1 missing_score" in done.output
+    assert f"{recorded}: flat candidate rows, 120 candidates, refused 1 missing_score\n" in done.output
+    assert f"\n    {recorded}:121: missing_score\n" in done.output
     assert "  candidates        120\n  turns              40\n  pairs             120  (" in done.output
     sides = _dataset(tmp_path / "out")
     assert sum(map(len, sides.values())) == 120
@@ -67,6 +68,15 @@ def test_recorded_candidates_become_a_dataset(recorded: Path, tmp_path: Path) ->
         "candidates.jsonl",
         "manifest.json",
         "trl",
+    ]
+
+
+def test_of_many_refusals_the_first_are_told(tmp_path: Path) -> None:
+    rows = _write(tmp_path / "rows.jsonl", [*_rows([0]), *_rows(range(7), [None])])
+    lines = _pairs(rows, "-o", tmp_path / "out").output.splitlines()
+    assert [line for line in lines if line.startswith("    ")] == [
+        *(f"    {rows}:{line}: missing_score" for line in range(4, 9)),
+        "    and 2 more",
     ]
 
 

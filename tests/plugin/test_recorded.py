@@ -1,11 +1,13 @@
 """The trajectory builder over files instead of an evaluation."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ import yaml
 from nat.data_models.finetuning import FinetuneConfig
 
 from nat_dpo_pipeline.errors import CollectionError, InputError
+from nat_dpo_pipeline.plugin import recorded
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.recorded import collect_recorded
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.report.summary import describe, total
 
@@ -91,6 +95,32 @@ async def test_a_file_of_no_known_format_fails_the_run_in_one_line(run_config: F
     await builder.start_run("run")
     with pytest.raises(CollectionError, match=r"reading the source of run 'run' failed: .*rows' holds no recorded"):
         await builder.finalize("run")
+
+
+async def test_reading_that_is_cancelled_ends_at_the_next_record(
+    run_config: FinetuneConfig, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[BaseException] = []
+    begun = Event()
+
+    def watched(*arguments: Any) -> object:
+        begun.set()
+        arguments[-1].wait(timeout=60)
+        try:
+            return collect_recorded(*arguments)
+        except InputError as error:
+            ended.append(error)
+            raise
+
+    monkeypatch.setattr(recorded, "collect_recorded", watched)
+    builder = await _builder(run_config, source=str(source))
+    await builder.start_run("run")
+    await asyncio.to_thread(begun.wait)
+    builder.evaluation_runs["run"].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await builder.finalize("run")
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert [str(error) for error in ended] == ["reading was stopped"]
 
 
 async def test_without_candidates_the_files_are_counted(

@@ -1,6 +1,7 @@
 """What `nat dpo pairs` does with its options."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -8,13 +9,15 @@ from pydantic import ValidationError
 
 from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_of, training_of
 from nat_dpo_pipeline.dataset.formats import SplitName
-from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, files_of
+from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
 from nat_dpo_pipeline.plugin.pairing import PairedDataset
 from nat_dpo_pipeline.plugin.recorded import file_counts, pair_files
 from nat_dpo_pipeline.plugin.rules_file import Rules, read_rules
 from nat_dpo_pipeline.plugin.strict import in_words
 from nat_dpo_pipeline.report.summary import listed
+
+_REFUSALS_TOLD = 5
 
 
 def run_pairs(
@@ -44,20 +47,30 @@ def run_pairs(
         paths = files_of(files or builder.source or ())
         if not paths:
             raise InputError("there is nothing to read: name files of recorded candidates")
-        read, paired = pair_files(paths, output_dir, builder, trainer, adapter)
+        refusals: list[RefusedRecord] = []
+        read, paired = pair_files(paths, output_dir, builder, trainer, adapter, partial(_keep_first, refusals))
     except (DPOPipelineError, ValidationError) as error:
         said = in_words(error) if isinstance(error, ValidationError) else str(error)
         raise click.ClickException(" ".join(said.split())) from error
-    _tell(read, paired)
+    _tell(read, refusals, paired)
     if not any(paired.written.pairs.values()):
         raise click.ClickException(_no_pair(read, paired.skipped))
     _tell_of_the_split(paired, trainer.validation_fraction)
     return 0
 
 
-def _tell(read: ReadFiles, paired: PairedDataset) -> None:
+def _keep_first(refusals: list[RefusedRecord], refusal: RefusedRecord) -> None:
+    if len(refusals) < _REFUSALS_TOLD:
+        refusals.append(refusal)
+
+
+def _tell(read: ReadFiles, refusals: list[RefusedRecord], paired: PairedDataset) -> None:
     for file in file_counts(read):
         click.echo(f"  {file}")
+    for refusal in refusals:
+        click.echo(f"    {refusal}")
+    if (more := read.refused.total() - len(refusals)) > 0:
+        click.echo(f"    and {number(more)} more")
     for problem in read.problems:
         click.echo(f"  {problem}")
     split = f" ({number(read.turns_split)} split, as their prompts differ)" if read.turns_split else ""

@@ -65,11 +65,11 @@ def stratified_validation_prompts(prompts: Iterable[tuple[str, str]], fraction: 
 
 
 def is_held_out(prompt_key: str, fraction: float, seed: int) -> bool:
-    """Whether a prompt goes to validation, by its own hash alone: about `fraction` of many prompts do.
+    """Whether a prompt goes to validation, told by itself: its side is the same in every run with the same seed.
 
-    The answer is the same in every run, whatever other prompts there are; `validation_prompts` has the exact share.
+    About `fraction` of the prompts do. Where all prompts are known, `validation_prompts` holds out exactly so many.
     """
-    return int.from_bytes(_rank(prompt_key, seed)[:8]) < fraction * 2**64
+    return int.from_bytes(_rank(prompt_key, seed)[:8], "big") / 2**64 < fraction
 
 
 def _rank(prompt: str, seed: int) -> bytes:

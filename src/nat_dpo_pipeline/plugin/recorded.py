@@ -1,17 +1,20 @@
 """Recorded candidates in the place of an evaluation: for the trajectory builder, and straight to a dataset."""
 
+from asyncio import to_thread
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 from nat_dpo_pipeline.core.candidates import Turn
 from nat_dpo_pipeline.core.split import is_held_out
-from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of, read_files
+from nat_dpo_pipeline.dataset.recorded.reading import OnRefusal, ReadFiles, RefusedRecord, files_of, read_files
 from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
 from nat_dpo_pipeline.dataset.run_folder import check_candidates, write_candidates
 from nat_dpo_pipeline.dataset.writer import check_target
+from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.collecting import Collected, pair_examples
 from nat_dpo_pipeline.plugin.pairing import PairedDataset, selection_rules_of, target_of, write_pairs
@@ -25,13 +28,22 @@ def recorded_files(config: DPOTrajectoryBuilderConfig) -> list[Path]:
     return files_of(config.source or ())
 
 
-def collect_recorded(paths: Sequence[Path], config: DPOTrajectoryBuilderConfig) -> Collected:
-    """Read the files and pair their turns. Raises InputError."""
+async def collect_in_a_thread(paths: Sequence[Path], config: DPOTrajectoryBuilderConfig) -> Collected:
+    """`collect_recorded` beside the event loop; when this is cancelled it ends at the next record."""
+    stopping = Event()
+    try:
+        return await to_thread(collect_recorded, paths, config, stopping)
+    finally:
+        stopping.set()
+
+
+def collect_recorded(paths: Sequence[Path], config: DPOTrajectoryBuilderConfig, stopping: Event) -> Collected:
+    """Read the files and pair their turns. Raises InputError, also when it is stopped."""
     collected = Collected()
     refusals: list[RefusedRecord] = []
     with TemporaryDirectory(prefix="nat-dpo-") as folder, CandidateSpool(Path(folder) / "candidates") as spool:
-        read = read_files(paths, config.ttc_step_name, spool, refusals.append)
-        pair_examples(_examples(spool), config, collected)
+        read = read_files(paths, config.ttc_step_name, spool, refusals.append, stopping.is_set)
+        pair_examples(_examples(spool, stopping), config, collected)
     collected.candidates = read.candidates
     collected.turns_split = read.turns_split
     collected.refused = read.refused
@@ -47,6 +59,7 @@ def pair_files(
     builder: DPOTrajectoryBuilderConfig,
     trainer: DPOTrainerConfig,
     adapter: DatasetTrainerAdapterConfig,
+    on_refusal: OnRefusal,
 ) -> tuple[ReadFiles, PairedDataset]:
     """Pair the candidates in the files into a dataset in `folder`, with the turns beside it for reports.
 
@@ -58,7 +71,7 @@ def pair_files(
     check_candidates(folder)
     held_out = partial(is_held_out, fraction=trainer.validation_fraction, seed=trainer.seed)
     with TemporaryDirectory(prefix=".candidates-", dir=folder) as place, CandidateSpool(Path(place) / "spool") as spool:
-        read = read_files(paths, builder.ttc_step_name, spool)
+        read = read_files(paths, builder.ttc_step_name, spool, on_refusal)
         configuration = {
             "trajectory_builder": redacted(builder),
             "trainer": redacted(trainer),
@@ -83,6 +96,8 @@ def file_counts(read: ReadFiles) -> tuple[FileCounts, ...]:
     )
 
 
-def _examples(spool: CandidateSpool) -> Iterator[list[Turn]]:
+def _examples(spool: CandidateSpool, stopping: Event) -> Iterator[list[Turn]]:
     for _, turns in groupby(spool.turns(), key=lambda turn: turn.example_id):
+        if stopping.is_set():
+            raise InputError("reading was stopped")
         yield list(turns)

@@ -22,7 +22,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.pairing import selection_rules_of
-from nat_dpo_pipeline.plugin.recorded import collect_recorded, recorded_files
+from nat_dpo_pipeline.plugin.recorded import collect_in_a_thread, recorded_files
 from nat_dpo_pipeline.plugin.trajectories import collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
 
@@ -67,7 +67,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         # An evaluation set that cannot be read shall not cost an evaluation.
         selection_rules_of(self.config)
         if self.config.source:
-            reading = asyncio.to_thread(collect_recorded, recorded_files(self.config), self.config)
+            reading = collect_in_a_thread(recorded_files(self.config), self.config)
             self.evaluation_runs[run_id] = asyncio.create_task(reading, name=f"dpo-read-{run_id}")
         else:
             self.evaluation_runs[run_id] = asyncio.create_task(self.run_eval(), name=f"dpo-eval-{run_id}")

@@ -69,6 +69,7 @@ def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> Non
         {**_ROW, "prompt": "Why not?"},
         {**_ROW, "response": "Why?", "candidate_index": 7, "score": None},
         {**_ROW, "response": "Why?", "candidate_index": 7, "metadata": "none"},
+        {**_ROW, "response": "Why?", "turn_id": None},
     ]
     first, second = write_lines(tmp_path / "a", rows[:2]), write_lines(tmp_path / "b", rows[2:])
     found = read(tmp_path, first, second)
@@ -78,7 +79,7 @@ def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> Non
     better = found.turns[0].candidates[1]
     assert (better.candidate_index, better.metadata) == (1, {"model": "m", "topic": "tea", "flaw": "truncated"})
     assert found.files.turns_split == 1
-    assert found.files.refused == {"missing_score": 1, "malformed": 1}
+    assert found.files.refused == {"missing_score": 1, "malformed": 1, "missing_turn_id": 1}
 
 
 def test_rollouts_of_one_prompt_compete(tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
         _gym_row(2, 2, 1.0, _response(), "3+4?"),
         _gym_row(2, 3, None, _response(_message("8")), "3+4?"),
         _gym_row(2, 4, 1.0, _response(_message("one"), _message("two")), "3+4?"),
+        {"_ng_failure_class": "timeout", **_gym_row(2, 5, 0.0, _response(_message("9")), "3+4?")},
     ]
     found = read(tmp_path, write_lines(tmp_path / "rollouts.jsonl", rows))
     assert found.formats == ["NeMo Gym rollouts"]
@@ -149,7 +151,7 @@ def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
     good, cut = found.turns[0].candidates
     assert (good.metadata["model"], good.metadata["accuracy"], "flaw" in good.metadata) == ("policy", 1.0, False)
     assert (cut.metadata["flaw"], cut.candidate_index) == ("truncated", 1)
-    reasons = ("tool_call", "missing_response", "missing_score", "prompt_ends_with_assistant")
+    reasons = ("tool_call", "missing_response", "missing_score", "prompt_ends_with_assistant", "set_aside")
     assert found.files.refused == dict.fromkeys(reasons, 1)
 
 

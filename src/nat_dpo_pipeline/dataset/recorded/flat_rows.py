@@ -41,12 +41,17 @@ class _Reader:
             yield Refused(refused.reason)
 
     def _found(self, row: Mapping[str, object]) -> Found:
-        run, example, turn = (named(row.get(name)) or "" for name in ("run_id", "example_id", "turn_id"))
-        own = {"turn_id": turn, "score": row.get(self._score), "candidate_index": row.get("candidate_index")}
+        run, example = (named(row.get(name)) or "" for name in ("run_id", "example_id"))
+        # Without the key all rows are of one turn; null is what a recorder writes of a step that has none.
+        own = {
+            "turn_id": row.get("turn_id", ""),
+            "score": row.get(self._score),
+            "candidate_index": row.get("candidate_index"),
+        }
         fields = {"input": row.get("prompt"), "output": row.get("response")}
         found = CandidateDecoder(example).decode(fields, own, _metadata(row, self._score))
         candidate = self._placed(found, run, row)
-        return Found((run, candidate.example_id, turn), candidate)
+        return Found((run, candidate.example_id, candidate.turn_id), candidate)
 
     def _placed(self, found: Candidate, run: str, row: Mapping[str, object]) -> Candidate:
         """With its place in the turn, and with a name for the example, where the row has none."""

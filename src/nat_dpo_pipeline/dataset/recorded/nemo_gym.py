@@ -20,9 +20,12 @@ from nat_dpo_pipeline.dataset.recorded.values import (
 )
 from nat_dpo_pipeline.errors import CandidateRefused
 
+_FAILED = "_ng_failure_class"
+
 
 def _recognises(value: object) -> bool:
-    return {"responses_create_params", "response", "reward"} <= mapping(value).keys()
+    keys = mapping(value).keys()
+    return "responses_create_params" in keys and ({"response", "reward"} <= keys or _FAILED in keys)
 
 
 def _reader(_shared: Shared) -> Read:
@@ -31,6 +34,10 @@ def _reader(_shared: Shared) -> Read:
 
 def _read(record: Record) -> Iterator[Found | Refused]:
     row = mapping(record.value)
+    if _FAILED in row:
+        # Of the file of failures beside the rollouts: their reward is of no response.
+        yield Refused(RefusalReason.SET_ASIDE)
+        return
     asked, answered = mapping(row.get("responses_create_params")), mapping(row.get("response"))
     try:
         conversation = [*_asked(asked), *_messages(answered.get("output"))]

@@ -80,12 +80,17 @@ def _matching(pattern: str) -> list[Path]:
 
 
 def read_files(
-    paths: Sequence[Path], step_name: str, spool: CandidateSpool, on_refusal: OnRefusal = lambda _: None
+    paths: Sequence[Path],
+    step_name: str,
+    spool: CandidateSpool,
+    on_refusal: OnRefusal = lambda _: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> ReadFiles:
     """Put the candidates of the files into the spool; files may be of different formats.
 
     Steps hold candidates when they are called `step_name`. Memory grows by a few hundred bytes a turn. Raises
-    InputError for a file that cannot be read or is in no known format, before anything of any file is taken.
+    InputError for a file that cannot be read or is in no known format, before anything of any file is taken, and when
+    it is stopped.
     """
     files = [ReadFile(path, recognised(path)) for path in paths]
     shared = Shared(step_name)
@@ -95,6 +100,8 @@ def read_files(
         if file.format is not None:
             read = readers.setdefault(file.format.name, file.format.reader(shared))
             for line, found in _read(file, number, read):
+                if is_stopped():
+                    raise InputError("reading was stopped")
                 if isinstance(found, Found):
                     file.candidates += 1
                     spool.add(Found((file.format.name, *found.scope), found.candidate))

@@ -1,0 +1,33 @@
+import pytest
+
+from nat_dpo_pipeline.core.candidates import Candidate, Message, RefusalReason
+from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.errors import CandidateRefused
+
+
+def _decoded(decoder: CandidateDecoder, **own: object) -> Candidate:
+    fields = {"input": [{"role": "user", "content": "Why?"}], "output": "So.", **own}
+    return decoder.decode(fields, {"turn_id": "t", "score": 1.0, **own}, {})
+
+
+def test_a_candidate_without_an_index_has_its_place_in_the_turn() -> None:
+    decoder = CandidateDecoder("e")
+    found = [_decoded(decoder, turn_id=turn, candidate_index=index) for turn in "ab" for index in (None, "7", None)]
+    assert [one.candidate_index for one in found] == [0, 7, 2] * 2
+    assert {one.example_id for one in found} == {"e"}
+
+
+def test_equal_prompts_are_one_object() -> None:
+    decoder = CandidateDecoder("e")
+    first, second, other = (_decoded(decoder, input=[{"role": "user", "content": text}]) for text in ("a", "a", "b"))
+    assert first.prompt is second.prompt
+    assert other.prompt == (Message("user", "b"),)
+
+
+def test_a_refused_prompt_is_not_taken_for_the_next_one() -> None:
+    decoder = CandidateDecoder("e")
+    for _ in range(2):
+        with pytest.raises(CandidateRefused) as refused:
+            _decoded(decoder, input="")
+        assert refused.value.reason is RefusalReason.MISSING_PROMPT
+    assert _decoded(decoder).prompt == (Message("user", "Why?"),)
