@@ -181,6 +181,12 @@ def test_candidates_of_somebody_else_are_not_replaced(recorded: Path, tmp_path: 
     assert (tmp_path / "out" / "candidates.jsonl").read_text() == "mine"
 
 
+def test_a_dataset_whose_writing_was_killed_is_written_anew(recorded: Path, tmp_path: Path) -> None:
+    _pairs(recorded, "-o", tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert _pairs(recorded, "-o", tmp_path / "out").exit_code == 0
+
+
 def test_the_command_can_be_repeated_on_what_it_left(recorded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     _pairs(recorded, "-o", out)

@@ -20,6 +20,7 @@ from nat_dpo_pipeline.dataset.files import (
 )
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind, is_ours, versions
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool, scored_turn_row
+from nat_dpo_pipeline.dataset.writer import is_dataset
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.generation import turns
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
@@ -164,7 +165,7 @@ def read_turns(folder: Path) -> Iterator[Turn]:
 def check_candidates(dataset: Path) -> None:
     """Raise OutputError when the folder of a dataset has candidates that are not of that dataset."""
     path = dataset / CANDIDATES
-    if path.exists() and not is_ours(dataset, ManifestKind.DATASET):
+    if path.exists() and not is_dataset(dataset):
         raise OutputError(f"{str(path)!r} exists and is of no dataset of this package: choose another folder")
 
 

@@ -89,8 +89,13 @@ def _is_replaceable(folder: Path, path: Path) -> bool:
     if path.name == CARD_NAME:
         return is_our_card(path)
     if path.name == MANIFEST_NAME:
-        return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / _MARK).exists() for one in FORMATS)
+        return is_dataset(folder)
     return (path / _MARK).exists()
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether this package wrote a dataset there, or was about to when it was killed."""
+    return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / _MARK).exists() for one in FORMATS)
 
 
 def write_dataset(

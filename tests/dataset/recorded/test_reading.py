@@ -18,7 +18,7 @@ from nat_dpo_pipeline.dataset.recorded.lines import parsed, pieces
 from nat_dpo_pipeline.dataset.recorded.reading import files_of
 from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
 from nat_dpo_pipeline.dataset.recorded.values import Found
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.errors import InputError, OutputError
 from tests.dataset.recorded.helpers import read, write_lines
 
 
@@ -111,6 +111,38 @@ def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, t
     assert f"file.txt' holds no recorded candidates that are known: it starts with {shown}; known are " in said
     assert all(one.looks_like in said for one in RECORDED_FORMATS)
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(("depth", "candidates"), [(100, {2}), (500, {2}), (990, {1, 2}), (1010, {1, 2}), (5000, {1})])
+def test_however_deep_a_row_is_nested_it_is_read_or_counted(tmp_path: Path, depth: int, candidates: set[int]) -> None:
+    deep = f'{{"prompt": "q", "response": "a", "reward": 1, "notes": {"[" * depth}{"]" * depth}}}'
+    (tmp_path / "rows").write_text("\n".join([json.dumps(_rows(1)[0]), deep]))
+    found = read(tmp_path, tmp_path / "rows")
+    assert found.files.candidates + found.files.refused["malformed"] == 2
+    assert found.files.candidates in candidates
+
+
+def test_half_a_surrogate_pair_is_refused_or_kept_where_it_does_no_harm(tmp_path: Path) -> None:
+    row = {"prompt": "q", "response": "a", "reward": 1.0}
+    half = "\ud800"
+    rows = [{**row, "response": half}, {**row, "prompt": half}, {**row, "note": half}, {**row, "example_id": half}]
+    found = read(tmp_path, write_lines(tmp_path / "rows", rows))
+    assert found.files.refused == {"invalid_unicode": 2}
+    assert [turn.candidates[0].metadata for turn in found.turns] == [{"note": half}, {}]
+    payload = json.dumps({"data": {"turn_id": "t", "input": half, "output": "a", "score": 1.0}}, ensure_ascii=False)
+    step = {"id": "u", "parent_id": "p", "type": "TTC_END", "name": "dpo_candidate_move", "payload": payload}
+    (tmp_path / "full.txt").write_text(f"intermediate_data: {json.dumps(step)}\n")
+    assert read(tmp_path, tmp_path / "full.txt").files.refused == {"invalid_unicode": 1}
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    candidate = Candidate("e", "t", 0, "q", "a" * 10_000, 1.0)
+    with CandidateSpool(tmp_path / "spool") as spool:
+        spool._database.execute("PRAGMA max_page_count = 10")  # noqa: SLF001 - stands in for a full disk
+        for _ in range(100):
+            spool.add(Found(("e",), candidate))
+        with pytest.raises(OutputError, match="cannot keep the candidates in"):
+            list(spool.turns())
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def _reader(shared: Shared) -> Read:
             runs.started(uuid, parent)
         if is_asked_for({"event_type": kind, "name": step.get("name")}, shared):
             run = runs.of(parent)
-            payload = mapping(parsed(str(step.get("payload")).encode()))
+            payload = mapping(parsed(str(step.get("payload")).encode(errors="surrogatepass")))
             yield decoded(payload.get("data"), payload.get("metadata"), (run,), runs.decoder(run))
         if kind.endswith("_END"):
             runs.ended(uuid)

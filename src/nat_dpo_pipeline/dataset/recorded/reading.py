@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.dataset.recorded.formats import recognised
-from nat_dpo_pipeline.dataset.recorded.lines import NotJson, parsed, pieces
+from nat_dpo_pipeline.dataset.recorded.lines import parsed, pieces
 from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
 from nat_dpo_pipeline.dataset.recorded.values import Found, Read, Record, RecordedFormat, Refused, Shared
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.errors import CandidateRefused, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +99,35 @@ def read_files(
     for number, file in sorted(enumerate(files), key=lambda one: one[1].format is None or not one[1].format.is_table):
         if file.format is not None:
             read = readers.setdefault(file.format.name, file.format.reader(shared))
-            for line, found in _read(file, number, read):
+            for record in _records(file, file.format, number):
                 if is_stopped():
                     raise InputError("reading was stopped")
-                if isinstance(found, Found):
-                    file.candidates += 1
-                    spool.add(Found((file.format.name, *found.scope), found.candidate))
-                else:
-                    file.refused[str(found.reason)] += 1
-                    on_refusal(RefusedRecord(file.path, line, str(found.reason)))
+                for reason in _taken(file, file.format, record, read, spool):
+                    file.refused[reason] += 1
+                    on_refusal(RefusedRecord(file.path, record.line, reason))
     return ReadFiles(files, len(spool), spool.turns_split(), list(_problems(files, shared)))
 
 
-def _read(file: ReadFile, number: int, read: Read) -> Iterator[tuple[int, Found | Refused]]:
-    is_json = file.format is not None and file.format.is_json
+def _records(file: ReadFile, kind: RecordedFormat, number: int) -> Iterator[Record]:
     for line, text in pieces(file.path):
         file.records += 1
-        value = parsed(text) if is_json else text.decode(errors="replace").strip()
-        if isinstance(value, NotJson) or (is_json and not isinstance(value, dict)):
-            yield line, Refused(RefusalReason.MALFORMED)
+        yield Record(number, line, parsed(text) if kind.is_json else text.decode(errors="replace").strip())
+
+
+def _taken(file: ReadFile, kind: RecordedFormat, record: Record, read: Read, spool: CandidateSpool) -> Iterator[str]:
+    """Put the candidates of a record into the spool; what comes out are the reasons of those that are none."""
+    if not isinstance(record.value, dict if kind.is_json else str):
+        yield str(RefusalReason.MALFORMED)
+        return
+    for found in read(record):
+        if isinstance(found, Refused):
+            yield str(found.reason)
         else:
-            yield from ((line, found) for found in read(Record(number, line, value)))
+            try:
+                spool.add(Found((kind.name, *found.scope), found.candidate))
+                file.candidates += 1
+            except CandidateRefused as refused:
+                yield str(refused.reason)
 
 
 def _problems(files: Sequence[ReadFile], shared: Shared) -> Iterator[str]:
@@ -128,6 +136,6 @@ def _problems(files: Sequence[ReadFile], shared: Shared) -> Iterator[str]:
             yield f"{file.path} holds nothing"
         elif not file.candidates and not file.format.is_table and not shared.other_names and file.format.hint:
             yield f"{file.path} holds no candidates: {file.format.hint}"
-    if shared.other_names and not any(file.candidates for file in files):
+    if shared.other_names and any(file.format and not file.format.is_table and not file.candidates for file in files):
         names = ", ".join(map(repr, sorted(shared.other_names)))
         yield f"no step is called {shared.step_name!r}, but there are {names}: set ttc_step_name (--step-name)"

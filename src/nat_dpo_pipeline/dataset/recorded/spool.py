@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, Turn, as_messages
+from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, RefusalReason, Turn, as_messages
 from nat_dpo_pipeline.dataset.recorded.values import Found
+from nat_dpo_pipeline.errors import CandidateRefused, OutputError
 
 _ROWS_A_WRITE = 500
 
@@ -33,7 +34,8 @@ class CandidateSpool:
         )
         # By scope and prompt: the number of the turn and how many candidates it has.
         self._turns: dict[bytes, tuple[int, int]] = {}
-        self._waiting: list[tuple[int, int, bytes]] = []
+        self._new_turns: list[tuple[int, bytes, bytes, bytes]] = []
+        self._new_rows: list[tuple[int, int, bytes]] = []
 
     def __enter__(self) -> "CandidateSpool":
         return self
@@ -46,19 +48,18 @@ class CandidateSpool:
         return len(self._turns)
 
     def add(self, found: Found) -> None:
-        """Keep a candidate."""
+        """Keep a candidate. Raises CandidateRefused for metadata nested too deep, and OutputError for a full disk."""
         candidate = found.candidate
         prompt = _bytes(candidate.prompt if isinstance(candidate.prompt, str) else as_messages(candidate.prompt))
         scope = _digest(_bytes(list(found.scope)))
         key = _digest(scope + prompt)
         turn, place = self._turns.get(key) or (len(self._turns), 0)
-        if not place:
-            name = _bytes([candidate.example_id, candidate.turn_id])
-            self._database.execute("INSERT INTO turns VALUES (?, ?, ?, ?)", (turn, scope, name, prompt))
         row = _bytes([candidate.candidate_index, candidate.response, candidate.score, dict(candidate.metadata)])
-        self._waiting.append((turn, place, row))
+        if not place:
+            self._new_turns.append((turn, scope, _bytes([candidate.example_id, candidate.turn_id]), prompt))
+        self._new_rows.append((turn, place, row))
         self._turns[key] = (turn, place + 1)
-        if len(self._waiting) >= _ROWS_A_WRITE:
+        if len(self._new_rows) >= _ROWS_A_WRITE:
             self._write()
 
     def turns(self) -> Iterator[Turn]:
@@ -72,15 +73,22 @@ class CandidateSpool:
 
     def turns_split(self) -> int:
         """How many turns became several, as the prompts of their candidates differed."""
+        self._write()
         query = "SELECT count(*) FROM (SELECT scope FROM turns GROUP BY scope HAVING count(*) > 1)"
         return int(self._database.execute(query).fetchone()[0])
 
     def _write(self) -> None:
-        if self._waiting:
+        if not self._new_rows:
+            return
+        try:
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", self._waiting)
+            self._database.executemany("INSERT INTO turns VALUES (?, ?, ?, ?)", self._new_turns)
+            self._database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", self._new_rows)
             self._database.execute("COMMIT")
-            self._waiting.clear()
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot keep the candidates in {str(self._path.parent)!r}: {error}") from error
+        self._new_turns.clear()
+        self._new_rows.clear()
 
 
 def _turn(rows: list[tuple[bytes, bytes, bytes]]) -> Turn:
@@ -104,8 +112,12 @@ def _bytes(value: object) -> bytes:
     try:
         return orjson.dumps(value)
     except TypeError:
+        pass
+    try:
         # Metadata may hold half of a surrogate pair, or a number of more than 64 bits.
         return json.dumps(value).encode()
+    except RecursionError as error:
+        raise CandidateRefused(RefusalReason.MALFORMED) from error
 
 
 def _value(text: bytes) -> Any:
