@@ -31,6 +31,9 @@ class CandidateLog:
     What cannot be written is counted in `lost` and told once; a later row is tried again.
     """
 
+    _mutex: threading.Lock
+    _told: int
+
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.lost = 0
         self._path = path
