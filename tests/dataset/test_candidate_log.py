@@ -147,18 +147,38 @@ def test_threads_share_a_log(tmp_path: Path) -> None:
     assert {(row["writer"], row["number"]) for row in _rows(tmp_path)} == {(w, n) for w in range(4) for n in range(300)}
 
 
+def _open_file(path: Path) -> int:
+    """The descriptor that this process has of the file."""
+    links = ((int(link.name), link) for link in Path("/proc/self/fd").iterdir())
+    return next(number for number, link in links if link.exists() and link.samefile(path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_forked_process_writes_with_a_lock_of_its_own(tmp_path: Path) -> None:
-    log = _log(tmp_path, max_bytes=500)
-    log.append({"writer": 0, "number": -1})
+def test_a_forked_process_has_a_lock_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.jsonl"
+    log = _log(tmp_path)
+    log.append({"writer": "parent"})
+    has_written, is_locked = os.pipe(), os.pipe()
     child = os.fork()
-    for number in range(300):
-        log.append({"writer": child == 0, "number": number})
     if child == 0:
-        os._exit(log.lost)
+        log.append({"writer": "child"})
+        os.write(has_written[1], b"1")
+        os.read(is_locked[0], 1)
+        try:
+            fcntl.flock(_open_file(path), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os._exit(0)
+        os._exit(1)
+    os.read(has_written[0], 1)
+    fcntl.flock(_open_file(path), fcntl.LOCK_EX)
+    os.write(is_locked[1], b"1")
     assert os.waitpid(child, 0)[1] == 0
+    for end in (*has_written, *is_locked):
+        os.close(end)
+    log.append({"writer": "parent"})
     log.close()
-    assert len(_rows(tmp_path)) == 601
+    assert [row["writer"] for row in _rows(tmp_path)] == ["parent", "child", "parent"]
 
 
 def test_whoever_keeps_the_lock_is_waited_for_once_and_no_row_is_lost(tmp_path: Path) -> None:
