@@ -37,7 +37,7 @@ def make_run(folder: Path, turns: int) -> None:
 
 
 def seconds_to_write(folder: Path) -> float:
-    from nat_dpo_pipeline.plugin.reporting import paired_run
+    from nat_dpo_pipeline.pairing.runs import paired_run
     from nat_dpo_pipeline.report.run import read_facts
     from nat_dpo_pipeline.report.writing import examine, write_report
 

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.card import About
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.writer import Target
+from nat_dpo_pipeline.pairing.dataset_settings import TrainingFilesConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
-from nat_dpo_pipeline.plugin.pairing import adapter_of, target_of
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, TrainingFilesConfig
+from nat_dpo_pipeline.plugin.pairing import adapter_of
+from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 
@@ -43,7 +44,7 @@ def test_the_settings_that_the_guide_shows_are_valid() -> None:
     block = GUIDE.split("```yaml\n")[1].split("```")[0]
     settings = yaml.safe_load(block)["trainer_adapters"]["dataset"]
     settings.pop("_type")
-    assert target_of(DatasetTrainerAdapterConfig(**settings)) == Target(
+    assert DatasetTrainerAdapterConfig(**settings).target() == Target(
         ("trl", "openai", "llama_factory"),
         True,
         About("Tea, preferred", "cc-by-4.0", ("en",)),
@@ -54,8 +55,8 @@ def test_the_settings_that_the_guide_shows_are_valid() -> None:
 def test_what_training_is_told_arrives(tmp_path: Path) -> None:
     told = TrainingSettings("m", 0.2, 3, 1e-5, 8, 512, lora=False, lora_rank=4)
     config = DatasetTrainerAdapterConfig(output_dir=tmp_path, training=TrainingFilesConfig(**asdict(told)))
-    assert target_of(config).training == told
-    assert target_of(DatasetTrainerAdapterConfig(output_dir=tmp_path)).training == TrainingSettings()
+    assert config.target().training == told
+    assert DatasetTrainerAdapterConfig(output_dir=tmp_path).target().training == TrainingSettings()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.plugin.provenance import redacted
 from nat_dpo_pipeline.plugin.register import job_trainer_adapter
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "train_openai.md").read_text(encoding="utf-8")

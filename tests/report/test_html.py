@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.errors import OutputError
-from nat_dpo_pipeline.plugin.reporting import paired_run
+from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report import pair_data
 from nat_dpo_pipeline.report.document import json_for_html
 from nat_dpo_pipeline.report.run import read_facts

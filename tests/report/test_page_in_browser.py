@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import presence_of_all_elements_located
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from nat_dpo_pipeline.plugin.reporting import paired_run
+from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report.run import read_facts
 from nat_dpo_pipeline.report.training import write_training_report
 from nat_dpo_pipeline.report.writing import examine, write_report

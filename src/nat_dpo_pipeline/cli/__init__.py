@@ -1,4 +1,7 @@
-"""`nat dpo …`. NAT imports this at every start, so that each command imports its work when it is called."""
+"""`nat dpo …`, and `nat-dpo …` for where NAT is not.
+
+NAT imports this at every start, so that each command imports its work when it is called.
+"""
 
 import click
 
@@ -11,7 +14,17 @@ from nat_dpo_pipeline.cli.resume import resume_command
 from nat_dpo_pipeline.cli.status import status_command
 
 
-@click.group(name="dpo")
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "nat":
+                raise
+            raise click.ClickException("this command needs the NeMo Agent Toolkit: pip install nvidia-nat") from error
+
+
+@click.group(name="dpo", cls=_Commands)
 def dpo() -> None:
     """Preference data for DPO: generate candidates, look at them, pair them; look after what trains on them."""
 

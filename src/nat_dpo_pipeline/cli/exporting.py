@@ -11,10 +11,10 @@ from nat_dpo_pipeline.cli.telling import columns, dataset_files, training_of
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.pairing import PairedDataset, recorded_builder, write_pairs
-from nat_dpo_pipeline.plugin.strict import in_words
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, TrainingFilesConfig
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings, TrainingFilesConfig
+from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
+from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.report.summary import listed
 
 
@@ -33,10 +33,9 @@ def run_export(
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
         configuration = _configuration(run_dir)
-        builder = recorded_builder(_fields(DPOTrajectoryBuilderConfig, configuration.get("trajectory_builder")))
-        trainer = DPOTrainerConfig.model_validate(_fields(DPOTrainerConfig, configuration.get("trainer")))
-        adapter = DatasetTrainerAdapterConfig(
-            output_dir=output_dir,
+        builder = recorded_builder(_fields(BuilderSettings, configuration.get("trajectory_builder")))
+        trainer = SplitSettings.model_validate(_fields(SplitSettings, configuration.get("trainer")))
+        adapter = DatasetSettings(
             formats=list(formats),
             parquet=parquet,
             stratify=stratify,
@@ -67,8 +66,7 @@ def _configuration(run_dir: Path) -> Mapping[str, object]:
 
 def _fields(kind: type[BaseModel], found: object) -> dict[str, object]:
     known = found if isinstance(found, Mapping) else {}
-    own = kind.model_fields.keys() - {"type", "reward"}
-    return {name: value for name, value in known.items() if name in own}
+    return {name: value for name, value in known.items() if name in kind.model_fields}
 
 
 def _tell(paired: PairedDataset) -> None:

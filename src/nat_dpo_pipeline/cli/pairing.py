@@ -11,10 +11,10 @@ from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_o
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
-from nat_dpo_pipeline.plugin.pairing import PairedDataset
-from nat_dpo_pipeline.plugin.recorded import file_counts, pair_files
-from nat_dpo_pipeline.plugin.rules_file import Rules, read_rules
-from nat_dpo_pipeline.plugin.strict import in_words
+from nat_dpo_pipeline.pairing.datasets import PairedDataset
+from nat_dpo_pipeline.pairing.recorded import file_counts, pair_files
+from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
+from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.report.summary import listed
 
 _REFUSALS_TOLD = 5
@@ -33,7 +33,7 @@ def run_pairs(
 ) -> int:
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
-        chosen = (Rules() if rules is None else read_rules(rules)).changed(
+        chosen = (Rules() if rules is None else _rules(rules)).changed(
             builder={
                 "strategy": strategy,
                 "min_score_diff": min_score_diff,
@@ -41,22 +41,31 @@ def run_pairs(
                 "seed": seed,
             },
             trainer={"validation_fraction": validation_fraction, "seed": seed},
-            adapter={"output_dir": output_dir, "formats": list(formats) or None},
+            adapter={"formats": list(formats) or None},
         )
-        builder, trainer, adapter = chosen.configs()
+        builder, split, dataset = chosen.settings()
         paths = files_of(files or builder.source or ())
         if not paths:
             raise InputError("there is nothing to read: name files of recorded candidates")
         refusals: list[RefusedRecord] = []
-        read, paired = pair_files(paths, output_dir, builder, trainer, adapter, partial(_keep_first, refusals))
+        read, paired = pair_files(paths, output_dir, builder, split, dataset, partial(_keep_first, refusals))
     except (DPOPipelineError, ValidationError) as error:
         said = in_words(error) if isinstance(error, ValidationError) else str(error)
         raise click.ClickException(" ".join(said.split())) from error
     _tell(read, refusals, paired)
     if not any(paired.written.pairs.values()):
         raise click.ClickException(_no_pair(read, paired.skipped))
-    _tell_of_the_split(paired, trainer.validation_fraction)
+    _tell_of_the_split(paired, split.validation_fraction)
     return 0
+
+
+def _rules(path: Path) -> Rules:
+    rules = read_rules(path)
+    if rules is None:
+        from nat_dpo_pipeline.plugin.rules_file import rules_in_configuration
+
+        return rules_in_configuration(path)
+    return rules
 
 
 def _keep_first(refusals: list[RefusedRecord], refusal: RefusedRecord) -> None:

@@ -8,7 +8,7 @@ import click
 
 from nat_dpo_pipeline.cli.telling import columns, money, number
 from nat_dpo_pipeline.errors import DPOPipelineError
-from nat_dpo_pipeline.plugin.reporting import paired_run
+from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report.dangers import Danger
 from nat_dpo_pipeline.report.numbers import ModelNumbers, Numbers, SubtopicNumbers
 from nat_dpo_pipeline.report.run import read_facts

@@ -31,7 +31,7 @@ from nat_dpo_pipeline.plugin.generation import (
     previewed,
 )
 from nat_dpo_pipeline.plugin.nat_api import Config
-from nat_dpo_pipeline.plugin.pairing import builder_of, rules_of
+from nat_dpo_pipeline.plugin.pairing import builder_of
 from nat_dpo_pipeline.plugin.planning import plan_of
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
 
@@ -170,7 +170,7 @@ def _preview(job: _Job) -> int:
     plan = plan_of(job.config, small, previewed(job.inputs, small))
     turns, record = asyncio.run(preview(job.config, job.workflow, job.inputs, _watch(plan)))
     builder = builder_of(job.config)
-    _say(telling.preview_lines(turns, PairingRules() if builder is None else rules_of(builder)))
+    _say(telling.preview_lines(turns, PairingRules() if builder is None else builder.pairing_rules()))
     _say(_previewed(record, job.plan.calibrated(plan, record.usage)))
     if record.stopped is not None:
         raise ModelError(record.stopped)

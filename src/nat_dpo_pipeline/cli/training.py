@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError
+from nat_dpo_pipeline.pairing.strict import type_name
 from nat_dpo_pipeline.plugin.backend_adapter import JOB_ID, BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.backends import backend_of
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobStatus, TrainingStatusEnum, load_config
 from nat_dpo_pipeline.plugin.saved_job import SavedJob, read_saved_job
-from nat_dpo_pipeline.plugin.strict import type_name
 from nat_dpo_pipeline.plugin.trainer import update_metrics
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 

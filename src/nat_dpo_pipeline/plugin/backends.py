@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
+from nat_dpo_pipeline.pairing.strict import type_name
 from nat_dpo_pipeline.plugin.nemo_config import (
     NeMoCustomizerTrainerAdapterConfig,
     SharedNeMoCustomizerTrainerAdapterConfig,
 )
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.plugin.strict import type_name
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend

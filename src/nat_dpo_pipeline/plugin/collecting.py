@@ -9,9 +9,9 @@ from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.generation.record import read_summary
+from nat_dpo_pipeline.pairing.datasets import singles_in
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import EvalInputItem, EvaluationRunOutput, IntermediateStepType, Trajectory
-from nat_dpo_pipeline.plugin.pairing import rules_of, selection_rules_of, singles_in
 from nat_dpo_pipeline.plugin.steps import decode_candidates
 from nat_dpo_pipeline.plugin.trajectories import build_trajectories
 from nat_dpo_pipeline.report.summary import CollectionReport, FileCounts
@@ -68,7 +68,7 @@ def collect(evaluation: EvaluationRunOutput, config: DPOTrajectoryBuilderConfig)
 
 def pair_examples(examples: Iterable[Sequence[Turn]], config: DPOTrajectoryBuilderConfig, collected: Collected) -> None:
     """Pair the turns of every example, which are asked for one after the other."""
-    rules, selecting = rules_of(config), selection_rules_of(config)
+    rules, selecting = config.pairing_rules(), config.selection_rules()
     undecided: list[list[list[PreferencePair]]] = []
     for turns in examples:
         collected.singles.extend(singles_in(turns, config))

@@ -23,10 +23,12 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
+from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
-from nat_dpo_pipeline.plugin.pairing import PairedDataset, adapter_of, builder_of, trainer_of, write_pairs
-from nat_dpo_pipeline.plugin.provenance import redacted, workflow_configuration
+from nat_dpo_pipeline.plugin.pairing import adapter_of, builder_of, trainer_of
+from nat_dpo_pipeline.plugin.provenance import workflow_configuration
 from nat_dpo_pipeline.plugin.recipe import OpenModels, open_recipe, prices_of
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, functions_in
 

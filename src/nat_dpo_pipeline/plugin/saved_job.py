@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
+from nat_dpo_pipeline.pairing.redacted import redacted
+from nat_dpo_pipeline.pairing.strict import in_words, type_name
 from nat_dpo_pipeline.plugin.backends import JOB_ADAPTERS
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
-from nat_dpo_pipeline.plugin.provenance import redacted
-from nat_dpo_pipeline.plugin.strict import in_words, type_name
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 
 JOB_FILE = "training_job.json"

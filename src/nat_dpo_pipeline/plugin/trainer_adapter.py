@@ -12,6 +12,7 @@ from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
+from nat_dpo_pipeline.pairing.datasets import single_rows
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
     TrainerAdapter,
@@ -20,7 +21,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.pairing import single_rows, target_of
 from nat_dpo_pipeline.plugin.provenance import configuration_of
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, rows_on
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
@@ -56,11 +56,11 @@ class DatasetTrainerAdapter(TrainerAdapter):
     async def initialize(self, run_config: FinetuneConfig) -> None:
         """Raises OutputError or ConfigurationError when the dataset could not be written, before the work for it."""
         await super().initialize(run_config)
-        check_target(self.config.output_dir, target_of(self.config))
+        check_target(self.config.output_dir, self.config.target())
 
     async def is_healthy(self) -> bool:
         try:
-            check_target(self.config.output_dir, target_of(self.config))
+            check_target(self.config.output_dir, self.config.target())
         except (OutputError, ConfigurationError):
             return False
         return True
@@ -76,7 +76,7 @@ class DatasetTrainerAdapter(TrainerAdapter):
         splits = {side: rows_on(found, held_out, side, singles) for side in SplitName}
         if next(rows_on(found, held_out, SplitName.TRAIN, singles), None) is None:
             raise TrainingError("there is no preference pair to write")
-        target = target_of(config)
+        target = config.target()
         written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance(), target)
         _log(written)
         return TrainingJobRef(run_id=trajectories.run_id, backend=_BACKEND, metadata=_locations(written))

@@ -21,7 +21,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
-from nat_dpo_pipeline.plugin.pairing import selection_rules_of
 from nat_dpo_pipeline.plugin.recorded import collect_in_a_thread, recorded_files
 from nat_dpo_pipeline.plugin.trajectories import collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
@@ -65,7 +64,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         if running is not None and not running.done():
             raise ValueError(f"run {run_id!r} is in progress already")
         # An evaluation set that cannot be read shall not cost an evaluation.
-        selection_rules_of(self.config)
+        self.config.selection_rules()
         if self.config.source:
             reading = collect_in_a_thread(recorded_files(self.config), self.config)
             self.evaluation_runs[run_id] = asyncio.create_task(reading, name=f"dpo-read-{run_id}")

@@ -9,7 +9,7 @@ from typing import Any
 from nat_dpo_pipeline.core.candidates import Turn
 from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of, read_files
 from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
-from nat_dpo_pipeline.plugin.strict import DEFAULT_STEP_NAME
+from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason
 from nat_dpo_pipeline.core.selection import Selection
 from nat_dpo_pipeline.dataset.run_folder import DATASET
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.pairing import recorded_builder, rules_of, selection_rules_of
-from nat_dpo_pipeline.plugin.strict import in_words
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
+from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn
 from nat_dpo_pipeline.report.run import read_manifest, read_turns
 
@@ -42,7 +41,7 @@ def paired_run(run_dir: Path) -> PairedRun:
     Raises ConfigurationError and InputError.
     """
     builder = _builder(_settings(run_dir))
-    rules, selecting = rules_of(builder), selection_rules_of(builder)
+    rules, selecting = builder.pairing_rules(), builder.selection_rules()
     if selecting.is_empty:
         return PairedRun(run_dir, rules, None)
     made = (pair for turn in read_turns(run_dir) for pair in pair_turn(turn, rules, Counter()))
@@ -58,7 +57,7 @@ def _settings(run_dir: Path) -> dict[str, object]:
     return {}
 
 
-def _builder(settings: dict[str, object]) -> DPOTrajectoryBuilderConfig:
+def _builder(settings: dict[str, object]) -> BuilderSettings:
     try:
         return recorded_builder(settings)
     except ValidationError as error:

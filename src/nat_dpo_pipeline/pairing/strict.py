@@ -1,6 +1,6 @@
 """The base of every configuration model."""
 
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -11,6 +11,9 @@ DEFAULT_STEP_NAME = "dpo_candidate_move"
 
 class StrictConfig(BaseModel):
     """Refuses unknown keys in words: NAT shows of a validation error only its message, not where it arose."""
+
+    #: What errors call it where it has no `_type` of its own.
+    spoken_of_as: ClassVar[str | None] = None
 
     # Validators are built when they are first used: NAT registers every configuration at each start.
     model_config = ConfigDict(extra="forbid", defer_build=True)
@@ -56,8 +59,8 @@ def _accepted_keys(config: type[BaseModel]) -> set[str]:
 
 
 def type_name(config: type[BaseModel]) -> str:
-    """Its `_type` in YAML, or the class's name where it has none."""
-    return str(getattr(config, "_typed_model_name", None) or config.__name__)
+    """Its `_type` in YAML, or what else it is called."""
+    return str(getattr(config, "_typed_model_name", None) or getattr(config, "spoken_of_as", None) or config.__name__)
 
 
 def _suggestion(key: str, config: type[BaseModel]) -> str:

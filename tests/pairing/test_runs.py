@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn, possible_pairs
 from nat_dpo_pipeline.core.strategies import Strategy
-from nat_dpo_pipeline.plugin.reporting import paired_turn
+from nat_dpo_pipeline.pairing.runs import paired_turn
 
 candidates = st.lists(
     st.tuples(

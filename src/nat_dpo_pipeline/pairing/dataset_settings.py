@@ -1,0 +1,125 @@
+"""What is drawn and held out of the pairs, and in which formats they are written."""
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from pydantic import Field, FiniteFloat, field_validator, model_validator
+
+from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
+from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.pairing.strict import StrictConfig
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.dataset.writer import Target
+
+
+class SplitSettings(StrictConfig):
+    """Those of `dpo_trainer` that say which pairs are drawn and held out."""
+
+    spoken_of_as: ClassVar[str | None] = "dpo_trainer"
+
+    deduplicate_pairs: bool = Field(
+        default=True, description="Keep one of several pairs with the same prompt, chosen and rejected text."
+    )
+    max_pairs: int | None = Field(default=None, ge=1, description="Draw this many pairs at random; None keeps all.")
+    validation_fraction: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the prompts (with all their pairs) that are held out; at least one when there are two.",
+    )
+    seed: int = Field(default=0, description="Seed of the draw and of the split.")
+
+
+_TRAINING = TrainingSettings()
+
+
+class TrainingFilesConfig(StrictConfig):
+    """What the training configurations beside the data say."""
+
+    model: str = Field(
+        default=_TRAINING.model,
+        min_length=1,
+        description="The model to train: its id on the Hugging Face hub, or the absolute path of a folder.",
+    )
+    beta: float = Field(default=_TRAINING.beta, gt=0, allow_inf_nan=False, description="DPO's beta.")
+    epochs: int = Field(default=_TRAINING.epochs, ge=1, description="Passes over the pairs.")
+    learning_rate: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="None: 5e-6 with LoRA, 5e-7 for all weights."
+    )
+    batch_size: int = Field(default=_TRAINING.batch_size, ge=1, description="Pairs a step, on one GPU.")
+    max_length: int = Field(
+        default=_TRAINING.max_length, ge=1, description="Tokens of prompt and answer; what is longer is cut or dropped."
+    )
+    lora: bool = Field(default=_TRAINING.lora, description="Train an adapter; NeMo Helix trains all weights anyway.")
+    lora_rank: int = Field(
+        default=_TRAINING.lora_rank, ge=1, description="Rank of the adapter; its alpha is twice that."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_found_from_everywhere(cls, model: str) -> str:
+        if model.startswith((".", "~")):
+            raise ValueError(
+                "the training starts in the dataset's folder: give the absolute path of the model's folder"
+            )
+        return model
+
+    def settings(self) -> TrainingSettings:
+        return TrainingSettings(**self.model_dump())
+
+
+class DatasetSettings(StrictConfig):
+    """The settings of `dataset_trainer_adapter`, but for the folder."""
+
+    spoken_of_as: ClassVar[str | None] = "dataset_trainer_adapter"
+
+    formats: list[str] = Field(
+        default=["trl"],
+        description="Any of trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, "
+        "llama_factory, axolotl, hh, kto, steerlm, ultrafeedback; docs/datasets.md says who reads which.",
+    )
+    parquet: bool = Field(
+        default=False, description="Write Parquet too where the readers of a format take it; needs pyarrow."
+    )
+    validation_fraction: float = Field(
+        default=0.1, ge=0.0, lt=1.0, description="Used when the trainer did not split: share of the prompts held out."
+    )
+    seed: int = Field(default=0, description="Used when the trainer did not split: seed of the split.")
+    stratify: bool = Field(
+        default=False,
+        description="Draw the held-out prompts from each subtopic by its share; as many as the trainer or "
+        "`validation_fraction` says, in place of the trainer's own draw.",
+    )
+    single_label_score: FiniteFloat | None = Field(
+        default=None,
+        description="With `require_multiple_candidates: false` an answer that is alone in its turn becomes a row of "
+        "`kto`, good from this score on; None leaves it out, as nothing says whether it is good.",
+    )
+    license: str = Field(
+        default="unknown", min_length=1, description="For the dataset card: an identifier of the Hugging Face hub."
+    )
+    title: str = Field(default="Preference pairs", min_length=1, description="For the dataset card.")
+    languages: list[str] = Field(default_factory=list, description="For the dataset card: ISO 639 codes.")
+    training: TrainingFilesConfig = Field(
+        default_factory=TrainingFilesConfig,
+        description="What is in the training configurations that are written with trl, llama_factory, axolotl, nemo_rl "
+        "and helix; `manifest.json` and the card hold the commands that use them.",
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_formats(self) -> Self:
+        from nat_dpo_pipeline.dataset.formats import formats_named
+
+        try:
+            formats_named(self.formats)
+        except ConfigurationError as error:
+            raise ValueError(f"formats: {error}") from error
+        return self
+
+    def target(self) -> "Target":
+        """What is to be written."""
+        from nat_dpo_pipeline.dataset.card import About
+        from nat_dpo_pipeline.dataset.writer import Target
+
+        about = About(self.title, self.license, tuple(self.languages))
+        return Target(tuple(self.formats), self.parquet, about, self.training.settings())
