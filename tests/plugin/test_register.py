@@ -44,7 +44,7 @@ IMPLEMENTATIONS = {
     "nat_dpo_pipeline.demo",
     "nat_dpo_pipeline.generation.chat",
     "nat_dpo_pipeline.plugin.backend_adapter",
-    "nat_dpo_pipeline.plugin.middleware",
+    "nat_dpo_pipeline.plugin.best_of_n.middleware",
     "nat_dpo_pipeline.plugin.models",
     "nat_dpo_pipeline.plugin.trainer",
     "nat_dpo_pipeline.plugin.trainer_adapter",

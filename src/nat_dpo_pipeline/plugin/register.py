@@ -65,7 +65,7 @@ async def dpo_demo(config: DemoModelConfig, builder: Builder) -> AsyncIterator[L
 
 
 async def best_of_n(config: BestOfNConfig, builder: Builder) -> AsyncIterator[FunctionMiddleware]:
-    from nat_dpo_pipeline.plugin.middleware import best_of_n_middleware
+    from nat_dpo_pipeline.plugin.best_of_n.middleware import best_of_n_middleware
 
     async with best_of_n_middleware(config, builder) as middleware:
         yield middleware

@@ -12,12 +12,12 @@ from nat.plugin_api import Builder
 from nat_dpo_pipeline.core.candidates import Message, Prompt
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError
 from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer, TurnScorer
+from nat_dpo_pipeline.plugin.best_of_n.repeating import ended_by
+from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import unwatched
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.recipe import OpenModels
-from nat_dpo_pipeline.plugin.repeating import ended_by
 from nat_dpo_pipeline.plugin.scorer_config import ScorerConfig
 from nat_dpo_pipeline.plugin.scorers import open_scorer
-from nat_dpo_pipeline.plugin.seen_prompts import unwatched
 
 logger = logging.getLogger(__name__)
 

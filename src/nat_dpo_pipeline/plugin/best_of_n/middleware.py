@@ -13,14 +13,14 @@ from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.rewards import agreement
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.scorers import Score
+from nat_dpo_pipeline.plugin.best_of_n.ceiling import Ceiling, Troubles
+from nat_dpo_pipeline.plugin.best_of_n.repeating import answered_by, has_result
+from nat_dpo_pipeline.plugin.best_of_n.scoring import Scored, Scoring
+from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import SeenPrompts, common_prompt
+from nat_dpo_pipeline.plugin.best_of_n.texts import prompt_of, text_of
 from nat_dpo_pipeline.plugin.capture import Turn
-from nat_dpo_pipeline.plugin.ceiling import Ceiling, Troubles
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig, PromptSource, Returned
 from nat_dpo_pipeline.plugin.nat_api import streams_one_result
-from nat_dpo_pipeline.plugin.repeating import answered_by, has_result
-from nat_dpo_pipeline.plugin.scoring import Scored, Scoring
-from nat_dpo_pipeline.plugin.seen_prompts import SeenPrompts, common_prompt
-from nat_dpo_pipeline.plugin.texts import prompt_of, text_of
 from nat_dpo_pipeline.plugin.varying import varied, vary_clients
 
 CallNext = Callable[..., Awaitable[object]]

@@ -14,7 +14,7 @@ from nat.data_models.api_server import (
 from pydantic import BaseModel
 
 from nat_dpo_pipeline.core.candidates import Message as OurMessage
-from nat_dpo_pipeline.plugin.texts import prompt_of, text_of
+from nat_dpo_pipeline.plugin.best_of_n.texts import prompt_of, text_of
 
 
 class _Reply(BaseModel):

@@ -12,13 +12,13 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from nat.plugin_api import Context
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import SeenPrompts, common_prompt, unwatched
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepPayload,
     IntermediateStepType,
     StreamEventData,
     TraceMetadata,
 )
-from nat_dpo_pipeline.plugin.seen_prompts import SeenPrompts, common_prompt, unwatched
 
 WHY = (Message("system", "Be brief."), Message("user", "Why?"))
 CALL: Any = {"name": "search", "args": {}, "id": "1"}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.plugin.repeating import answered_by, ended_by, has_result
+from nat_dpo_pipeline.plugin.best_of_n.repeating import answered_by, ended_by, has_result
 
 
 async def _after(seconds: float, error: Exception | None = None) -> str:

@@ -1,0 +1,1 @@
+"""The `best_of_n` middleware and its parts."""
