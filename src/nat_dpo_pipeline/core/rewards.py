@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import isfinite
-from statistics import fmean
+from math import fsum, isfinite
 from types import MappingProxyType
 
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
@@ -71,7 +70,7 @@ def combine_members(values: Sequence[float], combination: Combination) -> float:
     if combination is Combination.WORST:
         return min(values)
     try:
-        return fmean(values)
+        return fsum(values) / len(values)
     except OverflowError as error:
         raise InputError(f"the values {list(values)!r} have no finite mean") from error
 
@@ -88,7 +87,7 @@ def agreement(members: Sequence[Mapping[str, float]]) -> list[float | None]:
 
 def _agreement_on(one: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> float | None:
     shares = [_largest_share(one, other) for other in others if one.keys() & other.keys()]
-    return fmean(shares) if shares else None
+    return fsum(shares) / len(shares) if shares else None
 
 
 def _largest_share(one: Mapping[str, float], other: Mapping[str, float]) -> float:

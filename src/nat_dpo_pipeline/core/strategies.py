@@ -5,7 +5,6 @@ from enum import StrEnum
 from hashlib import sha256
 from itertools import combinations, pairwise
 from operator import itemgetter
-from statistics import mean, pstdev
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,6 +82,8 @@ def mean_minus_2_sigma(ranked: Sequence[Ranked]) -> Sequence[Proposal]:
     From arXiv 2502.16825. Of equally near ones it is the lowest. No value of five is further than 2 standard deviations
     from their mean (Samuelson's inequality): up to there it is the worst.
     """
+    from statistics import mean, pstdev  # every `nat` command would pay for it, as configurations name the strategies
+
     values = [one.value for one in ranked]
     target = mean(values) - 2 * pstdev(values)
     return ((ranked[0], min(reversed(_lower(ranked)), key=lambda one: abs(one.value - target))),)
