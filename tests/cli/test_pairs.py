@@ -61,6 +61,10 @@ def test_recorded_candidates_become_a_dataset(recorded: Path, tmp_path: Path) ->
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     (file,) = manifest["configuration"]["recorded"]
     assert (file["format"], file["candidates"], file["refused"]) == ("flat candidate rows", 120, {"missing_score": 1})
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- Recorded candidates: `rows.jsonl`, flat candidate rows\n" in card
+    assert "recorded elsewhere" in card
+    assert "The answers are synthetic" not in card
     # Nothing is left of the candidates on their way.
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".lock",

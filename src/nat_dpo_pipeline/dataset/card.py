@@ -163,14 +163,22 @@ def _body(facts: CardFacts) -> Iterator[str]:
     yield from ("", "## What is in it", "", *_contents(facts))
     yield from _training(facts.formats)
     yield from ("", "## What was left out", "", *_left_out(facts.skipped))
-    yield from ("", "## Limits", "", *_LIMITS)
+    yield from ("", "## Limits", "", _RECORDED_LIMIT if _recorded(facts) else _SYNTHETIC_LIMIT, _TERMS)
     yield from ("", "## Citation", "", _CITATION)
 
 
-_LIMITS = (
-    "The answers are synthetic and were not checked by people; a score is the opinion of a reward model or a judge.",
-    "The terms of the models that wrote them apply to their use.",
+_SYNTHETIC_LIMIT = (
+    "The answers are synthetic and were not checked by people; a score is the opinion of a reward model or a judge."
 )
+_RECORDED_LIMIT = (
+    "The answers and their scores were recorded elsewhere and were not checked; they may hold what users said."
+)
+_TERMS = "The terms of the models that wrote them apply to their use."
+
+
+def _recorded(facts: CardFacts) -> list[Mapping[str, object]]:
+    files = facts.configuration.get("recorded")
+    return [file for file in files if isinstance(file, Mapping)] if isinstance(files, list) else []
 
 
 def _made(facts: CardFacts) -> Iterator[str]:
@@ -180,6 +188,9 @@ def _made(facts: CardFacts) -> Iterator[str]:
         yield f"- Workflow: `{kind}`"
     for name, model in _items(facts.configuration.get("llms")):
         yield f"- Model `{name}`: {_listed(model)}"
+    for file in _recorded(facts):
+        # Its name alone: where it lies on a machine is nobody's business.
+        yield f"- Recorded candidates: `{Path(str(file.get('path'))).name}`, {file.get('format')}"
     builder = facts.configuration.get("trajectory_builder")
     if isinstance(builder, Mapping):
         yield f"- Pairs: {_listed(builder)}"
