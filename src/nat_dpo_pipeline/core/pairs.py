@@ -52,7 +52,7 @@ class SkipReason(StrEnum):
     LENGTH_BALANCE = "length_balance"
 
 
-_PASSED_OVER: Mapping[Strategy, SkipReason] = MappingProxyType(
+PASSED_OVER: Mapping[Strategy, SkipReason] = MappingProxyType(
     {
         Strategy.BEST_VS_WORST: SkipReason.NOT_BEST_VS_WORST,
         Strategy.BEST_VS_SECOND: SkipReason.NOT_BEST_VS_SECOND,
@@ -253,7 +253,7 @@ def _checked(candidates: Sequence[Candidate], rules: PairingRules, skipped: Coun
     strategy = rules.applied_strategy
     proposals = propose(strategy, rank(candidates, rules.length_penalty), rules.seed)
     if possible > len(proposals):
-        skipped[_PASSED_OVER[strategy]] += possible - len(proposals)
+        skipped[PASSED_OVER[strategy]] += possible - len(proposals)
     accepted: list[_Proposal] = []
     for better, worse in proposals:
         reason = _objection(better, worse, rules)
