@@ -110,14 +110,14 @@ class _Facts:
         self.longer.append((len(better) > len(worse)) - (len(better) < len(worse)))
         self.contaminated.append(is_contaminated)
         if with_fingerprint:
-            self.fingerprints.append(_fingerprint(key, better, worse))
+            self.fingerprints.append(fingerprint(key, better, worse))
 
     def left(self) -> Iterator[int]:
         """The places of the pairs that no step has left out so far."""
         return (place for place, verdict in enumerate(self.verdicts) if not verdict)
 
 
-def _fingerprint(*texts: str) -> int:
+def fingerprint(*texts: str) -> int:
     """The same in every process, which `hash` is not: it orders pairs of equal margin."""
     return int.from_bytes(blake2b(repr(texts).encode(), digest_size=8).digest())
 
@@ -152,7 +152,7 @@ def _small_margins(facts: _Facts, rules: SelectionRules) -> Iterable[int]:
     margins = sorted(facts.margins[place] for place in facts.left())
     if share is None or not margins:
         return
-    least = margins[_share_of(share, len(margins))]
+    least = margins[share_of(share, len(margins))]
     yield from (place for place in facts.left() if facts.margins[place] < least)
 
 
@@ -162,12 +162,12 @@ def _longer_ones(facts: _Facts, rules: SelectionRules) -> Iterable[int]:
         return
     longer = [place for place in facts.left() if facts.longer[place] > 0]
     shorter = sum(facts.longer[place] < 0 for place in facts.left())
-    too_many = len(longer) - _share_of(share / (1 - share), shorter)
+    too_many = len(longer) - share_of(share / (1 - share), shorter)
     longer.sort(key=lambda place: (facts.margins[place], facts.fingerprints[place]))
     yield from longer[: max(too_many, 0)]
 
 
-def _share_of(share: float, number: int) -> int:
+def share_of(share: float, number: int) -> int:
     # 0.29 * 100 is a little less than 29.
     return int(share * number + 1e-9)
 

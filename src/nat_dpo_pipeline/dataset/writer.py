@@ -25,7 +25,7 @@ from nat_dpo_pipeline.dataset.training.tools import TrainingFile, training_file
 from nat_dpo_pipeline.errors import OutputError
 
 # Says whose folder it is while there is no manifest yet: a run may be killed between the two.
-_MARK = ".nat-dpo-pipeline"
+MARK = ".nat-dpo-pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ def _is_replaceable(folder: Path, path: Path) -> bool:
         return is_our_card(path)
     if path.name == MANIFEST_NAME:
         return is_dataset(folder)
-    return (path / _MARK).exists()
+    return (path / MARK).exists()
 
 
 def is_dataset(folder: Path) -> bool:
     """Whether this package wrote a dataset there, or was about to when it was killed."""
-    return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / _MARK).exists() for one in FORMATS)
+    return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / MARK).exists() for one in FORMATS)
 
 
 def write_dataset(
@@ -162,7 +162,7 @@ def _written(
 
 
 def _finished(files: FormatFiles, stage: Path, settings: TrainingSettings) -> WrittenFormat:
-    (stage / _MARK).touch()
+    (stage / MARK).touch()
     one = files.format
     lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}
     training = training_file(one.name, settings, lines)
@@ -196,7 +196,7 @@ def _parquet_name(one: Format, side: SplitName) -> str:
 def _remove_other_formats(folder: Path, formats: Sequence[Format]) -> None:
     kept = {one.name for one in formats}
     for one in FORMATS:
-        if one.name not in kept and (folder / one.name / _MARK).exists():
+        if one.name not in kept and (folder / one.name / MARK).exists():
             shutil.rmtree(folder / one.name)
 
 

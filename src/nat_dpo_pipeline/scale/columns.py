@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
 
+#: What the rows of one turn have in common: line, run, example and turn.
+Key = tuple[int, str, str, str]
 Objects = NDArray[np.object_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -18,6 +20,7 @@ Bools = NDArray[np.bool_]
 #: `Columns.refusal` of a candidate; other numbers are places in REFUSALS, plus one.
 ACCEPTED = 0
 REFUSALS = tuple(RefusalReason)
+_NO_TURN = REFUSALS.index(RefusalReason.MISSING_TURN_ID) + 1
 _KNOWN = frozenset(("run_id", "example_id", "turn_id", "candidate_index", "prompt", "response", "score"))
 #: What of a flat row is no metadata.
 CANDIDATE_KEYS = _KNOWN | {"attributes", "model", "metadata"}
@@ -54,23 +57,24 @@ class Columns:
         """The rows of a slice, a mask or an array of places."""
         return Columns(*(getattr(self, one.name)[rows] for one in fields(self)))
 
-    def key(self, row: int) -> tuple[int, str, str, str]:
+    def key(self, row: int) -> Key:
         """What the rows of one turn have in common."""
         return int(self.line[row]), self.run_id[row], self.example_id[row], self.turn_id[row]
 
-    def same_turn(self, row: int) -> Bools:
-        """Which rows are of the same turn as this one."""
-        return self._equals(self.key(row))
-
-    def _equals(self, key: tuple[int, str, str, str]) -> Bools:
+    def _equals(self, key: Key) -> Bools:
         line, run_id, example_id, turn_id = key
         is_same = (self.line == line) & (self.turn_id == turn_id) & (self.example_id == example_id)
         return np.asarray(is_same & (self.run_id == run_id), dtype=bool)
 
-    def leading(self, key: tuple[int, str, str, str]) -> int:
+    def leading(self, key: Key) -> int:
         """How many of the first rows are of this turn."""
         others = np.flatnonzero(~self._equals(key))
         return int(others[0]) if len(others) else len(self)
+
+    def with_turn(self) -> "Columns":
+        """The rows that name their turn."""
+        is_named = self.refusal != _NO_TURN
+        return self if is_named.all() else self.take(is_named)
 
     def borders(self) -> Bools:
         """Whether each row but the first is of another turn than the row before."""

@@ -43,7 +43,7 @@ class Rows:
 
     def add(self, row: Mapping[str, object], text: bytes, line: int) -> None:
         """Take a row of either kind; `text` is its JSON, and `line` tells it from the other rows."""
-        if "candidates" in row and "response" not in row:
+        if is_turn_row(row):
             for flat in _flat_rows(row, text):
                 self.add_flat(flat, line)
         else:
@@ -123,6 +123,17 @@ class Rows:
             refusal=np.array(self._refusal, dtype=np.int8),
             raw=objects(self._raw, count),
         )
+
+
+def is_turn_row(row: Mapping[str, object]) -> bool:
+    """Whether a row holds all candidates of a turn rather than one."""
+    return "candidates" in row and "response" not in row
+
+
+def turn_of(row: Mapping[str, object]) -> tuple[str, str, str] | None:
+    """The run, example and turn that a flat row names, as in its columns; None for one that names no turn."""
+    run_id, example_id, turn_id = (row.get(name) for name in ("run_id", "example_id", "turn_id"))
+    return None if example_id is None or turn_id is None else (_text(run_id), _text(example_id), _text(turn_id))
 
 
 def columns_of(rows: Iterable[Mapping[str, object]]) -> Columns:

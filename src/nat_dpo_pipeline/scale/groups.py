@@ -1,0 +1,138 @@
+"""Rows in Parquet files."""
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+import pyarrow
+from pyarrow import parquet
+
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.scale.columns import Columns, Key
+from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
+from nat_dpo_pipeline.scale.options import BadInput
+from nat_dpo_pipeline.scale.rows import FLAT, Rows, turn_of
+
+_REQUIRED = ("example_id", "turn_id", "prompt", "response", "score")
+_COLUMNS = ("run_id", *_REQUIRED)
+_KEYS = ("run_id", "example_id", "turn_id")
+_MOST_ROWS = 1 << 15
+
+
+def opened(part: InputRange) -> Any:
+    """The file; it reads little ahead, so that memory does not follow the size of row groups."""
+    return parquet.ParquetFile(part.place.open(), buffer_size=1 << 20, pre_buffer=False)
+
+
+def check_columns(file: Any, path: str) -> None:
+    """Raise InputError unless the file has the columns of flat rows."""
+    missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
+    if missing:
+        raise InputError(f"{path!r} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+
+
+def group_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
+    """The rows of the part's row groups; one that is damaged is told."""
+    for batch in group_batches(part, troubles, block_bytes, with_raw=with_raw):
+        yield batch_columns(batch)
+
+
+def group_batches(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Any]:
+    """The record batches of the part's row groups, those columns that are needed."""
+    try:
+        file = opened(part)
+    except UNREADABLE as error:
+        troubles.files += 1
+        troubles.tell(BadInput(part.uri, None, None, f"cannot be read: {_first_line(error)}"))
+        return
+    with file:
+        names = _wanted(file.schema_arrow, with_raw=with_raw)
+        for number in range(part.start, part.stop):
+            yield from _batches_of(file, number, names, part, troubles, block_bytes)
+
+
+def _batches_of(
+    file: Any, number: int, names: Sequence[str], part: InputRange, troubles: Troubles, block_bytes: int
+) -> Iterator[Any]:
+    group = file.metadata.row_group(number)
+    bytes_a_row = max(group.total_byte_size // max(group.num_rows, 1), 1)
+    at_once = min(max(block_bytes // bytes_a_row, 64), _MOST_ROWS)
+    read = 0
+    try:
+        for batch in file.iter_batches(at_once, row_groups=[number], columns=names, use_threads=False):
+            yield batch
+            read += batch.num_rows
+    except UNREADABLE as error:
+        troubles.rows += group.num_rows - read
+        troubles.tell(BadInput(part.uri, None, number, _first_line(error)))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _wanted(schema: Any, *, with_raw: bool) -> list[str]:
+    """The columns that a row is made of; besides text and score of the others only what may hold a flaw."""
+    others = [name for name in schema.names if name not in _COLUMNS]
+    if not with_raw:
+        others = [name for name in others if name == "flaw" or (name == "metadata" and _holds_flaw(schema.field(name)))]
+    return [name for name in _COLUMNS if name in schema.names] + others
+
+
+def _holds_flaw(field: Any) -> bool:
+    kind = field.type
+    return bool(pyarrow.types.is_map(kind) or (pyarrow.types.is_struct(kind) and kind.get_field_index("flaw") >= 0))
+
+
+def batch_columns(batch: Any) -> Columns:
+    """The rows of a record batch."""
+    others = [name for name in batch.schema.names if name not in _COLUMNS]
+    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _COLUMNS]
+    rows = Rows()
+    if others:
+        raw = batch.select(others).to_pylist(maps_as_pydicts="lossy")
+        for *row, rest in zip(*values, raw, strict=False):
+            rows.add_values(*row, {name: value for name, value in rest.items() if value is not None})
+    else:
+        for row in zip(*values, strict=False):
+            rows.add_values(*row)
+    return rows.columns()
+
+
+def _values(column: Any) -> Sequence[object]:
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    is_text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
+    try:
+        if is_text or (pyarrow.types.is_float64(column.type) and not column.null_count):
+            return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UNREADABLE:
+        # Not UTF-8: what is no text becomes half of a surrogate pair, which is refused as such.
+        return [None if one is None else one.decode(errors="surrogateescape") for one in _as_bytes(column)]
+
+
+def _as_bytes(column: Any) -> list[bytes | None]:
+    return column.view(pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()).to_pylist()  # type: ignore[no-any-return]
+
+
+def turns_of_batch(batch: Any) -> Iterator[tuple[str, str, str] | None]:
+    """The run, example and turn of each row; None where it names no turn."""
+    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _KEYS]
+    return (turn_of(dict(zip(_KEYS, row, strict=True))) for row in zip(*values, strict=False))
+
+
+def key_before(part: InputRange) -> Key | None:
+    """The turn of the last row in the row groups before the part."""
+    with opened(part) as file:
+        names = [name for name in _KEYS if name in file.schema_arrow.names]
+        for number in reversed(range(part.start)):
+            turns = [
+                turn
+                for batch in file.iter_batches(row_groups=[number], columns=names, use_threads=False)
+                for turn in turns_of_batch(batch)
+                if turn is not None
+            ]
+            if turns:
+                return FLAT, *turns[-1]
+    return None

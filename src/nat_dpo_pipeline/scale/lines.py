@@ -1,0 +1,136 @@
+"""Rows in JSONL files, compressed or not."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+import pyarrow
+
+from nat_dpo_pipeline.scale.columns import Columns, Key
+from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
+from nat_dpo_pipeline.scale.options import BadInput
+from nat_dpo_pipeline.scale.rows import Rows
+
+_BYTES_A_READ = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+
+#: A line without its end, and the offset in the file, or in what its compressed content would be, where it starts.
+Line = tuple[int, bytes]
+
+
+def line_columns(part: InputRange, troubles: Troubles, block_bytes: int) -> Iterator[Columns]:
+    """The rows of the lines that start in the part, in blocks of so many bytes."""
+    rows, size = Rows(), 0
+    for offset, text in read_lines(part, troubles):
+        row = parsed_row(text)
+        if isinstance(row, str):
+            tell_row(troubles, part, offset, row)
+            continue
+        rows.add(row, text, offset)
+        size += len(text)
+        if size >= block_bytes:
+            yield rows.columns()
+            rows, size = Rows(), 0
+    if len(rows):
+        yield rows.columns()
+
+
+def tell_row(troubles: Troubles, part: InputRange, offset: int, reason: str) -> None:
+    """Count a line that is no row. Which line it is takes a look at all before it, so only of the first few."""
+    troubles.rows += 1
+    if troubles.has_room:
+        troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
+
+
+def parsed_row(text: bytes) -> Mapping[str, Any] | str:
+    """The object on a line, which may hold NaN and escaped halves of surrogate pairs; else what is wrong with it."""
+    try:
+        row = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            return f"not JSON: {text[:60].decode(errors='replace')!r}"
+    return row if isinstance(row, dict) else f"not an object: {text[:60].decode(errors='replace')!r}"
+
+
+def read_lines(part: InputRange, troubles: Troubles) -> Iterator[Line]:
+    """The filled lines that start in the part. A file that ends or breaks off too soon is told."""
+    offset = part.start
+    try:
+        for offset, text in _lines_from(part):
+            if offset >= part.stop:
+                return
+            if text.strip():
+                yield offset, text
+    except UNREADABLE as error:
+        troubles.files += 1
+        reason = f"the rest cannot be read: {_first_line(error)}"
+        troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _lines_from(part: InputRange) -> Iterator[Line]:
+    """The lines that start at or behind the part's start, to the end of the file."""
+    with part.place.open() as file:
+        if part.kind.is_compressed:
+            with pyarrow.CompressedInputStream(file, str(part.kind)) as stream:
+                yield from _split(stream, 0, is_first=True)
+        else:
+            offset = max(part.start - 1, 0)
+            file.seek(offset)
+            yield from _split(file, offset, is_first=part.start == 0)
+
+
+def _split(file: Any, offset: int, *, is_first: bool) -> Iterator[Line]:
+    """Lines with their offsets. Unless it is the file's first line, what comes before the first line end is none."""
+    parts: list[bytes] = []
+    is_whole = is_first
+    while content := file.read(_BYTES_A_READ):
+        *lines, last = content.split(b"\n")
+        for line in lines:
+            text = b"".join((*parts, line))
+            parts.clear()
+            if is_whole:
+                yield offset, text.removeprefix(_BOM) if offset == 0 else text
+            is_whole = True
+            offset += len(text) + 1
+        parts.append(last)
+    if is_whole and any(parts):
+        text = b"".join(parts)
+        yield offset, text.removeprefix(_BOM) if offset == 0 else text
+
+
+def key_before(part: InputRange) -> Key | None:
+    """The turn of the last row that starts before the part."""
+    window = 1 << 16
+    while True:
+        start = max(part.start - window, 0)
+        before = InputRange(part.uri, part.kind, start, part.start, part.end)
+        keys = [rows.key(len(rows) - 1) for rows in _named_rows(before)]
+        if keys or start == 0:
+            return keys[-1] if keys else None
+        window *= 4
+
+
+def _named_rows(part: InputRange) -> Iterator[Columns]:
+    for block in line_columns(part, Troubles(), sys.maxsize):
+        rows = block.with_turn()
+        if len(rows):
+            yield rows
+
+
+def _line_at(part: InputRange, offset: int) -> int:
+    """The number, from 1, of the line that starts at the offset."""
+    number, left = 1, offset
+    with part.place.open() as file:
+        stream = pyarrow.CompressedInputStream(file, str(part.kind)) if part.kind.is_compressed else file
+        while left and (content := stream.read(min(left, _BYTES_A_READ))):
+            number += content.count(b"\n")
+            left -= len(content)
+    return number
