@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def _with_prompts_together(columns: Columns, starts: Ints) -> Ints:
     return np.fromiter(
         (
             row
-            for start, stop in zip(starts[:-1], starts[1:], strict=True)
+            for start, stop in pairwise(starts.tolist())
             for row in _first_come(range(start, stop), columns.prompt)
         ),
         dtype=np.int64,

@@ -28,8 +28,8 @@ from nat_dpo_pipeline.dataset.parquet import arrow_schema
 from nat_dpo_pipeline.scale.columns import Bools, Ints, Objects, Turns, objects
 from nat_dpo_pipeline.scale.kernel import Pairs
 
-#: Rows that are made at once; their bytes are held twice for a moment.
-_PAIRS_AT_ONCE = 4096
+# Lines that are joined at once: about a megabyte, so that what is joined is still in a cache when it is written.
+_PAIRS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +206,11 @@ def _scattered(values: Any, places: Ints, count: int) -> Objects:
 def schema_of(one: Format) -> Any:
     """The format's columns as they are written: repeated texts as numbers of a dictionary."""
     schema = arrow_schema(one.columns or {})
-    return pyarrow.schema([field.with_type(_with_dictionaries(field.type)) for field in schema]) if (
-        one.name in _LAYOUTS
-    ) else schema
+    return (
+        pyarrow.schema([field.with_type(_with_dictionaries(field.type)) for field in schema])
+        if (one.name in _LAYOUTS)
+        else schema
+    )
 
 
 def _with_dictionaries(kind: Any) -> Any:
@@ -247,7 +249,9 @@ def _arrays(layout: Layout, block: Block, schema: Any) -> list[Any]:
         arrays += [pyarrow.array(columns.score[side]) for side in (pairs.chosen, pairs.rejected)]
         first = block.first_rows[turns]
         for names in (columns.example_id, columns.turn_id):
-            arrays.append(_dictionary(pyarrow.array(names[first], pyarrow.string()), np.searchsorted(turns, pairs.turn)))
+            arrays.append(
+                _dictionary(pyarrow.array(names[first], pyarrow.string()), np.searchsorted(turns, pairs.turn))
+            )
     return [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
 
 
@@ -270,7 +274,9 @@ def _prompts(layout: Layout, prompts: Objects, places: Ints) -> Any:
     messages = [message for prompt in prompts for message in as_messages(prompt)]
     starts = np.cumsum([0, *(len(as_messages(prompt)) for prompt in prompts)])
     lengths = np.diff(starts)[places]
-    flat = np.repeat(starts[places] - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths) + np.arange(lengths.sum())
+    flat = np.repeat(starts[places] - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths) + np.arange(
+        lengths.sum()
+    )
     parts = [
         _dictionary(pyarrow.array([message[name] for message in messages], pyarrow.string()), flat)
         for name in ("role", "content")

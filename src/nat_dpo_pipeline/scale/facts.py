@@ -90,7 +90,10 @@ class Facts:
         turns, prompts = block.prompts()
         asked = _halves([_told_apart(prompt) for prompt in prompts])
         answers = _halves(columns.response[rows])
-        places = np.searchsorted(turns, pairs.turn), *(np.searchsorted(rows, one) for one in (pairs.chosen, pairs.rejected))
+        places = (
+            np.searchsorted(turns, pairs.turn),
+            *(np.searchsorted(rows, one) for one in (pairs.chosen, pairs.rejected)),
+        )
         for name, prompt, answer in zip(("exact_high", "exact_low"), asked, answers, strict=True):
             self._put(name, mixed(prompt[places[0]], answer[places[1]], answer[places[2]]))
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
 
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.scale.columns import Columns, Key
+from nat_dpo_pipeline.scale.columns import ACCEPTED, Columns, Key, objects
 from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
 from nat_dpo_pipeline.scale.options import BadInput
 from nat_dpo_pipeline.scale.rows import FLAT, Rows, turn_of
@@ -86,25 +87,53 @@ def _holds_flaw(field: Any) -> bool:
 
 def batch_columns(batch: Any) -> Columns:
     """The rows of a record batch."""
+    plain = _plain_columns(batch)
+    if plain is not None:
+        return plain
     others = [name for name in batch.schema.names if name not in _COLUMNS]
     values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _COLUMNS]
     rows = Rows()
-    if others:
-        raw = batch.select(others).to_pylist(maps_as_pydicts="lossy")
-        for *row, rest in zip(*values, raw, strict=False):
-            rows.add_values(*row, {name: value for name, value in rest.items() if value is not None})
-    else:
-        for row in zip(*values, strict=False):
-            rows.add_values(*row)
+    raw = batch.select(others).to_pylist(maps_as_pydicts="lossy") if others else repeat({})
+    for run_id, example_id, turn_id, prompt, response, score, rest in zip(*values, raw, strict=False):
+        known = {name: value for name, value in rest.items() if value is not None}
+        rows.add_values(run_id, example_id, turn_id, prompt, response, score, known)
     return rows.columns()
+
+
+def _plain_columns(batch: Any) -> Columns | None:
+    """The columns as they are, where every value is as it should be; None where rows must be looked at one by one."""
+    if not set(batch.schema.names) <= set(_COLUMNS) or any(column.null_count for column in batch.columns):
+        return None
+    if not all(_is_text(batch.column(name)) for name in batch.schema.names if name != "score"):
+        return None
+    if not pyarrow.types.is_float64(batch.column("score").type):
+        return None
+    try:
+        values = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
+    except UNREADABLE:
+        return None
+    if not np.isfinite(values["score"]).all() or any(not one or one.isspace() for one in values["prompt"]):
+        return None
+    count = batch.num_rows
+    return Columns(
+        line=np.full(count, FLAT, dtype=np.int64),
+        run_id=values.get("run_id", objects(repeat(""), count)),
+        **{name: values[name] for name in _REQUIRED},
+        is_flawed=np.zeros(count, dtype=bool),
+        refusal=np.full(count, ACCEPTED, dtype=np.int8),
+        raw=objects(repeat({}), count),
+    )
+
+
+def _is_text(column: Any) -> bool:
+    return bool(pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type))
 
 
 def _values(column: Any) -> Sequence[object]:
     if pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    is_text = pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)
     try:
-        if is_text or (pyarrow.types.is_float64(column.type) and not column.null_count):
+        if _is_text(column) or (pyarrow.types.is_float64(column.type) and not column.null_count):
             return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
         return column.to_pylist()  # type: ignore[no-any-return]
     except UNREADABLE:
@@ -113,7 +142,8 @@ def _values(column: Any) -> Sequence[object]:
 
 
 def _as_bytes(column: Any) -> list[bytes | None]:
-    return column.view(pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()).to_pylist()  # type: ignore[no-any-return]
+    kind = pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()
+    return column.view(kind).to_pylist()  # type: ignore[no-any-return]
 
 
 def turns_of_batch(batch: Any) -> Iterator[tuple[str, str, str] | None]:
@@ -127,12 +157,9 @@ def key_before(part: InputRange) -> Key | None:
     with opened(part) as file:
         names = [name for name in _KEYS if name in file.schema_arrow.names]
         for number in reversed(range(part.start)):
-            turns = [
-                turn
-                for batch in file.iter_batches(row_groups=[number], columns=names, use_threads=False)
-                for turn in turns_of_batch(batch)
-                if turn is not None
-            ]
-            if turns:
-                return FLAT, *turns[-1]
+            batches = file.iter_batches(1024, row_groups=[number], columns=names, use_threads=False)
+            for batch in reversed(list(batches)):
+                turns = [turn for turn in turns_of_batch(batch) if turn is not None]
+                if turns:
+                    return FLAT, *turns[-1]
     return None

@@ -1,9 +1,10 @@
 """Pairs of many turns at once, by the definitions of `core.pairs`: the same pairs, order and counts as `make_pairs`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class _Texts:
         same = self.stripped_length[one] == self.stripped_length[other]
         places = np.nonzero(same)
         same[places] = self.stripped[one[places]] == self.stripped[other[places]]
-        return same
+        return np.asarray(same, dtype=bool)
 
 
 def pair_turns(turns: Turns, rules: PairingRules, skipped: Counter[SkipReason]) -> Pairs:
@@ -118,9 +119,8 @@ def _pairs_of_size(
     reason = _objections(turns, chosen, rejected, margin, is_tie, texts, rules)
     if chosen.shape[1] > 1:
         by_margin = np.argsort(-margin, axis=1, kind="stable")
-        chosen, rejected, margin, reason = (
-            np.take_along_axis(one, by_margin, axis=1) for one in (chosen, rejected, margin, reason)
-        )
+        chosen, rejected, reason = (np.take_along_axis(one, by_margin, axis=1) for one in (chosen, rejected, reason))
+        margin = np.take_along_axis(margin, by_margin, axis=1)
     if rules.max_pairs_per_turn is not None:
         is_kept = reason == _ACCEPTED
         is_over = is_kept & (np.cumsum(is_kept, axis=1) > rules.max_pairs_per_turn)
@@ -161,13 +161,14 @@ def _objections(
     object_to(SkipReason.TIE, margin == 0.0)
     object_to(SkipReason.SCORE_DIFF_NOT_FINITE, margin == inf)
     object_to(SkipReason.BELOW_MIN_SCORE_DIFF, margin < rules.min_score_diff)
+    proposals = _Proposals(turns.columns.score, texts.length, chosen, rejected, margin)
     one_by_one: list[tuple[SkipReason, Callable[..., bool]]] = []
     for why, fails in rules.checks:
-        applies = _bound(why, turns.columns.score, chosen, rejected, margin, texts, rules)
-        if applies is None:
-            one_by_one.append((why, fails))
+        if why in _BOUNDS:
+            name, is_outside = _BOUNDS[why]
+            object_to(why, is_outside(proposals, getattr(rules, name)))
         else:
-            object_to(why, applies)
+            one_by_one.append((why, fails))
     if one_by_one:
         for place in zip(*np.nonzero(reason == _ACCEPTED), strict=True):
             better, worse = (turns.columns.candidate(one[place]) for one in (chosen, rejected))
@@ -177,22 +178,35 @@ def _objections(
     return reason
 
 
-def _bound(
-    why: SkipReason, score: Floats, chosen: Ints, rejected: Ints, margin: Floats, texts: _Texts, rules: PairingRules
-) -> Bools | None:
-    """Where the proposals are outside a bound of `core.filters`; None for what is not a comparison of numbers."""
-    if why is SkipReason.OVER_MAX_SCORE_DIFF:
-        return margin > rules.max_score_diff
-    if why is SkipReason.BELOW_MIN_CHOSEN_SCORE:
-        return score[chosen] < rules.min_chosen_score
-    if why is SkipReason.BELOW_MIN_REJECTED_SCORE:
-        return score[rejected] < rules.min_rejected_score
-    if why is SkipReason.BELOW_MIN_REJECTED_LENGTH:
-        return texts.length[rejected] < rules.min_rejected_length
-    if why is SkipReason.OVER_MAX_LENGTH_RATIO:
-        lengths = texts.length[chosen], texts.length[rejected]
-        return np.maximum(*lengths) > rules.max_length_ratio * np.minimum(*lengths)
-    return None
+class _Proposals(NamedTuple):
+    """Two candidates each, by row, and what bounds look at."""
+
+    score: Floats
+    length: Ints
+    chosen: Ints
+    rejected: Ints
+    margin: Floats
+
+
+def _is_over_max_length_ratio(proposals: _Proposals, limit: float) -> Bools:
+    lengths = proposals.length[proposals.chosen], proposals.length[proposals.rejected]
+    return np.asarray(np.maximum(*lengths) > limit * np.minimum(*lengths), dtype=bool)
+
+
+#: Where proposals are outside a bound: `core.filters`, as far as it compares numbers, with the rule that it is for.
+_BOUNDS: Mapping[SkipReason, tuple[str, Callable[[_Proposals, float], Bools]]] = {
+    SkipReason.OVER_MAX_SCORE_DIFF: ("max_score_diff", lambda given, limit: given.margin > limit),
+    SkipReason.BELOW_MIN_CHOSEN_SCORE: ("min_chosen_score", lambda given, limit: given.score[given.chosen] < limit),
+    SkipReason.BELOW_MIN_REJECTED_SCORE: (
+        "min_rejected_score",
+        lambda given, limit: given.score[given.rejected] < limit,
+    ),
+    SkipReason.BELOW_MIN_REJECTED_LENGTH: (
+        "min_rejected_length",
+        lambda given, limit: given.length[given.rejected] < limit,
+    ),
+    SkipReason.OVER_MAX_LENGTH_RATIO: ("max_length_ratio", _is_over_max_length_ratio),
+}
 
 
 def _in_order(found: list[Pairs]) -> Pairs:

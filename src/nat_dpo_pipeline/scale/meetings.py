@@ -63,7 +63,7 @@ def _draw(seed: int, example_id: str, turn_id: str) -> int:
 def first_lower(values: Floats) -> Ints:
     """The first column below the best; where all are equal the second."""
     is_lower = values[:, 1:] < values[:, :1]
-    return np.argmax(is_lower, axis=1).astype(np.int64) + 1
+    return np.asarray(np.argmax(is_lower, axis=1) + 1, dtype=np.int64)
 
 
 MEET: Mapping[Strategy, Callable[[Floats], Meetings]] = MappingProxyType(

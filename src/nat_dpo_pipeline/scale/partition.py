@@ -6,6 +6,7 @@ JSON lines or an Arrow IPC stream.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def _parts_of_batches(batches: Sequence[Any], partitions: int, refused: Counter[
     cuts = np.searchsorted(places[order], np.arange(partitions + 1, dtype=np.uint64)).tolist()
     return [
         _stream(taken.slice(start, stop - start)) if stop > start else b""
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+        for start, stop in pairwise(cuts)
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -132,7 +133,7 @@ def planned(files: Sequence[InputFile], identity: Mapping[str, Any], options: Sc
             continue
         total += size
         ranges += [
-            InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+            InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in pairwise(cuts)
         ]
     is_scattered = options.scattered or _meet_in_several(ranges)
     return Plan(identity, ranges, total, at_once, is_scattered, bad)

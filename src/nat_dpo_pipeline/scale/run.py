@@ -38,6 +38,8 @@ STATE = ".scale"
 _PLAN = "plan.json"
 _DECIDED = "decided.json"
 _MOST_BAD_TOLD = 20
+# A hash, where it is read, gathered and sorted.
+_BYTES_A_TURN = 32
 
 
 def run_files(
@@ -201,15 +203,18 @@ class _Run:
         """What came of the shards; None when the candidates of turns turned out to be scattered."""
         tasks = [
             PairTask(
-                self._job, number, source, with_facts=self._is_selective, with_rows=self._writes_at_once, with_verdicts=False
+                self._job,
+                number,
+                source,
+                with_facts=self._is_selective,
+                with_rows=self._writes_at_once,
+                with_verdicts=False,
             )
             for number, source in enumerate(sources)
         ]
         is_decided = (self._state / _DECIDED).exists()
         name = "pair_partitions" if self._plan.is_scattered else "pair"
-        done = self._stage(name).run(
-            self._engine, tasks, is_valid=lambda one: is_decided or self._is_there(one)
-        )
+        done = self._stage(name).run(self._engine, tasks, is_valid=lambda one: is_decided or self._is_there(one))
         if self._plan.is_scattered or not (any(one.is_scattered for one in done) or self._have_turns_in_common(done)):
             return done
         self._plan = self._plan.scattered()
@@ -235,11 +240,14 @@ class _Run:
 
     def _have_turns_in_common(self, done: Sequence[Done]) -> bool:
         total = sum(one.turns for one in done)
-        buckets = max(total * 32 // self._options.memory, 1)
+        buckets = total * _BYTES_A_TURN // self._options.memory + 1
         for bucket in range(buckets):
-            parts = [np.frombuffer((self._state / TURNS / shard_name(one.number)).read(), np.uint64) for one in done]
-            inside = np.sort(np.concatenate([part[part % np.uint64(buckets) == bucket] for part in parts] or [np.zeros(0)]))
-            if (inside[1:] == inside[:-1]).any():
+            inside = [np.zeros(0, dtype=np.uint64)]
+            for one in done:
+                seen = np.frombuffer((self._state / TURNS / shard_name(one.number)).read(), np.uint64)
+                inside.append(seen[seen % np.uint64(buckets) == bucket])
+            found = np.sort(np.concatenate(inside))
+            if (found[1:] == found[:-1]).any():
                 return True
         return False
 
@@ -335,5 +343,3 @@ def _remove_partial(folder: Place) -> None:
     for name in folder.files():
         if PARTIAL in name:
             (folder / name).remove()
-
-

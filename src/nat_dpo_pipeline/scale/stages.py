@@ -42,7 +42,8 @@ class Stage:
         return [done[task.number] for task in tasks]
 
     def _recorded(self) -> list[Done]:
-        return [_done((self._folder / name).read()) for name in self._folder.files() if name.endswith(".json") and name[0] != "."]
+        names = (name for name in self._folder.files() if not name.startswith("."))
+        return [_done((self._folder / name).read()) for name in names]
 
 
 def _done(text: bytes) -> Done:

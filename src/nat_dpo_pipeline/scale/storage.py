@@ -19,7 +19,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
 #: In the names of files that are being written.
 PARTIAL = ".partial-"
-_BYTES_A_WRITE = 4 << 20
+_BYTES_A_WRITE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

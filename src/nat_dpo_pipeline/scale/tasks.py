@@ -80,5 +80,3 @@ class Done:
     bad_rows: int = 0
     bad_files: int = 0
     bad: Sequence[BadInput] = ()
-
-

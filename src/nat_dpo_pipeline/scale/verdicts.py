@@ -44,10 +44,11 @@ class Verdicts:
         self._starts = np.concatenate(([0], np.cumsum(np.array(pairs, dtype=np.int64))))
         total = int(self._starts[-1])
         self._buckets = max(-(-total * _BYTES_A_PAIR // memory), 1)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this lives
-        self._verdicts: Any = (
-            np.memmap(self._file, dtype=np.uint8, mode="w+", shape=(total,)) if total else np.zeros(0, dtype=np.uint8)
-        )
+        self._verdicts: Any = np.zeros(0, dtype=np.uint8)
+        if total:
+            # The map keeps the file, which has no name.
+            with tempfile.TemporaryFile() as file:
+                self._verdicts = np.memmap(file, dtype=np.uint8, mode="w+", shape=(total,))
 
     def decide(self, rules: SelectionRules, *, deduplicate: bool, max_pairs: int | None, seed: int) -> None:
         """Each rule looks at what those before it left."""
@@ -74,9 +75,11 @@ class Verdicts:
     def _read(self, shard: int, *names: str) -> list[Any]:
         """Facts of the pairs of a shard that are still kept, and first of all their places in the run."""
         kept = np.flatnonzero(self.of_shard(shard) == 0)
-        facts = [np.load(BytesIO((self._folder / fact_name(shard, name)).read()))[kept] for name in names] if len(
-            kept
-        ) else [np.zeros(0, dtype=np.uint64) for _ in names]
+        facts = (
+            [np.load(BytesIO((self._folder / fact_name(shard, name)).read()))[kept] for name in names]
+            if len(kept)
+            else [np.zeros(0, dtype=np.uint64) for _ in names]
+        )
         return [kept + self._starts[shard], *facts]
 
     def _bucket(self, number: int, facts: Callable[[int], Sequence[Any]]) -> list[Any]:
@@ -139,7 +142,7 @@ class Verdicts:
 
         def fingerprints(shard: int) -> Hashes:
             _, at, marks = self._longer(shard)
-            return marks[at == limit]
+            return np.asarray(marks[at == limit], dtype=np.uint64)
 
         below = sum(int((margins(shard) < limit).sum()) for shard in self._shards())
         last = self._nth(fingerprints, too_many - below - 1)

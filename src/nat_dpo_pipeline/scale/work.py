@@ -86,7 +86,9 @@ class _Shard:
             pairs=files.pairs,
             skipped=Counter({str(reason): count for reason, count in self._skipped.items()}) + self._left_out,
             refused=self._refused,
-            left_out={name: {str(why): n for why, n in found.items()} for name, found in files.refused.items() if found},
+            left_out={
+                name: {str(why): n for why, n in found.items()} for name, found in files.refused.items() if found
+            },
             files=files.written(),
             bad_rows=self._troubles.rows,
             bad_files=self._troubles.files,

@@ -1,23 +1,24 @@
 """A process that does tasks: `python -m nat_dpo_pipeline.scale.worker`. Frames of pickles come in and go out, each
 behind 8 bytes that say how long it is. It ends at once when whoever started it does."""
 
+import gc
 import os
 import pickle
 import signal
 import sys
 from queue import SimpleQueue
 from threading import Thread
-from typing import BinaryIO
+from typing import IO
 
 
-def send(stream: BinaryIO, value: object) -> None:
+def send(stream: IO[bytes], value: object) -> None:
     """Write a frame."""
     content = pickle.dumps(value)
     stream.write(len(content).to_bytes(8, "big") + content)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> object:
+def receive(stream: IO[bytes]) -> object:
     """Read a frame, of which the other side is trusted. Raises EOFError when it is gone."""
     header = stream.read(8)
     content = stream.read(int.from_bytes(header, "big"))
@@ -32,6 +33,8 @@ def _main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     # What libraries print must not get between the frames.
     os.dup2(2, 1)
+    # Rows are many small containers and no cycles, which the collector would walk again and again.
+    gc.set_threshold(200_000, 50, 50)
     tasks: SimpleQueue[object] = SimpleQueue()
     Thread(target=_read, args=(sys.stdin.buffer, tasks), daemon=True).start()
     from nat_dpo_pipeline.scale.tasks import PairTask, PartitionTask
@@ -47,7 +50,7 @@ def _main() -> None:
         send(answers, answer)
 
 
-def _read(stream: BinaryIO, tasks: "SimpleQueue[object]") -> None:
+def _read(stream: IO[bytes], tasks: "SimpleQueue[object]") -> None:
     try:
         while True:
             tasks.put(receive(stream))

@@ -1,0 +1,90 @@
+"""Shards as tasks of a Ray cluster, the only place that knows Ray."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from nat_dpo_pipeline.errors import ConfigurationError, OutputError
+from nat_dpo_pipeline.scale.tasks import Done, Task
+from nat_dpo_pipeline.scale.work import do
+
+# Ray reads these when it is imported.
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+}
+# So many tasks for each worker are with Ray, so that none waits for the next one; a long queue would only cost memory.
+_AHEAD = 2
+
+
+class RayEngine:
+    """Tasks on the cluster at `address`, which must see the same files; without one on a cluster of this machine, which
+    ends with the engine. A task whose worker or node dies is done again, up to `retries` times.
+    """
+
+    def __init__(self, address: str | None, workers: int, retries: int) -> None:
+        self._address = address
+        self._workers = workers
+        self._retries = retries
+        self._is_started_here = False
+
+    def __enter__(self) -> Self:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        if ray.is_initialized():
+            return self
+        where: dict[str, Any] = {"num_cpus": self._workers} if self._address is None else {"address": self._address}
+        try:
+            ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigurationError(f"no Ray cluster at {self._address or 'this machine'!r}: {reason}") from error
+        self._is_started_here = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._is_started_here:
+            import ray
+
+            ray.shutdown()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=self._retries)(do)
+        waiting = deque(tasks)
+        running: dict[Any, Task] = {}
+        most = _AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        try:
+            while waiting or running:
+                while waiting and len(running) < most:
+                    task = waiting.popleft()
+                    running[remote.remote(task)] = task
+                (ready, *_), _ = ray.wait(list(running))
+                yield self._got(ready, running.pop(ready))
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+
+    def _got(self, ready: Any, task: Task) -> Done:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            done: Done = ray.get(ready)
+        except RayTaskError as error:
+            raise error.cause or error from None
+        except RayError as error:
+            reason = str(error).splitlines()[0]
+            raise OutputError(
+                f"shard {task.number} ended its worker {self._retries + 1} times: {reason}; if memory ran out, use a "
+                "smaller shard_bytes"
+            ) from error
+        return done
