@@ -12,9 +12,9 @@ from pyarrow import parquet
 
 from nat_dpo_pipeline.core.candidates import Candidate, Turn, group_turns, prompt_key
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
-from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
+from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
-from nat_dpo_pipeline.core.split import is_held_out, sample
+from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample
 from nat_dpo_pipeline.dataset.formats import SplitName, formats_named, row_of
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 from nat_dpo_pipeline.scale.columns import accepted
@@ -29,12 +29,18 @@ def make_rows(turns: int, seed: int = 0, *, most: int = 6) -> list[Row]:
     draw = Random(seed)
     rows = []
     for turn in range(turns):
-        prompt: Any = f"Why is {draw.randrange(turns)} so, «{draw.choice(['a', 'b  c', 'ü'])}»?"
+        # Some ask the same and answer it alike, so that pairs repeat and contradict each other.
+        pool = ("yes", "no", " no") if draw.random() < 0.4 else ()
+        prompt: Any = (
+            "Is it 1, 2 or 3?" if pool else f"Why is {draw.randrange(turns)} so, «{draw.choice(['a', 'b  c', 'ü'])}»?"
+        )
         if draw.random() < 0.2:
             system = [{"role": "system", "content": "Be brief."}] if draw.random() < 0.5 else []
             prompt = [*system, {"role": "user", "content": prompt}]
         for index in range(draw.randrange(most)):
-            text = draw.choice(["", " ", "\u3000", *(f"It is {draw.randrange(9)}. " * draw.randrange(1, 30) for _ in range(9))])
+            text = draw.choice(
+                pool or ["", " ", "\u3000", *(f"It is {draw.randrange(9)}. " * draw.randrange(1, 30) for _ in range(9))]
+            )
             rows.append(
                 {
                     "example_id": f"example-{turn // 3}",
@@ -67,7 +73,11 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], rows_a_group: i
 
 
 def in_memory(
-    folder: Path, rows: Sequence[Mapping[str, Any]], rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    rules: PairingRules,
+    selection: SelectionRules,
+    options: ScaleOptions,
 ) -> Counter[str]:
     """What the core and the writer of datasets make of all rows at once, and the pairs left out by reason."""
     skipped: Counter[SkipReason] = Counter()
@@ -75,16 +85,18 @@ def in_memory(
     pairs = [pair for turn in turns for pair in pair_turn(turn, rules, skipped)]
     if options.decontamination is not None:
         evaluation = EvaluationSet(options.decontamination.texts, options.decontamination.ngram)
-        selection = SelectionRules(evaluation, *(getattr(selection, name) for name in list(SelectionRules.__slots__)[1:]))
+        selection = SelectionRules(
+            evaluation, *(getattr(selection, name) for name in list(SelectionRules.__slots__)[1:])
+        )
     if not selection.is_empty:
         verdicts = Selection.of(selection, pairs)
         skipped += verdicts.skipped
         pairs = list(verdicts.kept(pairs))
     left_out = Counter({str(reason): count for reason, count in skipped.items()})
     if options.deduplicate:
-        first = {repr((one.prompt, one.response, other.response)): (one, other, n) for one, other, n in reversed(pairs)}
-        left_out["duplicate_pairs"] += len(pairs) - len(first)
-        pairs = [PreferencePair(*pair) for pair in reversed(first.values())]
+        distinct = deduplicate(pairs, lambda pair: (pair.chosen.prompt, pair.chosen.response, pair.rejected.response))
+        left_out["duplicate_pairs"] += len(pairs) - len(distinct)
+        pairs = distinct
     if options.max_pairs is not None:
         left_out["over_max_pairs"] += max(len(pairs) - options.max_pairs, 0)
         pairs = sample(pairs, options.max_pairs, options.seed)

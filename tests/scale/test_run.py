@@ -15,7 +15,7 @@ from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
 from nat_dpo_pipeline.scale import run
 from nat_dpo_pipeline.scale.api import pair_files
 from nat_dpo_pipeline.scale.options import Decontamination, ScaleOptions, ScaleResult
-from tests.scale.candidates import in_memory, lines_in, make_rows, snapshot, turns_of, write_jsonl, write_parquet
+from tests.scale.candidates import in_memory, lines_in, make_rows, snapshot, write_jsonl, write_parquet
 from tests.scale.inline import InlineEngine
 
 Rows = Sequence[dict[str, Any]]
@@ -43,7 +43,9 @@ def check_same(
     assert result.skipped == left_out
     for name in options.formats:
         for side in SplitName:
-            assert lines_in(folder / "scale", name, side, shards=True) == lines_in(folder / "memory", name, side, shards=False)
+            assert lines_in(folder / "scale", name, side, shards=True) == lines_in(
+                folder / "memory", name, side, shards=False
+            )
     return result
 
 
@@ -95,21 +97,32 @@ def test_scattered_candidates_meet(tmp_path: Path, kind: str, files: int) -> Non
         write(tmp_path / "rows" / f"part-{number}.{kind}", rows[number::files])
     options = ScaleOptions(shard_bytes=3000)
     result = pair_files([str(tmp_path / "rows")], str(tmp_path / "scale"), PairingRules(), options=options)
-    in_memory(tmp_path / "memory", [row for number in range(files) for row in rows[number::files]], PairingRules(), ALL, options)
+    in_memory(
+        tmp_path / "memory",
+        [row for number in range(files) for row in rows[number::files]],
+        PairingRules(),
+        ALL,
+        options,
+    )
     assert result.scattered
     for side in SplitName:
-        found, expected = (lines_in(tmp_path / name, "trl", side, shards=name == "scale") for name in ("scale", "memory"))
+        found, expected = (
+            lines_in(tmp_path / name, "trl", side, shards=name == "scale") for name in ("scale", "memory")
+        )
         assert sorted(found) == sorted(expected)
 
 
 def test_a_turn_that_goes_on_in_a_later_file_is_found_at_the_end(tmp_path: Path) -> None:
-    rows = [row for row in make_rows(60) if isinstance(row["prompt"], str)]
-    last = len(rows) - 1
-    write_jsonl(tmp_path / "a.jsonl", [rows[last], *rows[: last // 2]])
-    write_jsonl(tmp_path / "b.jsonl", rows[last // 2 : last])
+    rows = [
+        {"example_id": "e", "turn_id": f"turn-{turn}", "prompt": "p", "response": f"{turn} {n}", "score": float(n)}
+        for turn in range(40)
+        for n in range(4)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", [*rows[:100], rows[-1]])
+    write_jsonl(tmp_path / "b.jsonl", rows[100:-1])
     result = pair_files([str(tmp_path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=1000))
     assert result.scattered
-    assert result.turns == len(list(turns_of(rows)))
+    assert (result.turns, sum(result.pairs.values())) == (40, 40 * 6)
 
 
 def test_turn_rows_are_turns_whatever_they_are_called(tmp_path: Path) -> None:

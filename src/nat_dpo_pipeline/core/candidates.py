@@ -133,4 +133,7 @@ def prompt_key(prompt: Prompt) -> str:
 
 
 def _folded(text: str) -> str:
+    # Of all white space only the space is printable: most prompts are as they should be, which is told quickly.
+    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:
+        return text
     return " ".join(text.split())

@@ -154,11 +154,7 @@ def contiguous_turns(columns: Columns) -> Turns:
 
 def _with_prompts_together(columns: Columns, starts: Ints) -> Ints:
     return np.fromiter(
-        (
-            row
-            for start, stop in pairwise(starts.tolist())
-            for row in _first_come(range(start, stop), columns.prompt)
-        ),
+        (row for start, stop in pairwise(starts.tolist()) for row in _first_come(range(start, stop), columns.prompt)),
         dtype=np.int64,
         count=len(columns),
     )

@@ -256,7 +256,12 @@ def _arrays(layout: Layout, block: Block, schema: Any) -> list[Any]:
 
 
 def _dictionary(texts: Any, places: Ints) -> Any:
-    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(places.astype(np.int32)), texts)
+    """The texts at the places, each text once: Parquet writes a dictionary that repeats itself out in full."""
+    encoded = texts.dictionary_encode()
+    used, indices = np.unique(encoded.indices.to_numpy()[places], return_inverse=True)
+    return pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array(indices.astype(np.int32)), encoded.dictionary.take(pyarrow.array(used))
+    )
 
 
 def _answers(layout: Layout, texts: Any, places: Ints) -> Any:

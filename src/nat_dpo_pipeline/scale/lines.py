@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ import pyarrow
 from nat_dpo_pipeline.scale.columns import Columns, Key
 from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
 from nat_dpo_pipeline.scale.options import BadInput
-from nat_dpo_pipeline.scale.rows import Rows
+from nat_dpo_pipeline.scale.rows import Rows, plain_columns
 
 _BYTES_A_READ = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -22,19 +22,34 @@ Line = tuple[int, bytes]
 
 def line_columns(part: InputRange, troubles: Troubles, block_bytes: int) -> Iterator[Columns]:
     """The rows of the lines that start in the part, in blocks of so many bytes."""
-    rows, size = Rows(), 0
-    for offset, text in read_lines(part, troubles):
+    lines: list[Line] = []
+    size = 0
+    for line in read_lines(part, troubles):
+        lines.append(line)
+        size += len(line[1])
+        if size >= block_bytes:
+            yield _columns(lines, part, troubles)
+            lines, size = [], 0
+    if lines:
+        yield _columns(lines, part, troubles)
+
+
+def _columns(lines: Sequence[Line], part: InputRange, troubles: Troubles) -> Columns:
+    try:
+        # Most blocks hold nothing but flat rows as they should be.
+        plain = plain_columns([orjson.loads(text) for _, text in lines])
+    except orjson.JSONDecodeError:
+        plain = None
+    if plain is not None:
+        return plain
+    rows = Rows()
+    for offset, text in lines:
         row = parsed_row(text)
         if isinstance(row, str):
             tell_row(troubles, part, offset, row)
-            continue
-        rows.add(row, text, offset)
-        size += len(text)
-        if size >= block_bytes:
-            yield rows.columns()
-            rows, size = Rows(), 0
-    if len(rows):
-        yield rows.columns()
+        else:
+            rows.add(row, text, offset)
+    return rows.columns()
 
 
 def tell_row(troubles: Troubles, part: InputRange, offset: int, reason: str) -> None:

@@ -107,10 +107,7 @@ def _parts_of_batches(batches: Sequence[Any], partitions: int, refused: Counter[
     order = np.argsort(places, kind="stable")
     taken = table.take(pyarrow.array(np.array(named, dtype=np.int64)[order]))
     cuts = np.searchsorted(places[order], np.arange(partitions + 1, dtype=np.uint64)).tolist()
-    return [
-        _stream(taken.slice(start, stop - start)) if stop > start else b""
-        for start, stop in pairwise(cuts)
-    ]
+    return [_stream(taken.slice(start, stop - start)) if stop > start else b"" for start, stop in pairwise(cuts)]
 
 
 def _stream(table: Any) -> bytes:

@@ -132,9 +132,7 @@ def planned(files: Sequence[InputFile], identity: Mapping[str, Any], options: Sc
             bad.append(BadInput(file.uri, None, None, f"cannot be read: {reason}"))
             continue
         total += size
-        ranges += [
-            InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in pairwise(cuts)
-        ]
+        ranges += [InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in pairwise(cuts)]
     is_scattered = options.scattered or _meet_in_several(ranges)
     return Plan(identity, ranges, total, at_once, is_scattered, bad)
 

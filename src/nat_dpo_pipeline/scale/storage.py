@@ -19,7 +19,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
 #: In the names of files that are being written.
 PARTIAL = ".partial-"
-_BYTES_A_WRITE = 1 << 18
+_BYTES_A_WRITE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Place:
         """
         folder, _, name = self.path.rpartition("/")
         path = f"{folder}/.{name}{PARTIAL}{os.getpid()}-{uuid4().hex[:8]}" if self.is_local else self.path
-        sink = Sink(self.filesystem.open_output_stream(path), path if self.is_local else None)
+        sink = Sink(self.filesystem.open_output_stream(path))
         try:
             yield sink
             sink.finish()
@@ -115,9 +115,8 @@ class Place:
 class Sink:
     """Bytes to a file, with their hash, which is taken in a thread beside the making of the next ones."""
 
-    def __init__(self, stream: Any, synced: str | None) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._synced = synced
         self._digest = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1)
         self._hashed: Future[None] | None = None
@@ -160,8 +159,6 @@ class Sink:
         self._write()
         self._stream.close()
         self._hasher.shutdown()
-        if self._synced is not None:
-            _sync(self._synced)
 
     def abort(self) -> None:
         self._hasher.shutdown(cancel_futures=True)
@@ -173,14 +170,6 @@ class Sink:
     def written(self, path: str, rows: int) -> WrittenFile:
         """What was written, once it is whole; `path` is relative to the dataset's folder."""
         return WrittenFile(path, rows, self.size, self._digest.hexdigest())
-
-
-def _sync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def place(path: str) -> Place:
