@@ -14,7 +14,7 @@ import orjson
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.card import CARD_NAME
-from nat_dpo_pipeline.dataset.files import lock_of
+from nat_dpo_pipeline.dataset.files import WrittenFile, lock_of
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.writer import MARK, Target, check_target
@@ -172,6 +172,7 @@ class _Run:
         done = self._selected(paired)
         result = self._result(partitioned, done)
         self._check_bad_share(result, partitioned, done)
+        self._remove_files(result.files)
         write_manifest(self._folder, result, self._plan.identity)
         self._state.remove()
         return result
@@ -219,7 +220,7 @@ class _Run:
             return done
         self._plan = self._plan.scattered()
         (self._state / _PLAN).write(self._plan.to_json())
-        self._remove_shards()
+        self._remove_files(())
         return None
 
     @property
@@ -251,10 +252,12 @@ class _Run:
                 return True
         return False
 
-    def _remove_shards(self) -> None:
+    def _remove_files(self, kept: Iterable[WrittenFile]) -> None:
+        """Remove what shards have written that is not among the files: those that have lost all pairs of a side."""
+        paths = {file.path for file in kept}
         for one in formats_named(self._options.formats):
             for name in (self._folder / one.name).files():
-                if name != MARK:
+                if name != MARK and f"{one.name}/{name}" not in paths:
                     (self._folder / one.name / name).remove()
 
     def _selected(self, paired: Sequence[Done]) -> list[Done]:
