@@ -1,16 +1,20 @@
 """What `nat dpo pairs` does with its options."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
+from nat_dpo_pipeline.cli.sharding import ShardOptions, is_for_shards, run_shards
 from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_of, training_of
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import PairedDataset
 from nat_dpo_pipeline.pairing.recorded import file_counts, pair_files
 from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
@@ -20,38 +24,60 @@ from nat_dpo_pipeline.report.summary import listed
 _REFUSALS_TOLD = 5
 
 
-def run_pairs(
-    files: tuple[str, ...],
-    output_dir: Path,
-    rules: Path | None,
-    strategy: str | None,
-    min_score_diff: float | None,
-    step_name: str | None,
-    formats: tuple[str, ...],
-    validation_fraction: float | None,
-    seed: int | None,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class PairsOptions:
+    """The options of the command, by their names there."""
+
+    files: tuple[str, ...]
+    output_dir: Path
+    rules: Path | None = None
+    strategy: str | None = None
+    min_score_diff: float | None = None
+    step_name: str | None = None
+    formats: tuple[str, ...] = ()
+    validation_fraction: float | None = None
+    seed: int | None = None
+    engine: str = "auto"
+    workers: int | None = None
+    address: str | None = None
+    memory: str = "4G"
+    overwrite: bool = False
+
+    def chosen(self) -> Rules:
+        """The rules, as the command line changes them. Raises ConfigurationError."""
+        return (Rules() if self.rules is None else _rules(self.rules)).changed(
+            builder={
+                "strategy": self.strategy,
+                "min_score_diff": self.min_score_diff,
+                "ttc_step_name": self.step_name,
+                "seed": self.seed,
+            },
+            trainer={"validation_fraction": self.validation_fraction, "seed": self.seed},
+            adapter={"formats": list(self.formats) or None},
+        )
+
+
+def run_pairs(options: PairsOptions) -> int:
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
-        chosen = (Rules() if rules is None else _rules(rules)).changed(
-            builder={
-                "strategy": strategy,
-                "min_score_diff": min_score_diff,
-                "ttc_step_name": step_name,
-                "seed": seed,
-            },
-            trainer={"validation_fraction": validation_fraction, "seed": seed},
-            adapter={"formats": list(formats) or None},
-        )
-        builder, split, dataset = chosen.settings()
-        paths = files_of(files or builder.source or ())
-        if not paths:
+        builder, split, dataset = options.chosen().settings()
+        files = options.files or tuple(builder.source or ())
+        if not files:
             raise InputError("there is nothing to read: name files of recorded candidates")
-        refusals: list[RefusedRecord] = []
-        read, paired = pair_files(paths, output_dir, builder, split, dataset, partial(_keep_first, refusals))
+        if is_for_shards(files, options.engine):
+            shards = ShardOptions(options.engine, options.workers, options.address, options.memory, options.overwrite)
+            return run_shards(files, options.output_dir, builder, split, dataset, shards)
+        return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
     except (DPOPipelineError, ValidationError) as error:
         said = in_words(error) if isinstance(error, ValidationError) else str(error)
         raise click.ClickException(" ".join(said.split())) from error
+
+
+def _run_in_memory(
+    paths: Sequence[Path], output_dir: Path, builder: BuilderSettings, split: SplitSettings, dataset: DatasetSettings
+) -> int:
+    refusals: list[RefusedRecord] = []
+    read, paired = pair_files(paths, output_dir, builder, split, dataset, partial(_keep_first, refusals))
     _tell(read, refusals, paired)
     if not any(paired.written.pairs.values()):
         raise click.ClickException(_no_pair(read, paired.skipped))

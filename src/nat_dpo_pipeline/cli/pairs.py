@@ -21,13 +21,25 @@ import click
 @click.option("-f", "--format", "formats", multiple=True, help="A format's name; can be repeated.  [default: trl]")
 @click.option("--validation-fraction", type=float, help="About this share of the prompts is held out.  [default: 0.1]")
 @click.option("--seed", type=int, help="Of the split, and of what is drawn.  [default: 0]")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "memory", "local", "ray"]),
+    default="auto",
+    show_default=True,
+    help="`local` and `ray` pair in shards, by processes here or on a cluster; auto: from 256 MiB on, and Parquet.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that have the shards.  [default: one a core]")
+@click.option("--address", help="Of a Ray cluster that runs already; without it one is started on this machine.")
+@click.option("--memory", default="4G", show_default=True, help="What all processes with shards may take together.")
+@click.option("--overwrite", is_flag=True, help="Replace shards in the folder that were made of something else.")
 def pairs_command(**options: object) -> None:
     """Pair recorded candidates and write them in any of the formats that `nat dpo export` has.
 
     Recognised by content: turn rows and flat rows of candidates, rollouts with a reward (also of NeMo Gym), ATIF
     trajectories with a table of scores, NAT's workflow_output.json, its file exporter and saved /generate/full
-    streams, and ATOF events; .gz and .zst too. Exit code 1 when there is no pair.
+    streams, and ATOF events; .gz and .zst too. Rows of candidates are also read from Parquet, folders and URIs, in
+    shards (docs/scale.md). Exit code 1 when there is no pair.
     """
-    from nat_dpo_pipeline.cli.pairing import run_pairs
+    from nat_dpo_pipeline.cli.pairing import PairsOptions, run_pairs
 
-    raise SystemExit(run_pairs(**options))  # type: ignore[arg-type]  # click fills them by name
+    raise SystemExit(run_pairs(PairsOptions(**options)))  # type: ignore[arg-type]  # click fills them by name
