@@ -72,14 +72,23 @@ def parsed_row(text: bytes) -> Mapping[str, Any] | str:
 
 
 def read_lines(part: InputRange, troubles: Troubles) -> Iterator[Line]:
-    """The filled lines that start in the part. A file that ends or breaks off too soon is told."""
+    """The filled lines that start in the part. A file that breaks off too soon is told."""
+    for lines in _read(part, troubles):
+        for offset, text in lines:
+            if offset < part.stop and text.strip():
+                yield offset, text
+
+
+def _read(part: InputRange, troubles: Troubles) -> Iterator[Sequence[Line]]:
+    """The lines that start in the part, a read at a time, the last ones with some behind it."""
     offset = part.start
     try:
-        for offset, text in _lines_from(part):
+        for lines in _lines_from(part):
+            yield lines
+            if lines:
+                offset = lines[-1][0]
             if offset >= part.stop:
                 return
-            if text.strip():
-                yield offset, text
     except UNREADABLE as error:
         troubles.files += 1
         reason = f"the rest cannot be read: {_first_line(error)}"
@@ -90,7 +99,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _lines_from(part: InputRange) -> Iterator[Line]:
+def _lines_from(part: InputRange) -> Iterator[Sequence[Line]]:
     """The lines that start at or behind the part's start, to the end of the file."""
     with part.place.open() as file:
         if part.kind.is_compressed:
@@ -102,23 +111,30 @@ def _lines_from(part: InputRange) -> Iterator[Line]:
             yield from _split(file, offset, is_first=part.start == 0)
 
 
-def _split(file: Any, offset: int, *, is_first: bool) -> Iterator[Line]:
+def _split(file: Any, offset: int, *, is_first: bool) -> Iterator[Sequence[Line]]:
     """Lines with their offsets. Unless it is the file's first line, what comes before the first line end is none."""
     parts: list[bytes] = []
     is_whole = is_first
     while content := file.read(_BYTES_A_READ):
-        *lines, last = content.split(b"\n")
-        for line in lines:
-            text = b"".join((*parts, line))
-            parts.clear()
-            if is_whole:
-                yield offset, text.removeprefix(_BOM) if offset == 0 else text
-            is_whole = True
+        texts = content.split(b"\n")
+        parts.append(texts[0])
+        if len(texts) == 1:
+            continue
+        texts[0], parts = b"".join(parts), [texts.pop()]
+        lines = []
+        for text in texts:
+            lines.append((offset, text))
             offset += len(text) + 1
-        parts.append(last)
-    if is_whole and any(parts):
-        text = b"".join(parts)
-        yield offset, text.removeprefix(_BOM) if offset == 0 else text
+        yield _without_bom(lines if is_whole else lines[1:])
+        is_whole = True
+    if is_whole:
+        yield _without_bom([(offset, b"".join(parts))])
+
+
+def _without_bom(lines: list[Line]) -> list[Line]:
+    if lines and lines[0][0] == 0:
+        lines[0] = (0, lines[0][1].removeprefix(_BOM))
+    return lines
 
 
 def key_before(part: InputRange) -> Key | None:

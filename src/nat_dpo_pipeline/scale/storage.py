@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -113,13 +112,11 @@ class Place:
 
 
 class Sink:
-    """Bytes to a file, with their hash, which is taken in a thread beside the making of the next ones."""
+    """Bytes to a file, with their hash, which is taken while they are still in a cache."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1)
-        self._hashed: Future[None] | None = None
         self._waiting: list[bytes] = []
         self._waiting_size = 0
         self.size = 0
@@ -147,9 +144,7 @@ class Sink:
 
     def _write(self) -> None:
         content = b"".join(self._waiting)
-        if self._hashed is not None:
-            self._hashed.result()
-        self._hashed = self._hasher.submit(self._digest.update, content)
+        self._digest.update(content)
         self._stream.write(content)
         self._waiting.clear()
         self._waiting_size = 0
@@ -158,10 +153,8 @@ class Sink:
         """Write what is left and close. Once only."""
         self._write()
         self._stream.close()
-        self._hasher.shutdown()
 
     def abort(self) -> None:
-        self._hasher.shutdown(cancel_futures=True)
         self._stream.close()
 
     def close(self) -> None:
