@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -39,6 +40,7 @@ class LocalEngine:
         self._retries = retries
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._started: list[_Worker] = []
+        self._starting = Lock()
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -60,15 +62,13 @@ class LocalEngine:
             threads.shutdown()
 
     def _do(self, task: Task) -> Done:
+        ended = ""
         for _ in range(self._retries + 1):
             worker = self._worker()
             try:
                 answer = worker.do(task)
             except (EOFError, OSError):
-                self._started.remove(worker)
                 ended = worker.end()
-                if self._is_closed:
-                    break
                 continue
             self._idle.put(worker)
             if isinstance(answer, Exception):
@@ -81,17 +81,20 @@ class LocalEngine:
         )
 
     def _worker(self) -> "_Worker":
-        try:
+        with suppress(Empty):
             return self._idle.get_nowait()
-        except Empty:
+        with self._starting:
+            if self._is_closed:
+                raise OutputError("the run has ended")
             worker = _Worker()
             self._started.append(worker)
-            return worker
+        return worker
 
     def _end_workers(self) -> None:
-        self._is_closed = True
-        for worker in self._started:
-            worker.end()
+        with self._starting:
+            self._is_closed = True
+            for worker in self._started:
+                worker.end()
 
 
 class _Worker:

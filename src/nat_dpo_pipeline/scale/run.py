@@ -215,7 +215,9 @@ class _Run:
         ]
         is_decided = (self._state / _DECIDED).exists()
         name = "pair_partitions" if self._plan.is_scattered else "pair"
-        done = self._stage(name).run(self._engine, tasks, is_valid=lambda one: is_decided or self._is_there(one))
+        stage = self._stage(name)
+        done = stage.run(self._engine, tasks, is_valid=lambda one: is_decided or self._is_there(one))
+        self._resumed = stage.resumed
         if self._plan.is_scattered or not (any(one.is_scattered for one in done) or self._have_turns_in_common(done)):
             return done
         self._plan = self._plan.scattered()
@@ -319,6 +321,7 @@ class _Run:
             bad=bad[:_MOST_BAD_TOLD],
             scattered=self._plan.is_scattered,
             shards=len(done),
+            resumed=self._resumed,
         )
 
     def _check_bad_share(self, result: ScaleResult, partitioned: Sequence[Done], done: Sequence[Done]) -> None:

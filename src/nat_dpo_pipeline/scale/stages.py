@@ -21,6 +21,8 @@ class Stage:
         self._name = name
         self._told = told
 
+    resumed = 0
+
     def run(self, engine: Engine, tasks: Sequence[Task], *, is_valid: Callable[[Done], bool]) -> list[Done]:
         """What came of all tasks, by number, or of one alone that found turns to be scattered.
 
@@ -28,6 +30,7 @@ class Stage:
         """
         self._folder.create_folder()
         done = {one.number: one for one in self._recorded() if is_valid(one)}
+        self.resumed = len(done)
         missing = [task for task in tasks if task.number not in done]
         self._told(self._name, len(done), len(tasks))
         results = engine.run(missing) if missing else iter(())
