@@ -1,5 +1,6 @@
 """How a run is cut into shards, and what tells whether another run is the same."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
@@ -143,7 +144,7 @@ def _cuts(file: InputFile, kind: InputKind, at_once: int) -> tuple[int, list[int
         return _group_cuts(InputRange(file.uri, kind, 0, 0, 0), at_once)
     if kind.is_compressed:
         # Text is some four times as large as what it is compressed to.
-        return file.size * 4, [0, file.size] if file.size else [0]
+        return file.size * 4, [0, sys.maxsize]
     return file.size, [*range(0, file.size, at_once), file.size]
 
 
