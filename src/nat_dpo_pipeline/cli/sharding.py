@@ -13,8 +13,10 @@ from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.recorded.flat_rows import FLAT_ROWS
 from nat_dpo_pipeline.dataset.recorded.formats import recognised
+from nat_dpo_pipeline.dataset.recorded.lines import parsed, pieces
 from nat_dpo_pipeline.dataset.recorded.reading import files_of
 from nat_dpo_pipeline.dataset.recorded.turn_rows import TURN_ROWS
+from nat_dpo_pipeline.dataset.recorded.values import mapping
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
@@ -50,7 +52,16 @@ def is_for_shards(files: Sequence[str], engine: str) -> bool:
     paths = files_of(files)
     if sum(path.stat().st_size for path in paths) < LARGE:
         return False
-    return all(recognised(path) in (FLAT_ROWS, TURN_ROWS) for path in paths)
+    return all(map(_can_be_cut, paths))
+
+
+def _can_be_cut(path: Path) -> bool:
+    """Whether each row says by itself which turn it is of."""
+    kind = recognised(path)
+    if kind is FLAT_ROWS:
+        _, text = next(pieces(path))
+        return {"example_id", "turn_id"} <= mapping(parsed(text)).keys()
+    return kind is TURN_ROWS
 
 
 def run_shards(

@@ -32,7 +32,7 @@ class CandidateDecoder:
         if type(turn_id) is not str:
             turn_id = _turn_id(turn_id)
         if type(score) is not float or not isfinite(score):
-            score = _score(score)
+            score = score_of(score)
         response = fields.get("output")
         prompt = self._rendered(without_reply(fields.get("input"), response))
         if type(response) is not str or not response.isascii():
@@ -50,7 +50,8 @@ class CandidateDecoder:
         return self._prompt
 
 
-def _score(raw: object) -> float:
+def score_of(raw: object) -> float:
+    """A score as a finite float, also where it was recorded as text. Raises CandidateRefused."""
     if raw is None:
         raise CandidateRefused(RefusalReason.MISSING_SCORE)
     if not isinstance(raw, float):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from nat_dpo_pipeline.core.candidates import Prompt, RefusalReason
+from nat_dpo_pipeline.core.decoding import score_of
 from nat_dpo_pipeline.core.filters import FLAWS
-from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.dataset.formats.rows import is_utf8
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.scale.columns import ACCEPTED, REFUSALS, Columns, objects
@@ -45,13 +46,17 @@ class Rows:
     def add(self, row: Mapping[str, object], text: bytes, line: int) -> None:
         """Take a row of either kind; `text` is its JSON, and `line` tells it from the other rows."""
         if is_turn_row(row):
+            # What a generation run set aside is not to be paired.
+            refused = RefusalReason.SET_ASIDE if "set_aside" in row else None
             for flat in _flat_rows(row, text):
-                self.add_flat(flat, line)
+                self.add_flat(flat, line, refused)
         else:
             self.add_flat(row)
 
-    def add_flat(self, row: Mapping[str, object], line: int = FLAT) -> None:
-        """Take a row of one candidate."""
+    def add_flat(self, row: Mapping[str, object], line: int = FLAT, refused: RefusalReason | None = None) -> None:
+        """Take a row of one candidate; `refused` is why it is none, where that is known."""
+        if refused is None and not isinstance(row.get("metadata"), Mapping | str | None):
+            refused = RefusalReason.MALFORMED
         self.add_values(
             row.get("run_id"),
             row.get("example_id"),
@@ -61,6 +66,7 @@ class Rows:
             row.get("score"),
             row,
             line,
+            refused,
         )
 
     def add_values(
@@ -73,10 +79,13 @@ class Rows:
         score: object,
         raw: Mapping[str, object] = _NOTHING,
         line: int = FLAT,
+        refused: RefusalReason | None = None,
     ) -> None:
         """Take the values of a row. A hot path: what has the type it should have is taken as it is, without a call."""
         refusal = ACCEPTED
         try:
+            if refused is not None:
+                raise CandidateRefused(refused)
             if type(run_id) is not str or not run_id.isascii():
                 run_id = "" if run_id is None else _id(run_id)
             if type(example_id) is not str or not example_id.isascii():
@@ -84,12 +93,12 @@ class Rows:
             if type(turn_id) is not str or not turn_id.isascii():
                 turn_id = _id(turn_id)
             if type(score) is not float or not isfinite(score):
-                score = _score(score)
-            asked = self._rendered(prompt)
+                score = score_of(score)
+            asked = self._rendered(prompt if type(prompt) is str else without_reply(prompt, response))
             if type(response) is not str or not response.isascii():
                 response = render_response(response)
-        except CandidateRefused as refused:
-            refusal, asked, response, score = _CODES[RefusalReason(refused.reason)], "", "", 0.0
+        except CandidateRefused as error:
+            refusal, asked, response, score = _CODES[RefusalReason(error.reason)], "", "", 0.0
             run_id, example_id, turn_id = (_text(one) for one in (run_id, example_id, turn_id))
         self._line.append(line)
         self._run_id.append(run_id)
@@ -174,8 +183,7 @@ def columns_of(rows: Iterable[Mapping[str, object]]) -> Columns:
 def _flat_rows(row: Mapping[str, object], text: bytes) -> Iterable[Mapping[str, object]]:
     """The candidates of a turn row, each with what it shares with the others."""
     candidates = row["candidates"]
-    # What a generation run set aside is not to be paired.
-    if not isinstance(candidates, Sequence) or isinstance(candidates, str) or row.get("set_aside"):
+    if not isinstance(candidates, Sequence) or isinstance(candidates, str):
         return
     shared = {name: value for name, value in row.items() if name not in ("candidates", "unscored", "id")}
     shared["example_id"] = row.get("example_id", row.get("id")) or f"line-{sha256(text).hexdigest()[:16]}"
@@ -196,21 +204,6 @@ def _id(raw: object) -> str:
 
 def _text(raw: object) -> str:
     return raw if isinstance(raw, str) else "" if raw is None else str(raw)
-
-
-def _score(raw: object) -> float:
-    if raw is None:
-        raise CandidateRefused(RefusalReason.MISSING_SCORE)
-    if not isinstance(raw, float):
-        if not isinstance(raw, int | str) or "_" in str(raw):
-            raise CandidateRefused(RefusalReason.MALFORMED)
-        try:
-            raw = float(raw)
-        except (ValueError, OverflowError) as error:
-            raise CandidateRefused(RefusalReason.MALFORMED) from error
-    if not isfinite(raw):
-        raise CandidateRefused(RefusalReason.SCORE_NOT_FINITE)
-    return raw
 
 
 def _is_flawed(raw: Mapping[str, object]) -> bool:

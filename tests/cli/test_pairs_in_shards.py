@@ -1,0 +1,184 @@
+"""`nat dpo pairs` gives the same pairs in memory and in shards."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from nat_dpo_pipeline.cli import dpo, sharding
+from nat_dpo_pipeline.cli.sharding import bytes_of, is_for_shards
+from nat_dpo_pipeline.errors import ConfigurationError, InputError
+
+
+def _row(example: int, response: object, score: object, **others: object) -> dict[str, Any]:
+    own = {"example_id": f"e{example}", "turn_id": "t", "prompt": f"What is {example}?"}
+    return {**own, "response": response, "score": score, **others}
+
+
+def _flat_rows() -> list[dict[str, Any]]:
+    rows = [
+        _row(one, f"{one} {place} {'long ' * place}", (place * 7 + one) % 5) for one in range(60) for place in range(5)
+    ]
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    answered = [*asked, {"role": "assistant", "content": "So."}]
+    calling = [*asked, {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}]
+    return [
+        *rows,
+        *(_row(100, text, 1.0) for text in ("same", "same ", "other")),
+        _row(100, "better", 2.5),
+        *(_row(101, f"answer {score}", score) for score in (None, float("nan"), "2.5", 1, True, "x")),
+        _row(102, "So.", 3.0, prompt=answered),
+        _row(102, "Because.", 1.0, prompt=asked),
+        _row(103, "no text", 1.0, prompt=calling),
+        _row(104, " ", 2.0),
+        _row(104, "cut", 1.0, metadata={"flaw": "truncated"}),
+        _row(104, "whole", 0.5, metadata=[1]),
+        _row(104, "also whole", 0.25, metadata={"topic": "x"}),
+        _row(105, "ä \u2028 é", 1.0, run_id="r1"),
+        _row(105, "ö", 2.0, run_id="r2"),
+        _row(105, "ü", 3.0, run_id="r2"),
+        _row(106, "a", 1.0, turn_id=None),
+    ]
+
+
+def _turn_rows() -> list[dict[str, Any]]:
+    pair = [
+        {"response": "good", "score": 2.0},
+        {"response": "bad", "score": 1.0},
+        {"response": "unscored", "score": None},
+    ]
+    return [
+        {"example_id": "x1", "turn_id": "q", "prompt": "Turn?", "candidates": pair},
+        {
+            "example_id": "x2",
+            "turn_id": "q",
+            "prompt": "Aside?",
+            "candidates": pair,
+            "set_aside": "below_min_best_score",
+        },
+    ]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> list[str]:
+    """Rows with all that can be wrong with them, and rows of whole turns."""
+    flat, turns = tmp_path / "flat.jsonl.gz", tmp_path / "turns.jsonl"
+    flat.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in _flat_rows()).encode()))
+    turns.write_text("".join(json.dumps(row) + "\n" for row in _turn_rows()))
+    return [str(flat), str(turns)]
+
+
+def _pairs(*words: object) -> Result:
+    return CliRunner().invoke(dpo, ["pairs", *map(str, words)])
+
+
+def _side(folder: Path, side: str) -> list[str]:
+    return sorted(line for path in (folder / "trl").glob(f"{side}*.jsonl") for line in path.read_text().splitlines())
+
+
+def _counts(folder: Path) -> tuple[Any, Any]:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    return manifest["skipped"]["pairs"], {
+        name: manifest["counts"][name] for name in ("train_pairs", "validation_pairs")
+    }
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"strategy": "best_vs_random", "seed": 3},
+        {"strategy": "best_vs_second", "min_score_diff": 1.5, "length_penalty": 20.0},
+        {"max_pairs_per_turn": 2, "pair_flawed": True, "max_length_ratio": 3.0},
+        {"min_margin_quantile": 0.4, "max_prompts_per_chosen": 1, "drop_contradictions": True, "length_balance": 0.5},
+    ],
+)
+def test_shards_hold_what_memory_makes(tmp_path: Path, recorded: list[str], rules: dict[str, Any]) -> None:
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules))
+    told = {}
+    for engine in ("memory", "local"):
+        out = tmp_path / engine
+        done = _pairs(*recorded, "-o", out, "--engine", engine, "--rules", tmp_path / "rules.yml", "--workers", 2)
+        assert done.exit_code == 0, done.output
+        told[engine] = done.output
+    for side in ("train", "validation"):
+        assert _side(tmp_path / "memory", side) == _side(tmp_path / "local", side)
+    assert _side(tmp_path / "memory", "train")
+    assert _counts(tmp_path / "memory") == _counts(tmp_path / "local")
+    recorded_counts = json.loads((tmp_path / "memory" / "manifest.json").read_bytes())["configuration"]["recorded"]
+    refused: dict[str, int] = {}
+    for file in recorded_counts:
+        for reason, count in file["refused"].items():
+            refused[reason] = refused.get(reason, 0) + count
+    in_shards = json.loads((tmp_path / "local" / "manifest.json").read_bytes())["skipped"]["candidates"]
+    assert refused == in_shards
+    assert {"set_aside", "tool_call", "missing_score", "score_not_finite", "malformed", "missing_turn_id"} <= set(
+        refused
+    )
+
+
+def test_what_is_large_goes_to_shards_if_each_row_names_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "LARGE", 100)
+    flat = tmp_path / "flat.jsonl"
+    flat.write_text(json.dumps(_row(1, "a" * 100, 1.0)) + "\n")
+    nameless = tmp_path / "nameless.jsonl"
+    nameless.write_text(json.dumps({"prompt": "p", "response": "r" * 100, "score": 1.0}) + "\n")
+    small = tmp_path / "small.jsonl"
+    small.write_text(json.dumps({"prompt": "p", "response": "r", "score": 1.0}) + "\n")
+    found = {path.stem: is_for_shards([str(path)], "auto") for path in (flat, nameless, small)}
+    assert found == {"flat": True, "nameless": False, "small": False}
+    assert is_for_shards(["s3://bucket/rows"], "auto")
+    assert is_for_shards([str(tmp_path)], "auto")
+    assert not is_for_shards([str(flat)], "memory")
+    assert is_for_shards([str(small)], "ray")
+    with pytest.raises(InputError, match="there is no file"):
+        is_for_shards([str(tmp_path / "gone.jsonl")], "auto")
+
+
+def test_a_second_run_does_nothing_and_one_of_something_else_is_refused(tmp_path: Path, recorded: list[str]) -> None:
+    command = (*recorded, "-o", tmp_path / "out", "--engine", "local", "--workers", 1)
+    assert _pairs(*command).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")}
+    assert _pairs(*command).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jsonl")} == before
+    other = _pairs(*command, "--strategy", "best_vs_worst")
+    assert other.exit_code == 1
+    assert "overwrite" in other.output
+    assert _pairs(*command, "--strategy", "best_vs_worst", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"require_multiple_candidates": False}, "require_multiple_candidates: false is not offered in shards"),
+        ({"strategy": "best"}, "strategy"),
+    ],
+)
+def test_what_shards_do_not_offer_is_one_line(
+    tmp_path: Path, recorded: list[str], setting: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(setting))
+    done = _pairs(*recorded, "-o", tmp_path / "out", "--engine", "local", "--rules", tmp_path / "rules.yml")
+    assert done.exit_code == 1
+    assert said in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+def test_memory_is_said_in_units() -> None:
+    assert [bytes_of(text) for text in ("1000", "2K", "512M", "4G", "4GiB", "1t")] == [
+        1000,
+        2048,
+        512 << 20,
+        4 << 30,
+        4 << 30,
+        1 << 40,
+    ]
+    for text in ("", "G", "4 G", "-1G", "4X", "1.5G"):
+        with pytest.raises(ConfigurationError, match="--memory must be like 4G or 512M"):
+            bytes_of(text)
