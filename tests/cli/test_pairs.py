@@ -48,6 +48,14 @@ def _prompts(rows: list[dict[str, Any]]) -> set[str]:
     return {row["prompt"][0]["content"] for row in rows}
 
 
+def test_a_broken_file_of_rules_is_named_and_not_quoted(recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yml").write_text("llms:\n  judge: {api_key: sk-planted, [\n")
+    done = _pairs(recorded, "-o", tmp_path / "out", "--rules", tmp_path / "rules.yml")
+    assert done.exit_code == 1
+    assert "rules.yml', line 3 cannot be read as YAML: " in done.output
+    assert "sk-planted" not in done.output
+
+
 def test_recorded_candidates_become_a_dataset(recorded: Path, tmp_path: Path) -> None:
     done = _pairs(recorded, "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output

@@ -49,6 +49,10 @@ def read_rules(path: Path) -> Rules | None:
     """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        # Not all of what it says: it quotes the file, in which there may be a key.
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigurationError(f"{str(path)!r}{line} cannot be read as YAML: {error.problem}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
