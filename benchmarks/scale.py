@@ -1,16 +1,17 @@
-"""Pairs from files to files: this package, polars' streaming engine and DuckDB, which join the candidates with themselves.
+"""Pairs from files to files: this package, polars' streaming engine and DuckDB, which join candidates with themselves.
 
     python benchmarks/scale.py [--only parquet|jsonl|scattered|growth|builder …] [--turns 250000] [--rounds 3]
 
-parquet    contiguous turns of 4 in Parquet, pairs to Parquet: the three in turns, wall and peak memory of all processes.
+parquet    contiguous turns of 4 in Parquet, pairs to Parquet: the three take turns; wall and peak memory of all
+           processes.
 jsonl      the same from JSONL to JSONL.
 scattered  the same from and to Parquet, the candidates of a turn scattered over all files.
 growth     this package on a hundredth, a tenth and all of the turns.
-builder    pairs of 8 candidates a turn, 280,000 of them: load, build and write, against NVIDIA's builder and the rows of
-           its trainer adapter, on its own input: a JSON file of steps, as `nat eval` leaves one.
+builder    8 candidates a turn, 280,000 pairs: load, build and write, against NVIDIA's builder and its conversion to
+           JSONL, which get the candidates as steps out of the same file. Their imports are not counted, ours are.
 
-The peers write the same columns flat; they neither split, hash, sync, nor look at white space. Each measurement is a
-process of its own. Inputs are kept in a temporary folder, by their size. Prints one JSON line a part.
+The peers write the same columns flat; they neither split, hash, nor look at white space. Each measurement is a process
+of its own. Inputs are kept in a temporary folder, by their size. Prints one JSON line a part.
 """
 
 import argparse
@@ -160,11 +161,7 @@ def duckdb(paths: list[Path], output: Path, kind: str) -> None:
     )
 
 
-def builder_ours(paths: list[Path], output: Path, _kind: str) -> None:
-    ours(paths, output, "jsonl")
-
-
-def builder_theirs(paths: list[Path], output: Path, _kind: str) -> None:
+def nvidia(paths: list[Path], output: Path, _kind: str) -> None:
     """Steps out of a file, NVIDIA's builder, the rows of its trainer adapter, one JSONL file."""
     import asyncio
     import logging
@@ -173,10 +170,12 @@ def builder_theirs(paths: list[Path], output: Path, _kind: str) -> None:
     from nat.data_models.evaluator import EvalInput, EvalInputItem
     from nat.data_models.intermediate_step import IntermediateStep, IntermediateStepPayload, TTCEventData
     from nat.data_models.invocation_node import InvocationNode
-    from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig
+    from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig, NeMoCustomizerTrainerAdapterConfig
+    from nat.plugins.customizer.dpo.trainer_adapter import NeMoCustomizerTrainerAdapter
     from nat.plugins.customizer.dpo.trajectory_builder import DPOTrajectoryBuilder
 
     logging.disable(logging.CRITICAL)
+    started = time.perf_counter()
     ancestry = InvocationNode(function_name="workflow", function_id="workflow")
     examples: dict[str, list[IntermediateStep]] = {}
     for path in paths:
@@ -226,28 +225,19 @@ def builder_theirs(paths: list[Path], output: Path, _kind: str) -> None:
         return await built.finalize("run")
 
     collection = asyncio.run(run())
-    output.mkdir()
-    with (output / "pairs.jsonl").open("w") as file:
-        file.write("\n".join(json.dumps(row) for row in _their_rows(collection)))
-
-
-def _their_rows(collection: Any) -> Iterator[dict[str, Any]]:
-    from nat.plugins.customizer.dpo.config import NeMoCustomizerTrainerAdapterConfig
-    from nat.plugins.customizer.dpo.trainer_adapter import NeMoCustomizerTrainerAdapter
-
     adapter = NeMoCustomizerTrainerAdapter.__new__(NeMoCustomizerTrainerAdapter)
-    del NeMoCustomizerTrainerAdapterConfig
-    for group in collection.trajectories:
-        for trajectory in group:
-            yield adapter._trajectory_to_dpo_item(trajectory)
+    adapter.adapter_config = NeMoCustomizerTrainerAdapterConfig.model_construct()
+    output.mkdir()
+    for name, text in zip(("train", "validation"), adapter._trajectory_to_dpo_jsonl(collection), strict=True):  # noqa: SLF001
+        (output / f"{name}.jsonl").write_text(text)
+    print(time.perf_counter() - started)
 
 
 _ENGINES = {
     "ours": ours,
     "polars": polars,
     "duckdb": duckdb,
-    "builder_ours": builder_ours,
-    "builder_theirs": builder_theirs,
+    "nvidia": nvidia,
 }
 
 
@@ -256,15 +246,17 @@ def measured(engine: str, paths: list[Path], output: Path, kind: str) -> dict[st
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-W", "ignore", __file__, "--engine", engine, "--kind", kind, "--output", str(output)]
     started = time.perf_counter()
-    process = subprocess.Popen([*command, *map(str, paths)], stderr=subprocess.PIPE)
+    process = subprocess.Popen([*command, *map(str, paths)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     most = 0
     while process.poll() is None:
         most = max(most, sum(map(resident, descendants(process.pid))))
         time.sleep(0.02)
     seconds = time.perf_counter() - started
+    told, errors = process.communicate()
     if process.returncode:
-        assert process.stderr is not None
-        raise SystemExit(f"{engine} failed: {process.stderr.read().decode()[-2000:]}")
+        raise SystemExit(f"{engine} failed: {errors[-2000:]}")
+    if told:
+        seconds = float(told)
     shutil.rmtree(output, ignore_errors=True)
     return {"seconds": round(seconds, 2), "megabytes": round(most / 1e6)}
 
@@ -323,7 +315,7 @@ def builder(folder: Path, output: Path, rounds: int) -> dict[str, Any]:
         with path.with_suffix(".part").open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in make_rows(10_000, 8))
         path.with_suffix(".part").rename(path)
-    return {"pairs": 280_000, **compared(["builder_ours", "builder_theirs"], [path], output, "jsonl", rounds)}
+    return {"pairs": 280_000, **compared(["ours", "nvidia"], [path], output, "jsonl", rounds)}
 
 
 def main() -> None:

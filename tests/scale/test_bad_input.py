@@ -85,7 +85,7 @@ def test_a_compressed_file_that_breaks_off_is_told(tmp_path: Path) -> None:
     result = paired(path)
     assert 0 < result.candidates < 40_000
     assert "the rest cannot be read" in str(result.bad[0])
-    with pytest.raises(InputError, match="1 of 1 files cannot be read, and max_bad_share is 0.001"):
+    with pytest.raises(InputError, match=r"1 of 1 files cannot be read, and max_bad_share is 0\.001"):
         pair_files([str(path)], str(tmp_path / "strict"), PairingRules())
 
 
@@ -140,7 +140,7 @@ def test_parquet_without_the_columns_of_candidates_is_refused(tmp_path: Path) ->
 
 
 def test_no_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no '.*missing.jsonl'"):
+    with pytest.raises(InputError, match=r"there is no .*missing\.jsonl"):
         paired(tmp_path / "missing.jsonl")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="there is no file of candidates in"):

@@ -104,7 +104,7 @@ def test_errors_of_tasks_are_those_of_the_local_engine(tmp_path: Path) -> None:
         pair_files([str(path)], str(tmp_path / "file" / "out"), PairingRules(), options=on_ray())
 
 
-def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_line() -> None:
     import subprocess
     import sys
 

@@ -51,7 +51,7 @@ class ScaleOptions:
     decontamination: Decontamination | None = None
     max_bad_share: float = 0.001
     memory: int = 4 << 30
-    shard_bytes: int = 128 << 20
+    shard_bytes: int = 32 << 20
     workers: int | None = None
     engine: EngineName = EngineName.LOCAL
     address: str | None = None

@@ -145,7 +145,8 @@ def _cuts(file: InputFile, kind: InputKind, at_once: int) -> tuple[int, list[int
     if kind.is_compressed:
         # Text is some four times as large as what it is compressed to.
         return file.size * 4, [0, sys.maxsize]
-    return file.size, [*range(0, file.size, at_once), file.size]
+    count = max(-(-file.size // at_once), 1)
+    return file.size, [file.size * number // count for number in range(count + 1)] if file.size else [0]
 
 
 def _group_cuts(whole: InputRange, at_once: int) -> tuple[int, list[int]]:
