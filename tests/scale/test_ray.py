@@ -116,5 +116,5 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(Path("src").absolute())}
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.startswith("no Ray cluster at 'no-address'")
+    assert done.stdout.startswith("no Ray cluster answers at 'no-address'")
     assert (done.stdout.count("\n"), done.stderr) == (1, "")

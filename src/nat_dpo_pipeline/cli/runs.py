@@ -121,14 +121,20 @@ def _generated(job: _Job, run_dir: Path) -> Outcome:
 
 def _generated_on_ray(job: _Job, options: GenerateOptions) -> Outcome:
     from nat_dpo_pipeline.plugin.distributed import Source, generate_on_ray
-    from nat_dpo_pipeline.scale.cluster import connected
 
     source = Source(options.config_file, options.override)
-    watch, workers = _watch(job.plan), options.workers
-    with connected(options.address, workers):
-        return asyncio.run(
-            generate_on_ray(source, job.config, job.workflow, job.inputs, options.run_dir, watch, workers)
+    return asyncio.run(
+        generate_on_ray(
+            source,
+            job.config,
+            job.workflow,
+            job.inputs,
+            options.run_dir,
+            _watch(job.plan),
+            options.workers,
+            options.address,
         )
+    )
 
 
 def _watch(plan: Plan) -> Watch:

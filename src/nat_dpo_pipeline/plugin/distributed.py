@@ -33,6 +33,7 @@ from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.recipe import prices_of
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PreferenceDataConfig, llms_in
+from nat_dpo_pipeline.scale.cluster import connected
 
 WORKERS = "workers"
 _SHARES = "shares.json"
@@ -154,8 +155,9 @@ async def generate_on_ray(
     run_dir: Path,
     watch: Watch,
     workers: int,
+    address: str | None = None,
 ) -> Outcome:
-    """`generate` by several processes of the Ray cluster that this process is connected to.
+    """`generate` by several processes of the Ray cluster at `address`; without one, of this machine.
 
     Raises ConfigurationError, also when the folder was begun with another number of workers, CollectionError when a
     worker is lost for good, and OutputError.
@@ -166,8 +168,8 @@ async def generate_on_ray(
         _claim_shares(run_dir, workers)
         record = GenerationRecord(prices=prices_of(workflow))
         folders = _folders(run_dir, len(shares))
-        actors = [_started(source, share, len(shares), path) for share, path in zip(shares, folders, strict=True)]
-        with watch(record):
+        with connected(address, workers), watch(record):
+            actors = [_started(source, share, len(shares), path) for share, path in zip(shares, folders, strict=True)]
             outcomes = await _finished(actors, record)
         merged = merge(outcomes, folders, [name for name, _ in inputs], folder, record)
         dataset = write_run(config, folder, record, merged.status)

@@ -9,28 +9,39 @@ from contextlib import contextmanager
 from nat_dpo_pipeline.errors import ConfigurationError
 
 _SECONDS_TO_ANSWER = 10.0
+# Ray reads these when it is imported, and says much; what matters of it comes as an exception.
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+}
 
 
 @contextmanager
 def connected(address: str | None, workers: int) -> Iterator[None]:
     """Connect this process, and disconnect it at the end; without an address a cluster of `workers` CPUs is started.
 
-    Raises ConfigurationError when Ray is not installed, or when nothing answers at the address.
+    A process that is connected already stays so. Raises ConfigurationError when Ray is not installed, or when nothing
+    answers at the address.
     """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
         raise ConfigurationError("the engine ray needs Ray: pip install 'nat-dpo-pipeline[ray]'") from error
+    if ray.is_initialized():
+        yield
+        return
     if address is not None:
         _check(address)
-    # Ray says much, to standard output too; what matters of it comes as an exception.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     own = {"num_cpus": workers, "include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = "no cluster could be started" if address is None else f"no Ray cluster answers at {address!r}"
-        raise ConfigurationError(f"{where}: {' '.join(str(error).split())}") from error
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "no Ray cluster could be started" if address is None else f"no Ray cluster answers at {address!r}"
+        raise ConfigurationError(f"{where}: {str(error).partition(chr(10))[0]}") from error
     try:
         yield
     finally:

@@ -1,23 +1,15 @@
-"""Shards as tasks of a Ray cluster, the only place that knows Ray."""
+"""Shards as tasks of a Ray cluster."""
 
-import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from nat_dpo_pipeline.errors import ConfigurationError, OutputError
+from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.scale.cluster import connected
 from nat_dpo_pipeline.scale.tasks import Done, Task
 from nat_dpo_pipeline.scale.work import do
 
-# Ray reads these when it is imported.
-_QUIET = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
-}
 # So many tasks for each worker are with Ray, so that none waits for the next one; a long queue would only cost memory.
 _AHEAD = 2
 
@@ -28,32 +20,15 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None, workers: int, retries: int) -> None:
-        self._address = address
-        self._workers = workers
+        self._connection = connected(address, workers)
         self._retries = retries
-        self._is_started_here = False
 
     def __enter__(self) -> Self:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
-        import ray
-
-        if ray.is_initialized():
-            return self
-        where: dict[str, Any] = {"num_cpus": self._workers} if self._address is None else {"address": self._address}
-        try:
-            ray.init(**where, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigurationError(f"no Ray cluster at {self._address or 'this machine'!r}: {reason}") from error
-        self._is_started_here = True
+        self._connection.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._is_started_here:
-            import ray
-
-            ray.shutdown()
+        self._connection.__exit__(kind, error, at)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
         import ray
