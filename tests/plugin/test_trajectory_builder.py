@@ -19,6 +19,7 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
+from nat_dpo_pipeline.plugin import trajectory_builder
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder, collect, evaluation_config
 from nat_dpo_pipeline.report.summary import CollectionReport
@@ -71,6 +72,22 @@ async def test_candidates_of_a_turn_become_pairs_largest_difference_first(
     assert [trajectory.reward for trajectory in trajectories] == [3.0, 2.0, 1.0]
     assert (report.examples, report.candidates, report.turns, report.pairs) == (1, 3, 1, 3)
     assert report.problems == ()
+
+
+async def test_more_pairs_than_memory_should_hold_are_told_with_the_way_out(
+    make_builder: Maker,
+    evaluation_of: Evaluations,
+    run_config: FinetuneConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for most, told in ((3, 0), (2, 1)):
+        monkeypatch.setattr(trajectory_builder, "MANY_PAIRS", most)
+        with caplog.at_level(logging.WARNING, OURS):
+            await _run(make_builder(evaluation_of({"a": [1.0, 4.0, 2.0]})), run_config)
+        assert len(caplog.messages) == told
+    assert "holds 3 pairs in memory" in caplog.text
+    assert "nat dpo pairs" in caplog.text
 
 
 async def test_exhaustive_metadata_has_nvidias_keys(

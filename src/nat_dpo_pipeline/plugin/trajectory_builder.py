@@ -27,6 +27,9 @@ from nat_dpo_pipeline.report.summary import CollectionReport, describe
 
 logger = logging.getLogger(__name__)
 
+#: So many pairs are some gigabyte of trajectories.
+MANY_PAIRS = 1_000_000
+
 
 class DPOTrajectoryBuilder(TrajectoryBuilder):
     """Collects scored candidates from an evaluation of the workflow, or from files, and pairs them."""
@@ -186,6 +189,13 @@ def _log(run_id: str, report: CollectionReport) -> None:
         logger.warning("run %s collected no candidates from %s", run_id, came_from)
     elif not report.pairs:
         logger.warning("run %s collected %d candidates but no pair", run_id, report.candidates)
+    if report.pairs > MANY_PAIRS:
+        logger.warning(
+            "run %s holds %d pairs in memory, as NAT wants them: for so many, record the candidates with "
+            "dpo_candidates and pair the files with `nat dpo pairs FILES -o DIR` (docs/scale.md)",
+            run_id,
+            report.pairs,
+        )
     if report.interrupted_runs:
         logger.warning(
             "run %s was interrupted: %d of %d examples delivered no candidates",
