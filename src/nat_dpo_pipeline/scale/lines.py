@@ -22,16 +22,19 @@ Line = tuple[int, bytes]
 
 def line_columns(part: InputRange, troubles: Troubles, block_bytes: int) -> Iterator[Columns]:
     """The rows of the lines that start in the part, in blocks of so many bytes."""
-    lines: list[Line] = []
-    size = 0
-    for line in read_lines(part, troubles):
-        lines.append(line)
-        size += len(line[1])
-        if size >= block_bytes:
-            yield _columns(lines, part, troubles)
-            lines, size = [], 0
-    if lines:
-        yield _columns(lines, part, troubles)
+    waiting: list[Line] = []
+    start = part.start
+    for lines in _read(part, troubles):
+        waiting += lines
+        if waiting and waiting[-1][0] - start >= block_bytes:
+            yield _columns(_filled(waiting, part), part, troubles)
+            start, waiting = waiting[-1][0], []
+    if waiting:
+        yield _columns(_filled(waiting, part), part, troubles)
+
+
+def _filled(lines: Sequence[Line], part: InputRange) -> list[Line]:
+    return [line for line in lines if line[0] < part.stop and line[1].strip()]
 
 
 def _columns(lines: Sequence[Line], part: InputRange, troubles: Troubles) -> Columns:
@@ -74,9 +77,7 @@ def parsed_row(text: bytes) -> Mapping[str, Any] | str:
 def read_lines(part: InputRange, troubles: Troubles) -> Iterator[Line]:
     """The filled lines that start in the part. A file that breaks off too soon is told."""
     for lines in _read(part, troubles):
-        for offset, text in lines:
-            if offset < part.stop and text.strip():
-                yield offset, text
+        yield from _filled(lines, part)
 
 
 def _read(part: InputRange, troubles: Troubles) -> Iterator[Sequence[Line]]:

@@ -135,6 +135,7 @@ class Rows:
         )
 
 
+_MAY_SAY_FLAW = frozenset(("flaw", "metadata"))
 _PLAIN_TYPES = {"example_id": str, "turn_id": str, "prompt": str, "response": str, "score": float}
 
 
@@ -155,7 +156,7 @@ def plain_columns(rows: Sequence[object]) -> Columns | None:
         run_id=objects(run_ids, count),
         **{name: objects(values[name], count) for name in ("example_id", "turn_id", "prompt", "response")},
         score=np.array(values["score"], dtype=np.float64),
-        is_flawed=np.array([_is_flawed(row) for row in known], dtype=bool),
+        is_flawed=np.array([not _MAY_SAY_FLAW.isdisjoint(row) and _is_flawed(row) for row in known], dtype=bool),
         refusal=np.full(count, ACCEPTED, dtype=np.int8),
         raw=objects(known, count),
     )
