@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.scale.columns import ACCEPTED, Columns, Key, objects
-from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
+from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles, first_line
 from nat_dpo_pipeline.scale.options import BadInput
 from nat_dpo_pipeline.scale.rows import FLAT, Rows, turn_of
 
@@ -44,7 +44,7 @@ def group_batches(part: InputRange, troubles: Troubles, block_bytes: int, *, wit
         file = opened(part)
     except UNREADABLE as error:
         troubles.files += 1
-        troubles.tell(BadInput(part.uri, None, None, f"cannot be read: {_first_line(error)}"))
+        troubles.tell(BadInput(part.uri, None, None, f"cannot be read: {first_line(error)}"))
         return
     with file:
         names = _wanted(file.schema_arrow, with_raw=with_raw)
@@ -65,11 +65,7 @@ def _batches_of(
             read += batch.num_rows
     except UNREADABLE as error:
         troubles.rows += group.num_rows - read
-        troubles.tell(BadInput(part.uri, None, number, _first_line(error)))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        troubles.tell(BadInput(part.uri, None, number, first_line(error)))
 
 
 def _wanted(schema: Any, *, with_raw: bool) -> list[str]:

@@ -14,6 +14,11 @@ UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError)
 _MOST_TOLD = 5
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as one line goes."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class InputKind(StrEnum):
     """How rows are stored."""
 

@@ -9,7 +9,7 @@ import orjson
 import pyarrow
 
 from nat_dpo_pipeline.scale.columns import Columns, Key
-from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles
+from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles, first_line
 from nat_dpo_pipeline.scale.options import BadInput
 from nat_dpo_pipeline.scale.rows import Rows, plain_columns
 
@@ -92,12 +92,8 @@ def _read(part: InputRange, troubles: Troubles) -> Iterator[Sequence[Line]]:
                 return
     except UNREADABLE as error:
         troubles.files += 1
-        reason = f"the rest cannot be read: {_first_line(error)}"
+        reason = f"the rest cannot be read: {first_line(error)}"
         troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _lines_from(part: InputRange) -> Iterator[Sequence[Line]]:

@@ -15,7 +15,7 @@ from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.manifest import GENERATOR
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.scale import groups
-from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputKind, InputRange, Troubles, is_known, kind_of
+from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputKind, InputRange, Troubles, first_line, is_known, kind_of
 from nat_dpo_pipeline.scale.options import BadInput, ScaleOptions
 from nat_dpo_pipeline.scale.reading import read_columns
 from nat_dpo_pipeline.scale.storage import Place, checked_input
@@ -129,8 +129,7 @@ def planned(files: Sequence[InputFile], identity: Mapping[str, Any], options: Sc
         try:
             size, cuts = _cuts(file, kind, at_once)
         except UNREADABLE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            bad.append(BadInput(file.uri, None, None, f"cannot be read: {reason}"))
+            bad.append(BadInput(file.uri, None, None, f"cannot be read: {first_line(error)}"))
             continue
         total += size
         ranges += [InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in pairwise(cuts)]

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.scale.cluster import connected
+from nat_dpo_pipeline.scale.inputs import first_line
 from nat_dpo_pipeline.scale.tasks import Done, Task
 from nat_dpo_pipeline.scale.work import do
 
@@ -57,9 +58,8 @@ class RayEngine:
         except RayTaskError as error:
             raise error.cause or error from None
         except RayError as error:
-            reason = str(error).splitlines()[0]
             raise OutputError(
-                f"shard {task.number} ended its worker {self._retries + 1} times: {reason}; if memory ran out, use a "
-                "smaller shard_bytes"
+                f"shard {task.number} ended its worker {self._retries + 1} times: {first_line(error)}; if memory ran "
+                "out, use a smaller shard_bytes"
             ) from error
         return done

@@ -26,7 +26,7 @@ from nat_dpo_pipeline.scale.facts import Wanted
 from nat_dpo_pipeline.scale.manifest import identity_in, result_in, write_manifest
 from nat_dpo_pipeline.scale.options import EngineName, FileKind, ScaleOptions, ScaleResult
 from nat_dpo_pipeline.scale.partition import PARTS, PARTS_LIST
-from nat_dpo_pipeline.scale.plan import Plan, difference, found_inputs, identity_of, planned
+from nat_dpo_pipeline.scale.plan import InputFile, Plan, difference, found_inputs, identity_of, planned
 from nat_dpo_pipeline.scale.stages import Stage
 from nat_dpo_pipeline.scale.storage import PARTIAL, Place, place
 from nat_dpo_pipeline.scale.tasks import Done, Job, PairTask, Part, PartitionTask
@@ -53,11 +53,12 @@ def run_files(
     """See `nat_dpo_pipeline.scale.api.pair_files`."""
     _check_formats(options)
     folder = place(output)
-    identity = identity_of(found_inputs(inputs), rules, selection, options)
+    files = found_inputs(inputs)
+    identity = identity_of(files, rules, selection, options)
     with _locked(folder):
         if (folder / MANIFEST_NAME).exists() and _is_same(folder, identity_in(folder), identity, options):
             return result_in(folder)
-        plan = _plan(folder, inputs, identity, options)
+        plan = _plan(folder, files, identity, options)
         with _engine(options) as engine:
             return _Run(folder, plan, rules, selection, options, engine, told).go()
 
@@ -117,7 +118,7 @@ def _clear(folder: Place) -> None:
             (folder / one.name).remove()
 
 
-def _plan(folder: Place, inputs: Sequence[str], identity: Mapping[str, Any], options: ScaleOptions) -> Plan:
+def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions) -> Plan:
     """The plan of the unfinished run in the folder, if it is of the same; else a new one."""
     stored = folder / STATE / _PLAN
     if stored.exists():
@@ -126,7 +127,7 @@ def _plan(folder: Place, inputs: Sequence[str], identity: Mapping[str, Any], opt
             return plan
     if folder.is_local:
         check_target(Path(folder.path), Target(options.formats))
-    plan = planned(found_inputs(inputs), identity, options, _workers(options))
+    plan = planned(files, identity, options, _workers(options))
     _clear(folder)
     (folder / STATE).create_folder()
     stored.write(plan.to_json())

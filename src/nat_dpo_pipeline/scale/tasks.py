@@ -76,7 +76,6 @@ class Done:
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     files: Sequence[WrittenFile] = ()
     parts: Sequence[str] = ()
-    rows: int = 0
     bad_rows: int = 0
     bad_files: int = 0
     bad: Sequence[BadInput] = ()
