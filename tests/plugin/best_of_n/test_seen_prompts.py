@@ -25,11 +25,11 @@ CALL: Any = {"name": "search", "args": {}, "id": "1"}
 
 
 @contextmanager
-def _call(chat: object, text: object = None, output: object = "So.") -> Iterator[None]:
+def _call(chat: object, text: object = None, output: object = "So.", model: str | None = None) -> Iterator[None]:
     manager = Context.get().intermediate_step_manager
     data = StreamEventData(input=text)
     metadata: Any = chat if isinstance(chat, dict) else TraceMetadata(chat_inputs=chat)
-    start = IntermediateStepPayload(event_type=IntermediateStepType.LLM_START, data=data, metadata=metadata)
+    start = IntermediateStepPayload(event_type=IntermediateStepType.LLM_START, name=model, data=data, metadata=metadata)
     manager.push_intermediate_step(start)
     yield
     end = {"event_type": IntermediateStepType.LLM_END, "data": StreamEventData(input=text, output=output)}
@@ -68,6 +68,16 @@ async def test_what_a_model_was_asked(chat: object, text: object, prompt: object
 async def test_the_prompt_behind_a_response_is_that_of_the_last_call_that_gave_it() -> None:
     seen = _seen((None, "one", "So."), (None, "two", "So."), (None, "three", "Safe."), (None, "four", None))
     assert (seen.first(), seen.behind("So."), seen.behind("Other")) == ("one", "two", None)
+
+
+async def test_the_model_behind_a_response_is_who_wrote_it_or_who_was_asked_last() -> None:
+    seen = SeenPrompts()
+    assert seen.model_behind("So.") is None
+    with seen.watching():
+        for output, model in (("So.", "large"), ("Safe.", "guard")):
+            with _call(None, "Why?", output, model):
+                pass
+    assert [seen.model_behind(text) for text in ("So.", "Safe.", "So. Indeed.")] == ["large", "guard", "guard"]
 
 
 async def test_what_is_asked_before_and_after_and_elsewhere_is_not_seen() -> None:

@@ -171,12 +171,13 @@ class BestOfN(FunctionMiddleware):
             facts: dict[str, object] = {"function": function, "call": answer.call, "returned": answer is chosen}
             if self._config.vary is not None and self._config.vary.temperatures:
                 facts["temperature"] = self._config.vary.sampling(answer.call).temperature
+            model = answer.seen.model_behind(answer.text)
             if isinstance(one, Score):
                 facts |= {"reward_model": one.model} | _members(one, next(agreed))
-                turn.add(answer.text, score=one.value, attributes=one.attributes, metadata=facts)
+                turn.add(answer.text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
             else:
                 self._troubles.note("a result was not scored", one)
-                turn.add(answer.text, score=None, metadata=facts)
+                turn.add(answer.text, score=None, model=model, metadata=facts)
         turn.push()
 
 

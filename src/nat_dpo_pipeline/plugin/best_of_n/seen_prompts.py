@@ -20,6 +20,7 @@ class SeenPrompts:
 
     def __init__(self) -> None:
         self._prompts: dict[str, Prompt | None] = {}
+        self._models: dict[str, str | None] = {}
         self._outputs: dict[str, str] = {}
 
     @contextmanager
@@ -38,8 +39,16 @@ class SeenPrompts:
 
     def behind(self, response: str) -> Prompt | None:
         """That of the last call whose reply is the response, word for word."""
-        wrote = [uuid for uuid, output in self._outputs.items() if output.strip() == response.strip()]
+        wrote = self._wrote(response)
         return self._prompts.get(wrote[-1]) if wrote else None
+
+    def model_behind(self, response: str) -> str | None:
+        """The model of that call; of the last call of all where no reply is the response."""
+        called = self._wrote(response) or list(self._models)
+        return self._models.get(called[-1]) if called else None
+
+    def _wrote(self, response: str) -> list[str]:
+        return [uuid for uuid, output in self._outputs.items() if output.strip() == response.strip()]
 
     def _see(self, step: IntermediateStep) -> None:
         payload = step.payload
@@ -47,6 +56,7 @@ class SeenPrompts:
             return
         if payload.event_type is IntermediateStepType.LLM_START:
             self._prompts[payload.UUID] = _prompt_in(payload)
+            self._models[payload.UUID] = payload.name
         elif payload.event_type is IntermediateStepType.LLM_END and payload.data is not None:
             output = payload.data.output
             if isinstance(output, str):
