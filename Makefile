@@ -92,7 +92,7 @@ wheel: .venv/.dev .venv-wheel/.created ## Build the wheel, install it in clean e
 	.venv-wheel/bin/python -I tests/packaging/check_installed.py
 
 .PHONY: bench
-bench: .venv-compat/.ready ## Measure speed, beside NVIDIA's package
+bench: .venv-compat/.bench ## Measure speed, beside NVIDIA's package and others
 	@for script in benchmarks/*.py; do .venv-compat/bin/python -W ignore "$$script" || exit 1; done
 
 .PHONY: clean
@@ -115,6 +115,10 @@ clean: ## Remove environments, caches and build results
 .venv-compat/.ready: .venv-compat/.created pyproject.toml
 	@[ ! -e $@ ] || echo "Updating .venv-compat ..."
 	@.venv-compat/bin/python $(PIP) install --editable . --group compat
+	@touch $@
+
+.venv-compat/.bench: .venv-compat/.ready
+	@.venv-compat/bin/python $(PIP) install --editable '.[scale]' --group bench
 	@touch $@
 
 # torch first: it is the largest by far, and what comes after it must not bring another one.
