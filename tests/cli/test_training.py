@@ -87,7 +87,7 @@ def test_the_configuration_may_hold_what_is_not_on_record(
     assert _dpo("status", str(run_dir), "--config_file", str(path)).exit_code == 0
     path.write_text((ROOT / "configs" / "demo.yml").read_text())
     other = _dpo("status", str(run_dir), "--config_file", str(path))
-    assert "does not train with a openai_trainer_adapter, which submitted the job" in other.stderr
+    assert "does not train with openai_trainer_adapter, which submitted the job" in other.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "resume"])

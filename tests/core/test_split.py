@@ -122,3 +122,10 @@ def test_of_many_prompts_about_the_fraction_is_held_out(fraction: float) -> None
     held_out = [is_held_out(f"prompt {number}", fraction, seed=1) for number in range(20_000)]
     assert sum(held_out) / 20_000 == pytest.approx(fraction, abs=0.011)
     assert held_out != [is_held_out(f"prompt {number}", fraction, seed=2) for number in range(20_000)]
+
+
+def test_a_prompt_has_the_same_rank_alone_as_among_others() -> None:
+    prompts = [f"prompt {number}" for number in range(2000)]
+    alone = {prompt for prompt in prompts if is_held_out(prompt, 0.1, 3)}
+    assert alone <= validation_prompts(prompts, 0.15, 3)
+    assert alone >= validation_prompts(prompts, 0.05, 3)

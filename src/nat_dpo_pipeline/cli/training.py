@@ -56,7 +56,7 @@ def _configured(saved: SavedJob, path: Path) -> JobAdapterConfig:
         raise ConfigurationError(f"{str(path)!r}: {error}") from error
     found = loaded.trainer_adapters.get(loaded.finetuning.trainer_adapter or "")
     if not isinstance(found, JobAdapterConfig) or type_name(type(found)) != saved.adapter:
-        raise ConfigurationError(f"{str(path)!r} does not train with a {saved.adapter}, which submitted the job")
+        raise ConfigurationError(f"{str(path)!r} does not train with {saved.adapter}, which submitted the job")
     return found
 
 

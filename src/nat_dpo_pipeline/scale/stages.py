@@ -1,6 +1,7 @@
 """Tasks of one kind, and a record of each that is done, so that a run which starts again knows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import orjson
 
@@ -40,13 +41,17 @@ class Stage:
                 results.close()  # type: ignore[attr-defined]
                 return [one]
             done[one.number] = one
-            (self._folder / f"{one.number:05}.json").write(orjson.dumps(one, option=orjson.OPT_NON_STR_KEYS))
+            (self._folder / f"{one.number:05}.json").write(_stored(one))
             self._told(self._name, len(done), len(tasks))
         return [done[task.number] for task in tasks]
 
     def _recorded(self) -> list[Done]:
         names = (name for name in self._folder.files() if not name.startswith("."))
         return [_done((self._folder / name).read()) for name in names]
+
+
+def _stored(done: Done) -> bytes:
+    return orjson.dumps({one.name: getattr(done, one.name) for one in fields(done)}, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _done(text: bytes) -> Done:
