@@ -18,6 +18,9 @@ from nat.observability.exporter_manager import ExporterManager
 from nat.utils.reactive.subject import Subject
 
 from nat_dpo_pipeline.core.redaction import PLACEHOLDER
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.pairing.recorded import pair_files
 from nat_dpo_pipeline.plugin.capture import emit_candidates, turn
 from nat_dpo_pipeline.plugin.evaluation_items import EvaluationItems
 from nat_dpo_pipeline.plugin.exporter import CandidateExporter
@@ -82,6 +85,23 @@ async def test_a_candidate_is_a_flat_row_of_the_contract(make_exporter: Make, pa
         "input": "in",
         "step_name": "dpo_candidate_move",
     }
+
+
+async def test_what_is_recorded_becomes_pairs(make_exporter: Make, path: Path, tmp_path: Path) -> None:
+    exporter = make_exporter(max_bytes=2_000)
+    for number in range(20):
+        async with _running(exporter, f"run-{number}"):
+            emit_candidates(prompt=f"q {number}", responses=["a", "b", "c"], scores=[1, 2, None], turn_id="turn-0")
+    exporter.log.close()
+    files = sorted(path.parent.iterdir())
+    assert len(files) > 3
+    read, paired = pair_files(
+        files, tmp_path / "out", BuilderSettings(), SplitSettings(validation_fraction=0.0), DatasetSettings(), print
+    )
+    assert (read.candidates, read.turns, dict(read.refused)) == (40, 20, {"missing_score": 20})
+    rows = [json.loads(line) for line in (paired.written.folder / "trl" / "train.jsonl").read_text().splitlines()]
+    pairs = {(row["prompt"][0]["content"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows}
+    assert pairs == {(f"q {number}", "b", "a") for number in range(20)}
 
 
 async def test_only_the_steps_of_the_given_names_are_recorded(make_exporter: Make, path: Path) -> None:
