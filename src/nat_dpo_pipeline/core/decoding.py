@@ -75,8 +75,6 @@ def _turn_id(raw: object) -> str:
 def _index(raw: object, position: int) -> int:
     if raw is None:
         return position
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        return raw
     if isinstance(raw, str) and raw.isdecimal():
         return int(raw)
     if isinstance(raw, float) and raw.is_integer():
