@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -66,9 +67,10 @@ async def _trained(make: Callable[[Json], TrainerAdapter], nemo: NemoService, **
         )
         for number, prompt in enumerate(PROMPTS)
     ]
-    await adapter.initialize(FinetuneConfig())
-    ref = await adapter.submit(TrajectoryCollection(trajectories=[pairs], run_id="run-1"))
-    status = await adapter.wait_until_complete(ref)
+    with TemporaryDirectory() as folder:
+        await adapter.initialize(FinetuneConfig(output_dir=Path(folder)))
+        ref = await adapter.submit(TrajectoryCollection(trajectories=[pairs], run_id="run-1"))
+        status = await adapter.wait_until_complete(ref)
     return status.status
 
 
