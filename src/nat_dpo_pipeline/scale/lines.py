@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -11,7 +12,8 @@ import pyarrow
 from nat_dpo_pipeline.scale.columns import Columns, Key
 from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles, first_line
 from nat_dpo_pipeline.scale.options import BadInput
-from nat_dpo_pipeline.scale.rows import Rows, plain_columns
+from nat_dpo_pipeline.scale.plain import plain_columns
+from nat_dpo_pipeline.scale.rows import Rows
 
 _BYTES_A_READ = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -20,33 +22,47 @@ _BOM = b"\xef\xbb\xbf"
 Line = tuple[int, bytes]
 
 
-def line_columns(part: InputRange, troubles: Troubles, block_bytes: int) -> Iterator[Columns]:
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some lines without the end of the last, and the offset where the first starts."""
+
+    offset: int
+    content: bytes
+
+    def lines(self) -> Iterator[Line]:
+        """Those that are filled."""
+        offset = self.offset
+        for text in self.content.split(b"\n"):
+            if text.strip():
+                yield offset, text
+            offset += len(text) + 1
+
+    def without_bom(self) -> "_Block":
+        return _Block(len(_BOM), self.content[len(_BOM) :]) if self.content.startswith(_BOM) else self
+
+    def without_first(self) -> "_Block":
+        first, _, others = self.content.partition(b"\n")
+        return _Block(self.offset + len(first) + 1, others)
+
+    def before(self, stop: int) -> "_Block":
+        """The lines that start before the offset."""
+        if stop <= self.offset:
+            return _Block(self.offset, b"")
+        end = self.content.find(b"\n", stop - 1 - self.offset)
+        return self if end < 0 else _Block(self.offset, self.content[:end])
+
+
+def line_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
     """The rows of the lines that start in the part, in blocks of so many bytes."""
-    waiting: list[Line] = []
-    start = part.start
-    for lines in _read(part, troubles):
-        waiting += lines
-        if waiting and waiting[-1][0] - start >= block_bytes:
-            yield _columns(_filled(waiting, part), part, troubles)
-            start, waiting = waiting[-1][0], []
-    if waiting:
-        yield _columns(_filled(waiting, part), part, troubles)
-
-
-def _filled(lines: Sequence[Line], part: InputRange) -> list[Line]:
-    return [line for line in lines if line[0] < part.stop and line[1].strip()]
-
-
-def _columns(lines: Sequence[Line], part: InputRange, troubles: Troubles) -> Columns:
-    try:
+    for block in _blocks(part, troubles, block_bytes):
         # Most blocks hold nothing but flat rows as they should be.
-        plain = plain_columns([orjson.loads(text) for _, text in lines])
-    except orjson.JSONDecodeError:
-        plain = None
-    if plain is not None:
-        return plain
+        plain = plain_columns(block.content, with_raw=with_raw)
+        yield _columns(block, part, troubles) if plain is None else plain
+
+
+def _columns(block: _Block, part: InputRange, troubles: Troubles) -> Columns:
     rows = Rows()
-    for offset, text in lines:
+    for offset, text in block.lines():
         row = parsed_row(text)
         if isinstance(row, str):
             tell_row(troubles, part, offset, row)
@@ -76,62 +92,66 @@ def parsed_row(text: bytes) -> Mapping[str, Any] | str:
 
 def read_lines(part: InputRange, troubles: Troubles) -> Iterator[Line]:
     """The filled lines that start in the part. A file that breaks off too soon is told."""
-    for lines in _read(part, troubles):
-        yield from _filled(lines, part)
+    for block in _blocks(part, troubles, _BYTES_A_READ):
+        yield from block.lines()
 
 
-def _read(part: InputRange, troubles: Troubles) -> Iterator[Sequence[Line]]:
-    """The lines that start in the part, a read at a time, the last ones with some behind it."""
-    offset = part.start
-    try:
-        for lines in _lines_from(part):
-            yield lines
-            if lines:
-                offset = lines[-1][0]
-            if offset >= part.stop:
+def _blocks(part: InputRange, troubles: Troubles, size: int) -> Iterator[_Block]:
+    """The lines that start in the part, in blocks of at least so many bytes."""
+    for place, run in enumerate(_runs(part, troubles, size)):
+        block = run
+        if place == 0:
+            block = run.without_first() if part.start else run.without_bom()
+        block = block.before(part.stop)
+        if block.content:
+            yield block
+
+
+def _runs(part: InputRange, troubles: Troubles, size: int) -> Iterator[_Block]:
+    """What the file holds from the byte before the part on, in whole lines, until one ends behind the part."""
+    start = offset = _first_byte(part)
+    held: list[bytes] = []
+    for content in _contents(part, troubles):
+        if not content:
+            yield _Block(start, b"".join(held))
+            return
+        held.append(content)
+        offset += len(content)
+        is_enough = offset - start >= size or offset >= part.stop
+        if is_enough and (end := content.rfind(b"\n")) >= 0:
+            held[-1] = content[:end]
+            yield _Block(start, b"".join(held))
+            held = [content[end + 1 :]]
+            start = offset - len(held[0])
+            if start >= part.stop:
                 return
+    # It broke off.
+    yield _Block(start, b"".join(held).rpartition(b"\n")[0])
+
+
+def _first_byte(part: InputRange) -> int:
+    """Where to start reading: the byte before the part tells whether a line starts with it."""
+    return max(part.start - 1, 0)
+
+
+def _contents(part: InputRange, troubles: Troubles) -> Iterator[bytes]:
+    """What the file holds from the byte before the part on, a read at a time, and nothing at its end.
+
+    One that breaks off is told, and has no end.
+    """
+    offset = _first_byte(part)
+    try:
+        with part.place.open() as file:
+            file.seek(offset)
+            stream = pyarrow.CompressedInputStream(file, str(part.kind)) if part.kind.is_compressed else file
+            while content := stream.read(_BYTES_A_READ):
+                offset += len(content)
+                yield content
+            yield b""
     except UNREADABLE as error:
         troubles.files += 1
         reason = f"the rest cannot be read: {first_line(error)}"
         troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
-
-
-def _lines_from(part: InputRange) -> Iterator[Sequence[Line]]:
-    """The lines that start at or behind the part's start, to the end of the file."""
-    with part.place.open() as file:
-        if part.kind.is_compressed:
-            with pyarrow.CompressedInputStream(file, str(part.kind)) as stream:
-                yield from _split(stream, 0, is_first=True)
-        else:
-            offset = max(part.start - 1, 0)
-            file.seek(offset)
-            yield from _split(file, offset, is_first=part.start == 0)
-
-
-def _split(file: Any, offset: int, *, is_first: bool) -> Iterator[Sequence[Line]]:
-    """Lines with their offsets. Unless it is the file's first line, what comes before the first line end is none."""
-    parts: list[bytes] = []
-    is_whole = is_first
-    while content := file.read(_BYTES_A_READ):
-        texts = content.split(b"\n")
-        parts.append(texts[0])
-        if len(texts) == 1:
-            continue
-        texts[0], parts = b"".join(parts), [texts.pop()]
-        lines = []
-        for text in texts:
-            lines.append((offset, text))
-            offset += len(text) + 1
-        yield _without_bom(lines if is_whole else lines[1:])
-        is_whole = True
-    if is_whole:
-        yield _without_bom([(offset, b"".join(parts))])
-
-
-def _without_bom(lines: list[Line]) -> list[Line]:
-    if lines and lines[0][0] == 0:
-        lines[0] = (0, lines[0][1].removeprefix(_BOM))
-    return lines
 
 
 def key_before(part: InputRange) -> Key | None:
@@ -147,7 +167,7 @@ def key_before(part: InputRange) -> Key | None:
 
 
 def _named_rows(part: InputRange) -> Iterator[Columns]:
-    for block in line_columns(part, Troubles(), sys.maxsize):
+    for block in line_columns(part, Troubles(), sys.maxsize, with_raw=False):
         rows = block.with_turn()
         if len(rows):
             yield rows

@@ -20,9 +20,10 @@ from nat_dpo_pipeline.scale.groups import batch_columns, group_batches, turns_of
 from nat_dpo_pipeline.scale.hashing import hashes, turn_text
 from nat_dpo_pipeline.scale.inputs import InputKind, Troubles
 from nat_dpo_pipeline.scale.lines import parsed_row, read_lines, tell_row
+from nat_dpo_pipeline.scale.plain import plain_columns
 from nat_dpo_pipeline.scale.rows import Rows, is_turn_row, turn_of
 from nat_dpo_pipeline.scale.storage import Place
-from nat_dpo_pipeline.scale.tasks import Done, Part, PartitionTask
+from nat_dpo_pipeline.scale.tasks import Done, Job, Part, PartitionTask
 
 PARTS = "parts"
 #: The names of the files of parts, in the order of the input.
@@ -127,10 +128,12 @@ def _write(task: PartitionTask, written: int, suffix: str, parts: Sequence[bytes
     return name
 
 
-def partition_turns(part: Part, state: Place) -> Iterator[Columns]:
+def partition_turns(part: Part, job: Job) -> Iterator[Columns]:
     """The whole turns of a partition, in the order their first candidates arrived, some thousand rows at a time."""
-    names = orjson.loads((state / PARTS_LIST).read())
-    blocks = [block for name in names for block in _blocks(state / PARTS / name, part.number)]
+    names = orjson.loads((job.state / PARTS_LIST).read())
+    blocks = [
+        block for name in names for block in _blocks(job.state / PARTS / name, part.number, with_raw=job.with_raw)
+    ]
     if not blocks:
         return
     rows = gathered(joined(blocks))
@@ -143,14 +146,15 @@ def partition_turns(part: Part, state: Place) -> Iterator[Columns]:
         start = stop
 
 
-def _blocks(file: Place, number: int) -> Iterator[Columns]:
+def _blocks(file: Place, number: int, *, with_raw: bool) -> Iterator[Columns]:
     with file.open() as stored:
         stored.seek(8 * number)
         start, stop = np.frombuffer(stored.read(16), dtype="<i8").tolist()
         stored.seek(start)
         content = stored.read(stop - start)
     if content and file.name.endswith(_LINES):
-        yield _columns_of_lines(content, file.name)
+        plain = plain_columns(content, with_raw=with_raw)
+        yield _columns_of_lines(content, file.name) if plain is None else plain
     elif content:
         for batch in ipc.open_stream(content):
             yield batch_columns(batch)

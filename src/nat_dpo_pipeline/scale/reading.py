@@ -20,7 +20,7 @@ def read_columns(
     """The rows of the part, in blocks of about so many bytes; `with_raw` with all that is known of a candidate."""
     if part.kind is InputKind.PARQUET:
         return groups.group_columns(part, troubles, block_bytes, with_raw=with_raw)
-    return lines.line_columns(part, troubles, block_bytes)
+    return lines.line_columns(part, troubles, block_bytes, with_raw=with_raw)
 
 
 def whole_turns(part: InputRange, refused: Counter[str], troubles: Troubles, *, with_raw: bool) -> Iterator[Columns]:
@@ -43,8 +43,11 @@ def whole_turns(part: InputRange, refused: Counter[str], troubles: Troubles, *, 
             yield rows.take(slice(0, cut))
         held = rows.take(slice(cut, None))
     if held is not None:
-        behind = read_columns(part.rest, Troubles(), with_raw=with_raw, block_bytes=_BYTES_BEHIND)
-        yield _completed(held, behind)
+        yield held if part.stop >= part.end else _completed(held, _behind(part, with_raw=with_raw))
+
+
+def _behind(part: InputRange, *, with_raw: bool) -> Iterator[Columns]:
+    return read_columns(part.rest, Troubles(), with_raw=with_raw, block_bytes=_BYTES_BEHIND)
 
 
 def _key_before(part: InputRange) -> Key | None:

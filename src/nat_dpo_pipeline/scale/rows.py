@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite
-from typing import Any
 
 import numpy as np
 
@@ -135,33 +134,6 @@ class Rows:
         )
 
 
-_MAY_SAY_FLAW = frozenset(("flaw", "metadata"))
-_PLAIN_TYPES = {"example_id": str, "turn_id": str, "prompt": str, "response": str, "score": float}
-
-
-def plain_columns(rows: Sequence[object]) -> Columns | None:
-    """The columns of flat rows that are all as they should be, of UTF-8 and finite numbers; None for any others."""
-    if set(map(type, rows)) != {dict}:
-        return None
-    known: Sequence[Mapping[str, Any]] = rows  # type: ignore[assignment]  # as was just seen
-    values = {name: [row.get(name) for row in known] for name in _PLAIN_TYPES}
-    if any(set(map(type, values[name])) != {kind} for name, kind in _PLAIN_TYPES.items()):
-        return None
-    run_ids = [row.get("run_id") or "" for row in known]
-    if set(map(type, run_ids)) != {str} or any(not one or one.isspace() for one in values["prompt"]):
-        return None
-    count = len(known)
-    return Columns(
-        line=np.full(count, FLAT, dtype=np.int64),
-        run_id=objects(run_ids, count),
-        **{name: objects(values[name], count) for name in ("example_id", "turn_id", "prompt", "response")},
-        score=np.array(values["score"], dtype=np.float64),
-        is_flawed=np.array([not _MAY_SAY_FLAW.isdisjoint(row) and _is_flawed(row) for row in known], dtype=bool),
-        refusal=np.full(count, ACCEPTED, dtype=np.int8),
-        raw=objects(known, count),
-    )
-
-
 def is_turn_row(row: Mapping[str, object]) -> bool:
     """Whether a row holds all candidates of a turn rather than one."""
     return "candidates" in row and "response" not in row
@@ -208,9 +180,11 @@ def _text(raw: object) -> str:
 
 
 def _is_flawed(raw: Mapping[str, object]) -> bool:
-    """As `core.filters.is_flawed` of the candidate's metadata."""
-    metadata = raw.get("metadata")
-    flaw = raw.get("flaw")
+    return says_flaw(raw.get("flaw"), raw.get("metadata"))
+
+
+def says_flaw(flaw: object, metadata: object) -> bool:
+    """As `core.filters.is_flawed` of the candidate's metadata, of which the row may hold some beside the others."""
     if isinstance(metadata, Mapping) and "flaw" in metadata:
         flaw = metadata["flaw"]
     return isinstance(flaw, str) and flaw in FLAWS

@@ -98,7 +98,7 @@ class _Shard:
     def _rows(self) -> Iterator[Columns]:
         source, job = self._task.source, self._task.job
         if isinstance(source, Part):
-            yield from partition_turns(source, job.state)
+            yield from partition_turns(source, job)
             return
         for columns in whole_turns(source, self._refused, self._troubles, with_raw=job.with_raw):
             self._note_turns(columns)
