@@ -43,6 +43,12 @@ class Layout:
     answer_as: Callable[[str], object]
     with_scores_and_ids: bool = False
 
+    @property
+    def around_answer(self) -> tuple[bytes, bytes]:
+        """The JSON around the text of an answer."""
+        before, after = orjson.dumps(self.answer_as("?")).split(b'"?"')
+        return before, after
+
 
 _LAYOUTS: Mapping[str, Layout] = {
     "trl": Layout("prompt", "chosen", "rejected", as_messages, as_answer, with_scores_and_ids=True),
@@ -144,11 +150,14 @@ class _Pieces:
     def of(cls, layout: Layout, block: Block) -> "_Pieces":
         columns = block.turns.columns
         turns, prompts = block.prompts()
-        start, before_chosen = f'{{"{layout.prompt}":'.encode(), f',"{layout.chosen}":'.encode()
+        start, before_chosen = (
+            f'{{"{layout.prompt}":'.encode(),
+            f',"{layout.chosen}":'.encode() + layout.around_answer[0],
+        )
         encoded = (orjson.dumps(layout.prompt_as(prompt)) for prompt in prompts)
         heads = _scattered((start + prompt + before_chosen for prompt in encoded), turns, len(block.turns))
         rows = _used(block)
-        answers = (orjson.dumps(layout.answer_as(text)) for text in columns.response[rows])
+        answers = map(orjson.dumps, columns.response[rows].tolist())
         tails = (b"}\n" for _ in turns)
         if layout.with_scores_and_ids:
             first = block.first_rows[turns]
@@ -164,16 +173,19 @@ class _Pieces:
         )
 
     def of_pairs(self, pairs: Pairs) -> Objects:
+        before, after = self.layout.around_answer
         columns: list[Any] = [
             self.heads[pairs.turn],
             self.answers[pairs.chosen],
-            f',"{self.layout.rejected}":'.encode(),
+            after + f',"{self.layout.rejected}":'.encode() + before,
             self.answers[pairs.rejected],
         ]
         if self.scores is not None:
-            columns += [b',"chosen_score":', self.scores[pairs.chosen]]
+            columns += [after + b',"chosen_score":', self.scores[pairs.chosen]]
             columns += [b',"rejected_score":', self.scores[pairs.rejected]]
-        columns.append(self.tails[pairs.turn])
+            columns.append(self.tails[pairs.turn])
+        else:
+            columns.append(after + b"}\n")
         pieces = np.empty((len(pairs), len(columns)), dtype=object)
         for place, column in enumerate(columns):
             pieces[:, place] = column

@@ -18,7 +18,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
 #: In the names of files that are being written.
 PARTIAL = ".partial-"
-_BYTES_A_WRITE = 1 << 20
+_BYTES_A_WRITE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +135,29 @@ class Sink:
         """Nothing: what waits is written with what follows, or at the end."""
 
     def write(self, content: Any) -> int:
-        self._waiting.append(bytes(content))
-        self._waiting_size += len(content)
         self.size += len(content)
-        if self._waiting_size >= _BYTES_A_WRITE:
-            self._write()
+        if len(content) >= _BYTES_A_WRITE:
+            self._write_waiting()
+            self._write(content)
+        else:
+            self._waiting.append(bytes(content))
+            self._waiting_size += len(content)
+            if self._waiting_size >= _BYTES_A_WRITE:
+                self._write_waiting()
         return len(content)
 
-    def _write(self) -> None:
-        content = b"".join(self._waiting)
-        self._digest.update(content)
-        self._stream.write(content)
+    def _write_waiting(self) -> None:
+        self._write(b"".join(self._waiting))
         self._waiting.clear()
         self._waiting_size = 0
 
+    def _write(self, content: Any) -> None:
+        self._digest.update(content)
+        self._stream.write(content)
+
     def finish(self) -> None:
         """Write what is left and close. Once only."""
-        self._write()
+        self._write_waiting()
         self._stream.close()
 
     def abort(self) -> None:
