@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
-from nat_dpo_pipeline.scale import run
+from nat_dpo_pipeline.scale import engines
 from nat_dpo_pipeline.scale.api import described, pair_files
 from nat_dpo_pipeline.scale.options import FileKind, ScaleOptions, ScaleResult
 from tests.scale.candidates import snapshot, write_jsonl, write_parquet
@@ -22,7 +22,7 @@ LENIENT = ScaleOptions(max_bad_share=1.0, shard_bytes=500)
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
 
 
 def rows(turns: int) -> list[dict[str, Any]]:

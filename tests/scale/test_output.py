@@ -12,7 +12,7 @@ from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.split import is_held_out
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
-from nat_dpo_pipeline.scale import run
+from nat_dpo_pipeline.scale import engines
 from nat_dpo_pipeline.scale.api import pair_files
 from nat_dpo_pipeline.scale.options import FileKind, ScaleOptions
 from nat_dpo_pipeline.scale.storage import place
@@ -24,7 +24,7 @@ PARQUET = [one.name for one in FORMATS if one.columns is not None]
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_cluster_that_is_not_there_is_one_line() -> None:
     text = (
         "from nat_dpo_pipeline.scale.ray_engine import RayEngine\n"
         "from nat_dpo_pipeline.errors import ConfigurationError\n"
-        "try:\n    RayEngine('no-address', 1, 0).__enter__()\n"
+        "try:\n    next(RayEngine('no-address', 1, 0).run([]))\n"
         "except ConfigurationError as error:\n    print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path("src").absolute())}

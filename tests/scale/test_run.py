@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
-from nat_dpo_pipeline.scale import run
+from nat_dpo_pipeline.scale import engines
 from nat_dpo_pipeline.scale.api import pair_files
 from nat_dpo_pipeline.scale.options import Decontamination, ScaleOptions, ScaleResult
 from tests.scale.candidates import in_memory, lines_in, make_rows, snapshot, write_jsonl, write_parquet
@@ -32,7 +32,7 @@ SELECTIONS = st.builds(
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # What carries the shards makes no difference; tests of that are elsewhere.
-    monkeypatch.setattr(run, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
 
 
 def check_same(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
+from nat_dpo_pipeline.scale.engines import engine_of
 from nat_dpo_pipeline.scale.options import EngineName, ScaleOptions, ScaleResult
 
 #: Is told the name of a stage, how many of its tasks are done, and how many there are.
@@ -38,10 +39,12 @@ def pair_files(
     if selection.evaluation is not None:
         raise ConfigurationError("at this scale the evaluation set is given as texts: options.decontamination")
     _check_installed(options)
-    from nat_dpo_pipeline.scale.run import run_files
-
     try:
-        return run_files(list(inputs), output, rules, selection, options, told)
+        with engine_of(options) as engine:
+            # Its processes start while this one imports.
+            from nat_dpo_pipeline.scale.run import run_files
+
+            return run_files(list(inputs), output, rules, selection, options, engine, told)
     except OSError as error:
         raise OutputError(f"cannot write the dataset to {output!r}: {error}") from error
 
@@ -50,7 +53,7 @@ def _check_installed(options: ScaleOptions) -> None:
     from importlib.util import find_spec
 
     extra = "ray" if options.engine is EngineName.RAY else "scale"
-    needed = ("numpy", "pyarrow", *(("ray",) if extra == "ray" else ()))
+    needed = ("msgspec", "numpy", "pyarrow", *(("ray",) if extra == "ray" else ()))
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ConfigurationError(f"this needs {missing[0]}: pip install 'nat-dpo-pipeline[{extra}]'")

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,21 +18,23 @@ _AHEAD = 2
 
 class RayEngine:
     """Tasks on the cluster at `address`, which must see the same files; without one on a cluster of this machine, which
-    ends with the engine. A task whose worker or node dies is done again, up to `retries` times.
+    ends with the engine. It is reached for when there are tasks. A task whose worker or node dies is done again, up to
+    `retries` times.
     """
 
     def __init__(self, address: str | None, workers: int, retries: int) -> None:
-        self._connection = connected(address, workers)
+        self._address, self._workers = address, workers
         self._retries = retries
+        self._connection = ExitStack()
 
     def __enter__(self) -> Self:
-        self._connection.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._connection.__exit__(kind, error, at)
+        self._connection.close()
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
+        self._connection.enter_context(connected(self._address, self._workers))
         import ray
 
         remote = ray.remote(num_cpus=1, max_retries=self._retries)(do)

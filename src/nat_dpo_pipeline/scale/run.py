@@ -1,6 +1,5 @@
 """A run over files: plan, shards, what the whole run decides, manifest. What is done already is not done again."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ from nat_dpo_pipeline.dataset.writer import MARK, Target, check_target
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, OutputError
 from nat_dpo_pipeline.scale.api import Progress
 from nat_dpo_pipeline.scale.encoding import needs_all_facts
-from nat_dpo_pipeline.scale.engines import Engine, LocalEngine
+from nat_dpo_pipeline.scale.engines import Engine, workers_of
 from nat_dpo_pipeline.scale.facts import Wanted
 from nat_dpo_pipeline.scale.manifest import identity_in, result_in, write_manifest
-from nat_dpo_pipeline.scale.options import EngineName, FileKind, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.scale.options import FileKind, ScaleOptions, ScaleResult
 from nat_dpo_pipeline.scale.partition import PARTS, PARTS_LIST
 from nat_dpo_pipeline.scale.plan import InputFile, Plan, difference, found_inputs, identity_of, planned
 from nat_dpo_pipeline.scale.stages import Stage
@@ -48,6 +47,7 @@ def run_files(
     rules: PairingRules,
     selection: SelectionRules,
     options: ScaleOptions,
+    engine: Engine,
     told: Progress,
 ) -> ScaleResult:
     """See `nat_dpo_pipeline.scale.api.pair_files`."""
@@ -59,8 +59,7 @@ def run_files(
         if (folder / MANIFEST_NAME).exists() and _is_same(folder, identity_in(folder), identity, options):
             return result_in(folder)
         plan = _plan(folder, files, identity, options)
-        with _engine(options) as engine:
-            return _Run(folder, plan, rules, selection, options, engine, told).go()
+        return _Run(folder, plan, rules, selection, options, engine, told).go()
 
 
 def _check_formats(options: ScaleOptions) -> None:
@@ -77,20 +76,6 @@ def _locked(folder: Place) -> Iterator[None]:
         return
     with lock_of(Path(folder.path)):
         yield
-
-
-def _engine(options: ScaleOptions) -> Engine:
-    if options.engine is EngineName.RAY:
-        from nat_dpo_pipeline.scale.ray_engine import RayEngine
-
-        return RayEngine(options.address, _workers(options), options.retries)
-    return LocalEngine(_workers(options), options.retries)
-
-
-def _workers(options: ScaleOptions) -> int:
-    if options.workers is not None:
-        return options.workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_same(
@@ -127,7 +112,7 @@ def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any]
             return plan
     if folder.is_local:
         check_target(Path(folder.path), Target(options.formats))
-    plan = planned(files, identity, options, _workers(options))
+    plan = planned(files, identity, options, workers_of(options))
     _clear(folder)
     (folder / STATE).create_folder()
     stored.write(plan.to_json())
