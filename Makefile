@@ -142,14 +142,15 @@ PROBE := import ensurepip, os, sys, venv; assert (3, 11) <= sys.version_info < (
 .build/python: FORCE
 	@mkdir -p .build
 	@for python in "$(PYTHON)" python3.13 python3.12 python3.11 python3 none; do \
-		"$$python" -c '$(PROBE)' >.build/python.new 2>/dev/null && break; \
+		"$$python" -c '$(PROBE)' >.build/python.$$$$ 2>/dev/null && break; \
 	done; \
 	if [ "$$python" = none ]; then \
+		rm -f .build/python.$$$$; \
 		echo "error: no usable Python: 3.11, 3.12 or 3.13 with its venv module is needed; name one with 'make PYTHON=...'" >&2; exit 1; \
 	elif [ -n "$(PYTHON)" ] && [ "$$python" != "$(PYTHON)" ]; then \
 		echo "PYTHON=$(PYTHON) is not a usable Python 3.11 to 3.13; using $$python instead" >&2; \
 	fi; \
-	cmp -s .build/python.new .build/python || cp .build/python.new .build/python
+	if cmp -s .build/python.$$$$ .build/python; then rm .build/python.$$$$; else mv .build/python.$$$$ .build/python; fi
 
 .PHONY: FORCE
 FORCE:
