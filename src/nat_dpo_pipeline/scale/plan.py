@@ -22,6 +22,9 @@ from nat_dpo_pipeline.scale.storage import Place, checked_input
 
 # What a shard takes in memory, in sizes of its input: texts, their JSON, the rows of some turns.
 _COPIES = 6
+# Little input is cut finer, so that all processes end at about the same time; but not into crumbs.
+_SHARDS_OF_LITTLE = 16
+_LEAST_OF_LITTLE = 4 << 20
 _BYTES_LOOKED_AT = 1 << 18
 _MOST_LOOKED_AT = 64
 
@@ -120,7 +123,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 
 def planned(files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions, workers: int) -> Plan:
     """The ranges of all files. Raises InputError for Parquet without the columns of candidates."""
-    at_once = max(min(options.shard_bytes, options.memory // (workers * _COPIES)), 1)
+    small = max(sum(file.size for file in files) // _SHARDS_OF_LITTLE, _LEAST_OF_LITTLE)
+    at_once = max(min(options.shard_bytes, options.memory // (workers * _COPIES), small), 1)
     ranges: list[InputRange] = []
     bad: list[BadInput] = []
     total = 0
