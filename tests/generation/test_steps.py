@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Optional
@@ -386,3 +387,10 @@ async def test_a_step_of_ones_own_emits_what_it_likes() -> None:
 async def test_a_step_that_does_nothing_says_so() -> None:
     with pytest.raises(NotImplementedError):
         await _run(Pipeline((Step("none", object, object),)), 1)
+
+
+def test_an_item_can_be_referred_to_weakly_whatever_python_makes_of_generic_dataclasses() -> None:
+    """3.12.3 makes no slot where `weakref_slot` asks for one: it has to come with a base."""
+    item = Item("x", (0,))
+    assert weakref.ref(item)() is item
+    assert "__weakref__" not in Item.__slots__  # type: ignore[attr-defined] # of a dataclass with slots

@@ -27,8 +27,14 @@ Path = tuple[int, ...]
 Emit = Callable[[object, Path], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Item(Generic[T_co]):
+class _Referable:
+    """Python 3.12.3, which is that of Ubuntu 24.04, forgets `weakref_slot` where a dataclass is generic (gh-118033)."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item(_Referable, Generic[T_co]):
     """A value on its way, and where it came from.
 
     `path` holds its position among its siblings at each step that made several of one: items sorted by path are in the
