@@ -1,5 +1,6 @@
 """Pairs that a tiny model can learn in seconds."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ _THINGS = [
     for second in ("bat", "dor", "fin", "gul", "rem", "sok", "tiv")
 ]
 _HELD_OUT = 8
+#: `TRAIN_ON=cuda make training` trains on the first GPU, in its own precision.
+DEVICE = Device(os.environ.get("TRAIN_ON", "cpu"))
 
 
 def _row(thing: str) -> PreferenceRow:
@@ -38,7 +41,7 @@ def data() -> Callable[..., TrainingData]:
 
 @pytest.fixture(scope="session")
 def settings() -> Callable[..., TrlSettings]:
-    """Eighteen steps on the CPU, with a checkpoint after every sixth."""
+    """Eighteen steps, with a checkpoint after every sixth."""
 
     def make(folder: Path, **more: Any) -> TrlSettings:
         given = {
@@ -48,7 +51,7 @@ def settings() -> Callable[..., TrlSettings]:
             "batch_size": 5,
             "learning_rate": 5e-4,
             "max_length": 64,
-            "device": Device.CPU,
+            "device": DEVICE,
             "save_every": 6,
             "log_every": 1,
             **more,

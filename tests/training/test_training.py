@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
@@ -22,14 +23,15 @@ from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, StopSignal
 from nat_dpo_pipeline.trainers.trl.data import read_rows, tokenized
 from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob
-from nat_dpo_pipeline.trainers.trl.models import load_model
-from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
+from nat_dpo_pipeline.trainers.trl.models import load_model, settled
+from nat_dpo_pipeline.trainers.trl.scoring import log_probabilities, pair_scores
 from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
 from nat_dpo_pipeline.trainers.trl.tiny import make_tiny_model
 from nat_dpo_pipeline.trainers.trl.training import Surroundings, check_loss, train
 from nat_dpo_pipeline.trainers.trl.verdict import preference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 Train = Callable[..., tuple[JobFolder, Mapping[str, float]]]
 
 
@@ -170,13 +172,77 @@ def test_a_first_loss_that_is_not_ln_2_and_one_that_is_no_number_fail(tmp_path: 
         check_loss(7, float("nan"), settings)
 
 
+def test_without_auto_the_cpu_trains_in_32_bits(tmp_path: Path) -> None:
+    found = settled(TrlSettings(model="tiny", output_dir=tmp_path, device=Device.CPU))
+    assert (found.device, found.precision) == (Device.CPU, Precision.FP32)
+
+
+def test_checkpoints_are_a_matter_of_time_unless_steps_are_given(trained: Train) -> None:
+    folder, _ = trained(epochs=1, save_every=None)
+    assert not list(folder.checkpoints.glob("checkpoint-*"))
+
+
+def test_the_weights_are_not_hashed(trained: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL does it for a cache that is empty here; of large models it takes longer than many a training."""
+
+    def hash_module(_: Any) -> str:
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(dpo_trainer, "hash_module", hash_module)
+    trained(epochs=1)
+    assert dpo_trainer.hash_module is hash_module
+
+
+@gpu
+def test_a_gpu_trains_in_bf16_unless_told_otherwise(trained: Train) -> None:
+    folder, found = trained(device=Device.AUTO)
+    assert found["held_out_accuracy_after"] > found["held_out_accuracy_before"]
+    result = json.loads(folder.result.read_text())
+    assert (result["settings"]["device"], result["settings"]["precision"]) == ("cuda", "bf16")
+    assert result["ran_on"]["device"] == torch.cuda.get_device_name()
+    assert result["ran_on"]["peak_memory_gib"] > 0
+
+
+@gpu
+@pytest.mark.parametrize("lora", [None, LoraSettings(r=8)], ids=["full", "lora"])
+def test_fp16_learns_and_its_skipped_steps_leave_the_curves_whole(lora: LoraSettings | None, trained: Train) -> None:
+    folder, found = trained(
+        device=Device.CUDA, precision=Precision.FP16, lora=lora, learning_rate=1e-2 if lora else 5e-4
+    )
+    assert found["held_out_accuracy_after"] > found["held_out_accuracy_before"]
+    for line in folder.metrics.read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+@gpu
+def test_memory_that_runs_out_is_one_line(trained: Train) -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.0001)
+    try:
+        with pytest.raises(
+            TrainingError, match=r"the memory of .* ran out \(.*GiB.*\): try batch_size 2 with "
+        ) as caught:
+            trained(device=Device.CUDA, batch_size=5, log_every=1)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "\n" not in str(caught.value)
+
+
+@gpu
+def test_what_a_gpu_finds_in_batches_is_what_the_cpu_finds(dataset: JobFolder, model: Path) -> None:
+    pairs = tokenized(read_rows(dataset.rows(SplitName.TRAIN)), AutoTokenizer.from_pretrained(model), 64).pairs
+    on_cpu = pair_scores(AutoModelForCausalLM.from_pretrained(model), pairs, Precision.FP32)
+    on_gpu = pair_scores(AutoModelForCausalLM.from_pretrained(model).to("cuda"), pairs, Precision.FP32)
+    assert [one.margin for one in on_gpu] == pytest.approx([one.margin for one in on_cpu], abs=0.01)
+
+
 def test_what_is_measured_are_the_tokens_that_trl_trains_on(dataset: JobFolder, model: Path, tmp_path: Path) -> None:
     rows = read_rows(dataset.rows(SplitName.TRAIN))
     tokenizer = AutoTokenizer.from_pretrained(model)
-    settings = TrlSettings(model=str(model), output_dir=tmp_path, max_length=64)
+    settings = TrlSettings(model=str(model), output_dir=tmp_path, max_length=64, device=Device.CPU)
     args = DPOConfig(output_dir=str(tmp_path), max_length=64, use_cpu=True, bf16=False, report_to="none")
     theirs = DPOTrainer(
-        load_model(str(model), settings, torch.device("cpu")),
+        load_model(str(model), settled(settings)),
         args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -202,3 +268,19 @@ def test_a_log_probability_is_the_sum_over_the_answer(dataset: JobFolder, model:
         return total
 
     assert found.margin == pytest.approx(slowly(pair.chosen) - slowly(pair.rejected), abs=1e-3)
+
+
+@pytest.mark.parametrize("sequences_at_once", [2, 5, 100])
+def test_sequences_together_come_to_what_each_comes_to_alone(
+    sequences_at_once: int, dataset: JobFolder, model: Path
+) -> None:
+    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    pairs = tokenized(read_rows(dataset.rows(SplitName.TRAIN)), AutoTokenizer.from_pretrained(model), 64).pairs
+    lengths = range(1, len(pairs[0].chosen) + 1)
+    sequences = [(pairs[0].prompt, pairs[0].chosen[:length]) for length in lengths]
+    longest = len(pairs[0].prompt) + len(pairs[0].chosen)
+    with torch.no_grad():
+        alone = log_probabilities(network, sequences)
+        together = log_probabilities(network, sequences, sequences_at_once * longest * network.config.vocab_size)
+    assert together == pytest.approx(alone, abs=1e-3)
+    assert alone == sorted(alone, reverse=True), "a longer answer is never likelier"

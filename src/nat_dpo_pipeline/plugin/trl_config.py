@@ -65,14 +65,18 @@ class TrlTrainerAdapterConfig(BackendAdapterConfig, name="trl_trainer_adapter"):
         default=None, description="Train an adapter with these settings; None: all weights."
     )
     precision: Precision = Field(
-        default=Precision.FP32, description="fp32, bf16 or fp16 (GPU only); weights that are trained stay in 32 bits."
+        default=Precision.AUTO,
+        description="auto (bf16 on a GPU that computes in it, otherwise fp32), fp32, bf16 or fp16 (GPU only); weights "
+        "that are trained stay in 32 bits.",
     )
     device: Device = Field(default=Device.AUTO, description="auto, cpu or cuda; one GPU, the first that is visible.")
     num_threads: int = Field(
         default=1, description="Of the CPU. More than are free make it several times slower, so 1 unless all are yours."
     )
     gradient_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
-    save_every: int = Field(default=100, description="Steps between checkpoints, of which the last two are kept.")
+    save_every: int | None = Field(
+        default=None, description="Steps between checkpoints, of which the last two are kept; None: ten minutes."
+    )
     log_every: int = Field(default=10, description="Steps between two lines in metrics.jsonl.")
     evaluate_every: int | None = Field(
         default=None, description="Steps between two looks at up to 64 held-out pairs; None: five looks."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.trainers.trl.checkpoints import damage, newest_valid, remove_damaged
+from nat_dpo_pipeline.trainers.trl.checkpoints import damage, is_due, newest_valid, remove_damaged
 
 
 def _weights(path: Path) -> None:
@@ -47,6 +47,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "index damaged": lambda path: (path / "model.safetensors.index.json").write_text("{"),
     "optimizer cut": lambda path: _cut(path / "optimizer.pt"),
     "scheduler missing": lambda path: (path / "scheduler.pt").unlink(),
+    "scaler cut": lambda path: (path / "scaler.pt").write_bytes(b"PK"),
     "random state missing": lambda path: (path / "rng_state.pth").unlink(),
 }
 
@@ -71,3 +72,9 @@ def test_the_newest_is_the_one_with_the_highest_step(tmp_path: Path) -> None:
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert newest_valid(tmp_path / "missing") is None
+
+
+def test_one_is_due_every_ten_minutes_but_not_when_the_model_is_written_anyway() -> None:
+    assert not is_due(599.0, 7, 100)
+    assert is_due(600.0, 7, 100)
+    assert not is_due(6000.0, 100, 100)

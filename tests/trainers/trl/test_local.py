@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from nat_dpo_pipeline.trainers.trl.job import (
     WorkerStatus,
     append_metrics,
     forget_metrics_after,
+    numbers_of,
     read_job,
     read_status,
 )
@@ -362,6 +364,12 @@ def test_learning_curves_go_back_to_the_checkpoint(tmp_path: Path) -> None:
         file.write('{"step": 2')
     forget_metrics_after(folder, 10)
     assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [1, 10]
+
+
+def test_what_is_no_number_is_left_out_of_the_learning_curves() -> None:
+    """In fp16 the first steps are usual cases of that: Infinity and NaN are no JSON, and cost the line."""
+    logged = {"loss": 0.69, "grad_norm": math.nan, "learning_rate": 1, "rewards/margins": math.inf}
+    assert numbers_of(logged) == {"loss": 0.69, "learning_rate": 1.0}
 
 
 def test_a_status_that_is_none_is_told(tmp_path: Path) -> None:

@@ -10,6 +10,14 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _INDEX = "model.safetensors.index.json"
 #: What torch saves is a zip file, whose directory is at its end: a file that was cut off is none.
 _TORCH_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_SCALER = "scaler.pt"
+_SECONDS_BETWEEN = 600.0
+
+
+def is_due(seconds_since_last: float, step: int, steps: int) -> bool:
+    """Whether it is time for one where nobody said after how many steps: after so long that writing it, many seconds
+    for a billion weights, costs little. None is due after the last step, whose model is written at once."""
+    return seconds_since_last >= _SECONDS_BETWEEN and step < steps
 
 
 def newest_valid(folder: Path) -> Path | None:
@@ -44,6 +52,9 @@ def damage(checkpoint: Path) -> str | None:
     for name in _TORCH_FILES:
         if not zipfile.is_zipfile(checkpoint / name):
             return f"{name} is missing or damaged"
+    # Of a training in fp16 alone.
+    if (checkpoint / _SCALER).exists() and not zipfile.is_zipfile(checkpoint / _SCALER):
+        return f"{_SCALER} is damaged"
     return _damaged_weights(checkpoint)
 
 

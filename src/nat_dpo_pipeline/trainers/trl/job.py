@@ -1,6 +1,7 @@
 """The folder of one local training: what the back end and its worker tell each other, as files."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +126,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainingError(f"{str(path)!r} is not a JSON object")
     return values
+
+
+def numbers_of(logged: Mapping[str, Any]) -> dict[str, float]:
+    """What JSON can hold of it. In fp16 a step whose gradients overflow is skipped, with a `grad_norm` that is none."""
+    return {name: number for name, value in logged.items() if math.isfinite(number := float(value))}
 
 
 def append_metrics(folder: JobFolder, step: int, values: Mapping[str, float]) -> None:

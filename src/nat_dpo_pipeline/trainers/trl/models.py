@@ -1,5 +1,6 @@
 """Models and tokenizers in and out of folders, with transformers and PEFT."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,49 @@ from nat_dpo_pipeline.dataset.files import replaced_folder
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
 
+_NO_MEMORY = 2  # cudaErrorMemoryAllocation
 _DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
 
-def device_of(settings: TrlSettings) -> torch.device:
-    """Where to train. Raises ConfigurationError when the device or the precision is not to be had."""
+def settled(settings: TrlSettings) -> TrlSettings:
+    """The settings without `auto`. Raises ConfigurationError when device or precision are not to be had here."""
     has_gpu = torch.cuda.is_available()
     if settings.device is Device.CUDA and not has_gpu:
-        raise ConfigurationError("device is cuda, but torch sees no GPU: set it to cpu or auto, or mend the driver")
-    device = torch.device("cuda" if has_gpu and settings.device is not Device.CPU else "cpu")
-    if settings.precision is Precision.FP16 and device.type == "cpu":
+        raise ConfigurationError(
+            "device is cuda, but torch sees no GPU: set it to cpu or auto, or mend the driver or CUDA_VISIBLE_DEVICES"
+        )
+    device = Device.CUDA if has_gpu and settings.device is not Device.CPU else Device.CPU
+    if settings.precision is Precision.FP16 and device is Device.CPU:
         raise ConfigurationError("precision is fp16, but there is no GPU: a CPU trains in fp32 or bf16")
-    return device
+    return replace(settings, device=device, precision=_precision(settings.precision, device))
+
+
+def _precision(asked: Precision, device: Device) -> Precision:
+    has_bf16 = device is Device.CPU or torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked is Precision.BF16 and not has_bf16:
+        raise ConfigurationError(f"precision is bf16, but {device_name(device)} has none: take fp16 or fp32")
+    if asked is not Precision.AUTO:
+        return asked
+    return Precision.BF16 if device is Device.CUDA and has_bf16 else Precision.FP32
+
+
+def device_name(device: Device) -> str:
+    """What a person calls it."""
+    return torch.cuda.get_device_name() if device is Device.CUDA else "the CPU"
+
+
+def gpu_memory() -> tuple[str, int, int]:
+    """The name of the GPU, its memory, and what other processes have of it, in bytes."""
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except torch.AcceleratorError:  # even to ask takes some
+        free, total = 0, torch.cuda.get_device_properties().total_memory
+    return torch.cuda.get_device_name(), total, total - free - torch.cuda.memory_reserved()
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether torch, or CUDA below it, was given no memory."""
+    return isinstance(error, torch.OutOfMemoryError) or getattr(error, "error_code", None) == _NO_MEMORY
 
 
 def load_tokenizer(name: str) -> Any:
@@ -33,8 +65,9 @@ def load_tokenizer(name: str) -> Any:
         raise ConfigurationError(_not_loaded("tokenizer", name, error)) from error
 
 
-def load_model(name: str, settings: TrlSettings, device: torch.device) -> Any:
-    """The model, its weights in 32 bits if they are to be trained. Raises ConfigurationError."""
+def load_model(name: str, settings: TrlSettings) -> Any:
+    """The model, its weights in 32 bits if they are to be trained. The settings are `settled`. Raises
+    ConfigurationError."""
     dtype = torch.float32 if settings.lora is None else _DTYPES[settings.precision]
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
@@ -43,7 +76,7 @@ def load_model(name: str, settings: TrlSettings, device: torch.device) -> Any:
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and settings.max_length > longest:
         raise ConfigurationError(f"max_length is {settings.max_length}, but the model has {longest} positions")
-    return model.to(device)
+    return model.to(settings.device)
 
 
 def lora_config(lora: LoraSettings | None) -> LoraConfig | None:

@@ -34,8 +34,10 @@ _SMOOTHED_LOSSES = frozenset(("exo_pair", "robust", "aot", "aot_unpaired"))
 
 
 class Precision(StrEnum):
-    """Numbers of the forward and backward pass; weights that are trained are always kept in 32 bits."""
+    """Numbers of the forward and backward pass; weights that are trained are always kept in 32 bits. AUTO is BF16 on a
+    GPU that computes in it, and FP32 anywhere else."""
 
+    AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
@@ -81,7 +83,8 @@ class LoraSettings:
 class TrlSettings:
     """Everything that one training depends on besides its pairs.
 
-    Lengths are in tokens, `save_every`, `log_every` and `evaluate_every` in optimizer steps. Raises ConfigurationError.
+    Lengths are in tokens, `save_every`, `log_every` and `evaluate_every` in optimizer steps; without `save_every` there
+    is a checkpoint every ten minutes. Raises ConfigurationError.
     """
 
     model: str
@@ -96,11 +99,11 @@ class TrlSettings:
     max_length: int = 1024
     max_dropped: float = 0.05
     lora: LoraSettings | None = None
-    precision: Precision = Precision.FP32
+    precision: Precision = Precision.AUTO
     device: Device = Device.AUTO
     num_threads: int = 1
     gradient_checkpointing: bool = False
-    save_every: int = 100
+    save_every: int | None = None
     log_every: int = 10
     evaluate_every: int | None = None
 
@@ -109,12 +112,11 @@ class TrlSettings:
         _check_loss(self)
         for name in ("epochs", "learning_rate"):
             _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)!r}: it must be above 0")
-        for name in ("batch_size", "gradient_accumulation", "num_threads", "save_every", "log_every", "max_length"):
+        for name in ("batch_size", "gradient_accumulation", "num_threads", "log_every", "max_length"):
             _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)!r}: it must be at least 1")
-        _require(
-            self.evaluate_every is None or self.evaluate_every >= 1,
-            f"evaluate_every is {self.evaluate_every!r}: give a number of steps, or leave it out",
-        )
+        for name in ("save_every", "evaluate_every"):
+            steps = getattr(self, name)
+            _require(steps is None or steps >= 1, f"{name} is {steps!r}: give a number of steps, or leave it out")
         _require(0 <= self.max_dropped < 1, f"max_dropped is {self.max_dropped!r}: it is a share, from 0 to below 1")
         _require(
             self.precision is not Precision.FP16 or self.device is not Device.CPU,

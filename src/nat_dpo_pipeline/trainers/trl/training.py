@@ -1,32 +1,47 @@
 """DPO with TRL, from the folder of a job to a model. Only the worker process imports this."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
+from uuid import uuid4
 
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, set_seed
 from trl import DPOConfig, DPOTrainer
+from trl.trainer import dpo_trainer
 
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.trainers.trl.checkpoints import newest_valid, remove_damaged, step_of
+from nat_dpo_pipeline.trainers.trl.checkpoints import is_due, newest_valid, remove_damaged, step_of
 from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
 from nat_dpo_pipeline.trainers.trl.data import TokenizedPair, TokenizedRows, check_left_out, read_rows, tokenized
-from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after
-from nat_dpo_pipeline.trainers.trl.models import device_of, load_model, load_tokenizer, lora_config, save_model
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after, numbers_of
+from nat_dpo_pipeline.trainers.trl.memory import memory_ran_out
+from nat_dpo_pipeline.trainers.trl.models import (
+    device_name,
+    gpu_memory,
+    is_lack_of_memory,
+    load_model,
+    load_tokenizer,
+    lora_config,
+    save_model,
+    settled,
+)
 from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
 from nat_dpo_pipeline.trainers.trl.settings import LN2_LOSSES, TINY, Device, Precision, TrlSettings
 from nat_dpo_pipeline.trainers.trl.tiny import make_tiny_model
 from nat_dpo_pipeline.trainers.trl.verdict import Evidence, Verdict, figures, preference, share, verdict
 
 #: How far the first loss may be from ln 2: what rounding does to sums of log-probabilities.
-_ROUNDING = {Precision.FP32: 0.01, Precision.BF16: 0.1, Precision.FP16: 0.1}
+_ROUNDING, _ROUNDING_TO_16_BITS = 0.01, 0.1
+_HASH = "hash_module"
 _LOOKS_AT_HELD_OUT = 5
 _PAIRS_A_LOOK = 64
 
@@ -57,16 +72,26 @@ def train(job: TrlJob, around: Surroundings) -> tuple[str, Mapping[str, float]]:
 
     Goes on from the newest checkpoint that is whole. Raises TrainingError, ConfigurationError and Stopped.
     """
+    job = replace(job, settings=settled(job.settings))
+    try:
+        return _train(job, around)
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        print(error)  # noqa: T201 - the worker's log
+        raise TrainingError(memory_ran_out(*gpu_memory(), job.settings)) from error
+
+
+def _train(job: TrlJob, around: Surroundings) -> tuple[str, Mapping[str, float]]:
     settings, say = job.settings, around.reporter.phase
-    device = device_of(settings)
     rows = {side: read_rows(around.folder.rows(side)) for side in SplitName}
     name = _model_name(job, around, rows[SplitName.TRAIN])
     say("reading the pairs")
     tokenizer = load_tokenizer(name)
     data = _Data(*(tokenized(rows[side], tokenizer, settings.max_length) for side in SplitName))
     check_left_out(data.train, settings.max_length, settings.max_dropped)
-    say("loading the model")
-    model = load_model(name, settings, device)
+    say(f"loading the model for {device_name(settings.device)}, {settings.precision}")
+    model = load_model(name, settings)
     measuring = f"measuring {len(data.held_out.pairs)} held-out pairs"
     say(measuring)
     before = pair_scores(model, data.held_out.pairs, settings.precision)
@@ -96,13 +121,14 @@ def _trained(job: TrlJob, around: Surroundings, data: _Data, model: Any, tokeniz
     around.reporter.phase("computing the reference's log-probabilities")
     set_seed(job.seed)
     try:
-        trainer = DPOTrainer(
-            model,
-            args=_arguments(job, around.folder),
-            train_dataset=Dataset.from_list([dict(row) for row in data.train.rows]),
-            processing_class=tokenizer,
-            peft_config=lora_config(job.settings.lora),
-        )
+        with _no_hash_of_the_weights():
+            trainer = DPOTrainer(
+                model,
+                args=_arguments(job, around.folder),
+                train_dataset=Dataset.from_list([dict(row) for row in data.train.rows]),
+                processing_class=tokenizer,
+                peft_config=lora_config(job.settings.lora),
+            )
     except ValueError as error:
         raise ConfigurationError(f"TRL or PEFT refuses the settings: {error}") from error
     if len(trainer.train_dataset) != len(data.train.pairs):
@@ -116,6 +142,20 @@ def _trained(job: TrlJob, around: Surroundings, data: _Data, model: Any, tokeniz
     if around.parent.is_gone():
         raise Stopped
     return trainer
+
+
+@contextmanager
+def _no_hash_of_the_weights() -> Iterator[None]:
+    """TRL looks for log-probabilities that an earlier run left of the same weights; the folder it looks in is new in
+    each process, and the hash takes ten seconds for a billion weights."""
+    theirs = getattr(dpo_trainer, _HASH, None)
+    if theirs is not None:
+        setattr(dpo_trainer, _HASH, lambda _: uuid4().hex)
+    try:
+        yield
+    finally:
+        if theirs is not None:
+            setattr(dpo_trainer, _HASH, theirs)
 
 
 def _checkpoint(folder: JobFolder) -> str | None:
@@ -144,14 +184,14 @@ def _arguments(job: TrlJob, folder: JobFolder) -> DPOConfig:
         fp16=settings.precision is Precision.FP16,
         gradient_checkpointing=settings.gradient_checkpointing,
         use_cpu=settings.device is Device.CPU,
-        dataloader_pin_memory=torch.cuda.is_available() and settings.device is not Device.CPU,
+        dataloader_pin_memory=settings.device is Device.CUDA,
         seed=job.seed,
         logging_first_step=True,
         logging_steps=settings.log_every,
         # A loss that is no number must be seen as such.
         logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.save_every,
+        save_strategy="no" if settings.save_every is None else "steps",
+        save_steps=settings.save_every or 0,
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
@@ -166,14 +206,16 @@ class _Watcher(TrainerCallback):
         self._around = around
         self._held_out = held_out
         self._latest: dict[str, float] = {}
+        self._saved_at = time.monotonic()
 
     def on_log(
         self, _args: Any, state: TrainerState, _control: TrainerControl, logs: Mapping[str, Any], **_: Any
     ) -> None:
         if "loss" not in logs:
             return
-        self._latest |= {name: float(value) for name, value in logs.items()}
-        append_metrics(self._around.folder, state.global_step, {name: float(logs[name]) for name in logs})
+        numbers = numbers_of(logs)
+        self._latest |= numbers
+        append_metrics(self._around.folder, state.global_step, numbers)
         check_loss(state.global_step, float(logs["loss"]), self._settings)
 
     def on_step_end(
@@ -183,8 +225,14 @@ class _Watcher(TrainerCallback):
         around.reporter.step(step, state.max_steps, self._latest)
         if around.stop.is_requested or around.parent.is_gone():
             control.should_save = control.should_training_stop = True
-        elif self._held_out and step % self._pace(state.max_steps) == 0:
+            return
+        if self._settings.save_every is None and is_due(time.monotonic() - self._saved_at, step, state.max_steps):
+            control.should_save = True
+        if self._held_out and step % self._pace(state.max_steps) == 0:
             self._look(model, step)
+
+    def on_save(self, _args: Any, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
 
     def _pace(self, steps: int) -> int:
         return self._settings.evaluate_every or max(1, steps // _LOOKS_AT_HELD_OUT)
@@ -206,7 +254,8 @@ def check_loss(step: int, loss: float, settings: TrlSettings) -> None:
     if step != 1 or not LN2_LOSSES.issuperset(settings.loss_type):
         return
     expected = math.log(2) * len(settings.loss_type)
-    if abs(loss - expected) > _ROUNDING[settings.precision] * len(settings.loss_type):
+    allowed = _ROUNDING if settings.precision is Precision.FP32 else _ROUNDING_TO_16_BITS
+    if abs(loss - expected) > allowed * len(settings.loss_type):
         raise TrainingError(
             f"the first loss is {loss:.4f} and not {expected:.4f} (ln 2): the reference is not the model that is "
             "trained, so what would be learned is not the preference"
@@ -245,9 +294,18 @@ def _write_result(
             "model": {"folder": folder.model.name, "kind": _kind(job.settings), "base": job.settings.model},
             "seed": job.seed,
             "settings": job.settings.to_json(),
+            "ran_on": _ran_on(job.settings),
             "versions": {name: version(name) for name in ("torch", "trl", "transformers", "peft")},
         },
     )
+
+
+def _ran_on(settings: TrlSettings) -> dict[str, object]:
+    """The device, and the most memory that was taken of it."""
+    name = device_name(settings.device)
+    if settings.device is Device.CPU:
+        return {"device": name}
+    return {"device": name, "peak_memory_gib": round(torch.cuda.max_memory_reserved() / (1 << 30), 2)}
 
 
 def _kind(settings: TrlSettings) -> str:

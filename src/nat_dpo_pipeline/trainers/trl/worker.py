@@ -49,7 +49,7 @@ def environment_of(settings: TrlSettings, given: Mapping[str, str]) -> dict[str,
         "OMP_NUM_THREADS": str(settings.num_threads),
         "MKL_NUM_THREADS": str(settings.num_threads),
         "CUDA_VISIBLE_DEVICES": "" if settings.device is Device.CPU else gpus[0],
-        # Of the same GPU the same numbers.
+        # One source less of numbers that differ from run to run; the attention's backward pass is left.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
