@@ -74,6 +74,7 @@ def test_what_cannot_be_trained_with_is_refused_when_the_configuration_is_read(
 
 
 async def test_the_adapter_is_built_over_the_back_end(tmp_path: Path) -> None:
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
     async with WorkflowBuilder() as builder:
         await builder.add_trainer_adapter("local", _config(output_dir=str(tmp_path)))
         adapter = await builder.get_trainer_adapter("local")
