@@ -40,7 +40,8 @@ class _Opaque:
         (_Reply(answer="so", score=1), '{"answer":"so","score":1.0}'),
         ({"content": "", "tool_calls": [{"name": "f"}]}, '{"content":"","tool_calls":[{"name":"f"}]}'),
         (_Opaque(), '"<opaque>"'),
-        ({"lone": "\ud800"}, "{'lone': '\\ud800'}"),
+        ({"lone": "\ud800"}, '{"lone": "\\ud800"}'),
+        ({"a", "b"} - {"b"}, '["a"]'),
     ],
 )
 def test_the_text_of_a_result(result: Any, text: str) -> None:
@@ -49,6 +50,13 @@ def test_the_text_of_a_result(result: Any, text: str) -> None:
 
 def test_the_text_of_nat_s_chat_response_is_what_it_says() -> None:
     assert text_of(ChatResponse.from_string("so", usage=Usage())) == "so"
+
+
+def test_what_can_be_read_once_is_left_for_whoever_is_to_read_it() -> None:
+    once = iter(["so"])
+    assert "iterator" in text_of(once)
+    assert "iterator" in str(prompt_of(once))
+    assert list(once) == ["so"]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """What functions take and give, as the text of a prompt and of a response."""
 
-from pydantic_core import PydanticSerializationError, to_json
-
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
+from nat_dpo_pipeline.dataset.any_json import json_line
 from nat_dpo_pipeline.errors import CandidateRefused
 
 
@@ -32,7 +31,4 @@ def prompt_of(value: object) -> Prompt:
 
 
 def _json(value: object) -> str:
-    try:
-        return to_json(value, fallback=repr).decode()
-    except PydanticSerializationError:
-        return repr(value)
+    return json_line(value).decode().removesuffix("\n")
