@@ -248,6 +248,19 @@ async def test_a_scorer_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixt
     assert "no score today" in told[0]
 
 
+async def test_a_result_that_cannot_be_looked_at_is_still_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    class Closed:
+        @property
+        def choices(self) -> list[str]:
+            raise RuntimeError("closed")
+
+    result = Closed()
+    BODIES["function"] = numbered([result])
+    run = await _run()
+    assert run.result is result
+    assert _warnings(caplog) == ["best_of_n: a turn could not be scored and recorded (1 so far): RuntimeError: closed"]
+
+
 async def test_the_best_is_one_of_those_that_were_scored() -> None:
     async def short_only(asked: Asked, _: Builder) -> float:
         if len(asked.response) > 10:

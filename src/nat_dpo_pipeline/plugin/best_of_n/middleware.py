@@ -55,7 +55,6 @@ class _Answer:
 
     call: int
     result: object
-    text: str
     seen: SeenPrompts
 
 
@@ -83,16 +82,12 @@ class BestOfN(FunctionMiddleware):
         if scoring is None or not self._is_sampled(scoring):
             return await call_next(*args, **kwargs)
         answers = await self._answers(lambda: call_next(*args, **kwargs))
-        texts = [answer.text for answer in answers]
         given = args[0] if len(args) == 1 and not kwargs else [*args, *kwargs.values()]
-        seen = None if self._config.prompt is PromptSource.INPUT else common_prompt((a.seen, a.text) for a in answers)
-        prompt = prompt_of(given) if seen is None else seen
-        scored = await scoring.scores(prompt, texts)
-        chosen = self._chosen(answers, scored)
-        if seen is None and self._config.prompt is PromptSource.LLM:
-            self._troubles.note("a turn is not recorded, as there is no prompt that the model saw in all calls")
-        else:
-            self._push(prompt, answers, scored, chosen, context.name)
+        try:
+            chosen = await self._recorded(scoring, given, answers, context.name)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign result, scorer or subscriber raises
+            self._troubles.note("a turn could not be scored and recorded", error)
+            chosen = answers[0]
         return chosen.result
 
     async def function_middleware_stream(
@@ -122,7 +117,7 @@ class BestOfN(FunctionMiddleware):
         if self._config.n == 1:
             with seen[0].watching(), self._varied(0):
                 result = await call()
-            return [_Answer(0, result, text_of(result), seen[0])]
+            return [_Answer(0, result, seen[0])]
         slots = asyncio.Semaphore(self._config.calls_at_once or self._config.n)
 
         async def one(number: int) -> object:
@@ -135,9 +130,7 @@ class BestOfN(FunctionMiddleware):
         await answered_by(tasks, self._config.max_seconds, first=self._config.returns is Returned.FIRST)
         self._note_failures(tasks)
         answers = [
-            _Answer(number, task.result(), text_of(task.result()), seen[number])
-            for number, task in enumerate(tasks)
-            if has_result(task)
+            _Answer(number, task.result(), seen[number]) for number, task in enumerate(tasks) if has_result(task)
         ]
         if not answers:
             tasks[0].result()
@@ -154,6 +147,26 @@ class BestOfN(FunctionMiddleware):
             elif error := task.exception():
                 self._troubles.note("a call of the function failed", error)
 
+    async def _recorded(self, scoring: Scoring, given: object, answers: Sequence[_Answer], function: str) -> _Answer:
+        """Score the answers and push them; which of them is returned."""
+        texts = [text_of(answer.result) for answer in answers]
+        prompt = self._prompt(given, answers, texts)
+        scored = await scoring.scores(prompt_of(given) if prompt is None else prompt, texts)
+        chosen = self._chosen(answers, scored)
+        if prompt is None:
+            self._troubles.note("a turn is not recorded, as there is no prompt that the model saw in all calls")
+        else:
+            self._push(prompt, list(zip(answers, texts, scored, strict=True)), chosen, function)
+        return chosen
+
+    def _prompt(self, given: object, answers: Sequence[_Answer], texts: Sequence[str]) -> Prompt | None:
+        """What the answers are recorded as answers to; None when only what the model saw would do."""
+        source = self._config.prompt
+        seen = (
+            None if source is PromptSource.INPUT else common_prompt(zip((a.seen for a in answers), texts, strict=True))
+        )
+        return prompt_of(given) if seen is None and source is not PromptSource.LLM else seen
+
     def _chosen(self, answers: Sequence[_Answer], scored: Sequence[Scored]) -> _Answer:
         if self._config.returns is Returned.RANDOM:
             return self._picks.choice(answers)
@@ -163,21 +176,21 @@ class BestOfN(FunctionMiddleware):
         return max(ranked, key=lambda one: one[0])[1]
 
     def _push(
-        self, prompt: Prompt, answers: Sequence[_Answer], scored: Sequence[Scored], chosen: _Answer, function: str
+        self, prompt: Prompt, candidates: Sequence[tuple[_Answer, str, Scored]], chosen: _Answer, function: str
     ) -> None:
         turn = Turn(prompt, str(uuid4()), 0, self._config.step_name)
-        agreed = iter(agreement([one.members for one in scored if isinstance(one, Score)]))
-        for answer, one in zip(answers, scored, strict=True):
+        agreed = iter(agreement([one.members for *_, one in candidates if isinstance(one, Score)]))
+        for answer, text, one in candidates:
             facts: dict[str, object] = {"function": function, "call": answer.call, "returned": answer is chosen}
             if self._config.vary is not None and self._config.vary.temperatures:
                 facts["temperature"] = self._config.vary.sampling(answer.call).temperature
-            model = answer.seen.model_behind(answer.text)
+            model = answer.seen.model_behind(text)
             if isinstance(one, Score):
                 facts |= {"reward_model": one.model} | _members(one, next(agreed))
-                turn.add(answer.text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
+                turn.add(text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
             else:
                 self._troubles.note("a result was not scored", one)
-                turn.add(answer.text, score=None, model=model, metadata=facts)
+                turn.add(text, score=None, model=model, metadata=facts)
         turn.push()
 
 
