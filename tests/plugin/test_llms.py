@@ -15,7 +15,8 @@ from tests.plugin.functions import BODIES, workflow, wrapped
 async def test_a_model_of_ours_follows_it_over_http_and_its_calls_are_seen() -> None:
     def saying(request: Request) -> Response:
         body = request.json
-        return Response(body=completion(f"{body.get('temperature')} {body.get('seed')} {body.get('max_tokens')}"))
+        text = f"{body.get('temperature')} {body.get('seed')} {body.get('max_tokens')}"
+        return Response(body=completion(text, prompt_tokens=3, completion_tokens=5))
 
     messages = (Message("system", "Be brief."), Message("user", "Why?"))
 
@@ -28,14 +29,18 @@ async def test_a_model_of_ours_follows_it_over_http_and_its_calls_are_seen() -> 
 
     BODIES.update(function=function, length=length)
     async with LoopbackServer(saying) as server:
-        llms = {"model": {"_type": "openai", "base_url": server.url, "model_name": "m", "temperature": 0.5}}
+        llms = {"model": {"_type": "openai", "base_url": server.url, "model_name": "org/served", "temperature": 0.5}}
         source = wrapped("function", {"vary": {"llm": "model", "temperatures": [0.0, 1.0], "seed": 0}}, llms=llms)
         async with workflow(source) as built:
             run = await built.run("Why?")
     assert run.responses() == ["0.0 0 9", "1.0 1 9", "0.0 2 9"]
     assert {one.prompt for one in run.decoded().candidates} == {messages}
-    kinds = [step.event_type for step in run.steps if step.payload.name == "model"]
+    assert {one.metadata["model"] for one in run.decoded().candidates} == {"org/served"}
+    steps = [step for step in run.steps if step.payload.name == "org/served"]
+    kinds = [step.event_type for step in steps]
     assert kinds.count(IntermediateStepType.LLM_START) == kinds.count(IntermediateStepType.LLM_END) == 3
+    told = [step.payload.usage_info for step in steps if step.event_type is IntermediateStepType.LLM_END]
+    assert {(one.token_usage.prompt_tokens, one.token_usage.completion_tokens) for one in told if one} == {(3, 5)}
 
 
 async def test_a_call_of_a_model_that_fails_ends_its_step() -> None:
@@ -52,5 +57,5 @@ async def test_a_call_of_a_model_that_fails_ends_its_step() -> None:
         async with workflow(wrapped("function", {"n": 2}, llms=llms)) as built:
             run = await built.run("Why?")
     assert "answered 400: no" in str(run.error)
-    kinds = [step.event_type for step in run.steps if step.payload.name == "model"]
+    kinds = [step.event_type for step in run.steps if step.payload.name == "m"]
     assert kinds.count(IntermediateStepType.LLM_START) == kinds.count(IntermediateStepType.LLM_END) == 2

@@ -14,7 +14,7 @@ from uuid import uuid4
 from nat.plugin_api import Builder, Context
 
 from nat_dpo_pipeline.core.candidates import as_messages
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Usage
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
@@ -22,7 +22,9 @@ from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepPayload,
     IntermediateStepType,
     StreamEventData,
+    TokenUsageBaseModel,
     TraceMetadata,
+    UsageInfo,
 )
 from nat_dpo_pipeline.plugin.varying import sampling_for
 
@@ -39,7 +41,9 @@ async def open_llm(
     model = open_model(name, config, timeout_seconds=timeout_seconds)
     own = retries_of(name, config)
     try:
-        yield _TracedModel(LimitedModel(model, Limits(max_retries=max_retries if own is None else own)))
+        limits = Limits(max_retries=max_retries if own is None else own)
+        # Frameworks' steps have this name too; `open_model` has refused what has none.
+        yield _TracedModel(LimitedModel(model, limits), str(getattr(config, "model_name", name)))
     finally:
         await model.aclose()
 
@@ -49,6 +53,7 @@ class _TracedModel:
     """A chat model whose calls are LLM_START/LLM_END steps, sampled as the call of the function wants it."""
 
     model: ChatModel
+    called: str
 
     @property
     def name(self) -> str:
@@ -59,20 +64,36 @@ class _TracedModel:
         messages = as_messages(call.messages)
         start = IntermediateStepPayload(
             event_type=IntermediateStepType.LLM_START,
-            name=self.name,
+            name=self.called,
             UUID=str(uuid4()),
             data=StreamEventData(input=messages),
             metadata=TraceMetadata(chat_inputs=messages),
         )
         manager.push_intermediate_step(start)
-        output = None
+        reply = None
         try:
             reply = await self.model.complete(replace(call, sampling=_varied(call.sampling, sampling_for(self.name))))
-            output = reply.text
         finally:
-            end = {"event_type": IntermediateStepType.LLM_END, "data": StreamEventData(input=messages, output=output)}
-            manager.push_intermediate_step(start.model_copy(update=end))
+            manager.push_intermediate_step(_ended(start, messages, reply))
         return reply
+
+
+def _ended(
+    start: IntermediateStepPayload, messages: list[dict[str, str]], reply: ChatReply | None
+) -> IntermediateStepPayload:
+    """The end of a call's step; without a reply that of one that failed."""
+    output = None if reply is None else reply.text
+    end = {"event_type": IntermediateStepType.LLM_END, "data": StreamEventData(input=messages, output=output)}
+    if reply is not None:
+        end["usage_info"] = UsageInfo(token_usage=_tokens(reply.usage), num_llm_calls=1)
+    return start.model_copy(update=end)
+
+
+def _tokens(usage: Usage) -> TokenUsageBaseModel:
+    total = usage.prompt_tokens + usage.completion_tokens
+    return TokenUsageBaseModel(
+        prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, total_tokens=total
+    )
 
 
 def _varied(asked: Sampling, wanted: Sampling) -> Sampling:

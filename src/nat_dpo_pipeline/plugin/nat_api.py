@@ -31,7 +31,9 @@ from nat.data_models.intermediate_step import (
     StreamEventData,
     TraceMetadata,
     TTCEventData,
+    UsageInfo,
 )
+from nat.data_models.token_usage import TokenUsageBaseModel
 from nat.finetuning.interfaces import Trainer, TrainerAdapter, TrajectoryBuilder
 from nat.observability.exporter.base_exporter import BaseExporter, IsolatedAttribute
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
@@ -55,6 +57,7 @@ __all__ = [
     "OpenAIMessage",
     "StreamEventData",
     "TTCEventData",
+    "TokenUsageBaseModel",
     "TraceMetadata",
     "Trainer",
     "TrainerAdapter",
@@ -67,6 +70,7 @@ __all__ = [
     "TrajectoryBuilder",
     "TrajectoryBuilderConfig",
     "TrajectoryCollection",
+    "UsageInfo",
     "load_config",
     "register_trainer",
     "register_trainer_adapter",
