@@ -66,6 +66,8 @@ def test_every_option_of_every_component_is_explained(reference: ModuleType) -> 
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) > 150
     assert [row for row in rows if not row.rsplit("|", 2)[1].strip()] == []
+    # As YAML has it, where that is another name than Python's.
+    assert [row.split("|")[1].strip() for row in rows if "`best`, `first`" in row] == ["`return`"]
     # A link to a setting that is described further down leads somewhere.
     assert set(re.findall(r"\]\(#([^)]+)\)", page)) == set(re.findall(r"\{#([^}]+)\}", page))
 

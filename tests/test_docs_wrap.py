@@ -34,7 +34,7 @@ def test_the_configurations_are_valid(block: dict[str, Any]) -> None:
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     rows = re.findall(r"^\| (`.*?) \| (.*?) \|", SETTINGS, re.MULTILINE)
     told = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
-    fields = {name.replace("returns", "return"): field for name, field in BestOfNConfig.model_fields.items()}
+    fields = {field.alias or name: field for name, field in BestOfNConfig.model_fields.items()}
     assert set(told) == set(fields) - {"type"}
     for name in ("n", "return", "prompt", "max_scoring_seconds", "step_name"):
         default = fields[name].default

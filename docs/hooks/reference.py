@@ -21,7 +21,7 @@ from nat_dpo_pipeline.cli import dpo
 from nat_dpo_pipeline.pairing.strict import StrictConfig
 
 _PACKAGE = "nat_dpo_pipeline."
-_NAMES = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
+_NAMES = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "any value"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _SPELLED = {"Ne Mo": "NeMo", "Gen RM": "GenRM", "Lora": "LoRA"}
 
@@ -120,7 +120,7 @@ class _Page:
 
     def _row(self, name: str, one: FieldInfo) -> str:
         value = f"{self._value(one.annotation)}{_bounds(one)}"
-        cells = (f"`{name}`", value, _default(one), one.description or "")
+        cells = (f"`{one.alias or name}`", value, _default(one), one.description or "")
         return "| " + " | ".join(_said(cell).replace("|", "\\|") for cell in cells) + " |"
 
     def _value(self, annotation: Any) -> str:

@@ -32,7 +32,9 @@ def _refused(**settings: Any) -> str:
         ({"sample_rate": -0.1}, "best_of_n.sample_rate is -0.1"),
         ({"max_seconds": 0}, "best_of_n.max_seconds is 0"),
         ({"max_seconds": float("inf")}, "best_of_n.max_seconds is inf"),
-        ({"return": "worst"}, "best_of_n.returns is 'worst'"),
+        ({"return": "worst"}, "best_of_n.return is 'worst'"),
+        ({"retrun": "best"}, "best_of_n has no 'retrun'; did you mean 'return'?"),
+        ({"return": "first", "returns": "best"}, "best_of_n.returns is 'best': Extra inputs are not permitted"),
         ({"calls_at_once": 0}, "best_of_n.calls_at_once is 0"),
         ({"prompt": "output"}, "best_of_n.prompt is 'output'"),
         ({"sample_rat": 1.0}, "best_of_n has no 'sample_rat'; did you mean 'sample_rate'?"),
@@ -74,6 +76,12 @@ def test_it_takes_the_yaml_of_its_scorer_and_return() -> None:
     scorer = config.scorer_config()
     assert scorer is not None
     assert scorer.kind == "rating_judge"
+
+
+def test_python_names_what_to_return_with_a_word_that_is_no_keyword() -> None:
+    config = BestOfNConfig.model_validate({**GIVEN, "returns": "first"})
+    assert config.returns == "first"
+    assert BestOfNConfig.model_validate(config.model_dump()) == config
 
 
 def test_nat_finds_no_references_in_it() -> None:

@@ -55,7 +55,12 @@ def _is_secret(config: type[BaseModel], name: int | str) -> bool:
 
 
 def _accepted_keys(config: type[BaseModel]) -> set[str]:
-    return {"_type", *config.model_fields}
+    return {"_type", *config.model_fields, *_keys(config)}
+
+
+def _keys(config: type[BaseModel]) -> list[str]:
+    """As they are spoken of: a field that Python cannot name as YAML does has an alias."""
+    return [field.alias or name for name, field in config.model_fields.items()]
 
 
 def type_name(config: type[BaseModel]) -> str:
@@ -64,7 +69,7 @@ def type_name(config: type[BaseModel]) -> str:
 
 
 def _suggestion(key: str, config: type[BaseModel]) -> str:
-    known = sorted(config.model_fields)
+    known = sorted(_keys(config))
     from difflib import get_close_matches  # for errors alone
 
     close = get_close_matches(key, known, n=1)

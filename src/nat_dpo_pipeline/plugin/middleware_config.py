@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Self
 
 from nat.plugin_api import FunctionMiddlewareBaseConfig
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
 
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
@@ -76,11 +76,13 @@ class CeilingConfig(StrictConfig):
 class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"):
     """Calls the function n times, scores the results, records them as candidates, and returns one of them."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
     n: int = Field(default=2, ge=1, le=256, description="Calls of the function for each call that is sampled.")
     # Not a ScorerConfig: NAT reads references out of the fields of a middleware and then builds it after functions
     # that it wraps, which it does not read out of those, and which then do not find it.
     scorer: dict[str, Any] | None = Field(
-        default=None, description="What scores the results, as in the `preference_data` workflow: see its `kind`."
+        default=None, description="What scores the results: as the `scorer` of the `preference_data` workflow."
     )
     allow_repeated_calls: bool = Field(
         default=False,
@@ -89,10 +91,12 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     vary: VaryConfig | None = Field(
         default=None, description="How the calls differ; without it they are repeated as they are."
     )
+    # A keyword of Python cannot name a field.
     returns: Returned = Field(
         default=Returned.BEST,
-        description="In YAML `return`: the `best` result, the `first` (what the caller got without this), or a "
-        "`random` one.",
+        alias="return",
+        description="The `best` result, the `first` (what the caller got without this), or a `random` one. In Python "
+        "`returns`.",
     )
     prompt: PromptSource = Field(
         default=PromptSource.AUTO,
@@ -123,14 +127,6 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     request_timeout: FiniteFloat = Field(default=60.0, gt=0.0, description="Seconds until a scoring call is given up.")
     max_retries: int = Field(default=2, ge=0, description="Retries of a scoring call that failed.")
     step_name: str = Field(default=DEFAULT_STEP_NAME, description="Name of the TTC steps.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_return(cls, values: Any) -> Any:
-        # A keyword of Python cannot name a field.
-        if not isinstance(values, dict) or "return" not in values:
-            return values
-        return {"returns": values["return"]} | {name: value for name, value in values.items() if name != "return"}
 
     @field_validator("scorer")
     @classmethod
