@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nat_dpo_pipeline.cli import dpo
+from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response, serving
 
 ROOT = Path(__file__).parents[2]
@@ -132,8 +133,19 @@ def test_candidates_that_make_no_pair_are_kept_but_no_success(generate: Generate
     done = generate("--topic", "Text")
     assert done.exit_code == 1
     assert "below min score diff" in done.stdout
+    assert "Complete" not in done.stdout
     assert done.stderr.splitlines()[-1].startswith("Error: no pair was made")
     assert Path("run/dataset/trl/train.jsonl").read_bytes() == b""
+
+
+def test_a_run_without_a_candidate_is_not_called_complete(generate: Generate, source: dict[str, Any]) -> None:
+    with serving(LoopbackServer(lambda _: Response(body=completion("No.")))) as url:
+        source["llms"]["writer"] = {"_type": "openai", "model_name": "m", "base_url": url}
+        done = generate("--topic", "Text")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[0].startswith("Ended after ")
+    assert "Error: not one candidate was made" in done.stderr
+    assert "Complete" not in done.output
 
 
 def test_a_dry_run_needs_no_key_and_leaves_nothing(generate: Generate, source: dict[str, Any]) -> None:

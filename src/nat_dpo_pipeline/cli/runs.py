@@ -111,7 +111,8 @@ def _generate(job: _Job, options: GenerateOptions) -> int:
         return _INTERRUPTED
     if outcome.record.stopped is not None:
         raise ModelError(outcome.record.stopped)
-    _raise_if_in_vain(outcome)
+    if in_vain := _in_vain(outcome):
+        raise CollectionError(in_vain)
     return 0 if outcome.status is RunStatus.COMPLETE else 1
 
 
@@ -143,8 +144,10 @@ def _watch(plan: Plan) -> Watch:
 
 def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
     record, dataset = outcome.record, outcome.dataset
-    yield f"{outcome.status.capitalize()} after {telling.duration(seconds)}."
-    if outcome.status is not RunStatus.COMPLETE:
+    is_complete = outcome.status is RunStatus.COMPLETE
+    ended = "Ended" if is_complete and _in_vain(outcome) else outcome.status.capitalize()
+    yield f"{ended} after {telling.duration(seconds)}."
+    if not is_complete:
         yield _AGAIN
     yield ""
     yield from telling.counts_of(record)
@@ -159,12 +162,14 @@ def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
     yield written_after(outcome.folder)
 
 
-def _raise_if_in_vain(outcome: Outcome) -> None:
+def _in_vain(outcome: Outcome) -> str | None:
+    """Why there is nothing to train on, if there is nothing."""
     if not outcome.record.counts["candidates"]:
-        raise CollectionError(_nothing(outcome.first_failure))
+        return _nothing(outcome.first_failure)
     if outcome.dataset is not None and not any(file.rows for file in outcome.dataset.written.files):
         why = "why, it says above at `pairs left out`" if outcome.dataset.skipped else "no question has two of them"
-        raise CollectionError(f"no pair was made of the candidates; {why}")
+        return f"no pair was made of the candidates; {why}"
+    return None
 
 
 def _nothing(first: Failure | None) -> str:
