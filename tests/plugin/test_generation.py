@@ -264,6 +264,28 @@ async def test_a_signal_lets_the_calls_under_way_end(tmp_path: Path, number: sig
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+async def test_after_so_many_minutes_the_calls_under_way_end_and_the_rest_is_made_next_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def change(source: dict[str, Any]) -> None:
+        source["workflow"] |= {"max_minutes": 0.5 / 60, "max_concurrency": 1}
+
+    async with LoopbackServer(asgi_answer(create_app()), latency=lambda _: 0.1) as server:
+        outcome = await _run(tmp_path, url=server.url, change=change)
+        assert outcome.status is RunStatus.INCOMPLETE
+        assert _manifest(tmp_path)["status"] == "incomplete"
+        assert "max_minutes: 0.00833333 minutes are over" in caplog.text
+        answered = server.answered
+        again = await _run(tmp_path, url=server.url)
+        assert again.status is RunStatus.COMPLETE
+        assert sum(used.replayed for used in again.record.usage.values()) == answered
+
+
+async def test_a_run_that_ends_in_time_is_complete(tmp_path: Path) -> None:
+    outcome = await _run(tmp_path, change=lambda source: source["workflow"].update(max_minutes=10))
+    assert outcome.status is RunStatus.COMPLETE
+
+
 async def test_to_be_cancelled_ends_at_once_and_leaves_no_task(tmp_path: Path) -> None:
     hang = after(7, Fault.HANG)
     async with LoopbackServer(asgi_answer(create_app()), fault=hang) as server:

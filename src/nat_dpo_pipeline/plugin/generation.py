@@ -160,16 +160,26 @@ async def _generate(
     collecting = asyncio.create_task(_collect(recipe, _requests(inputs, workflow, record), folder, record))
     with watch(record), interrupts(collecting, tell_interrupted):
         try:
-            await asyncio.wait([collecting])
+            is_out_of_time = await _out_of_time(collecting, workflow.max_minutes)
             await journal.finish(_SECONDS_FOR_CALLS_UNDER_WAY)
         finally:
             # Only of use when this is cancelled itself, by a second interruption.
             collecting.cancel()
             await journal.finish(0.0)
     error = None if collecting.cancelled() else collecting.exception()
-    status = _status(collecting, record)
+    status = RunStatus.INCOMPLETE if is_out_of_time else _status(collecting, record)
     dataset = write_run(config, folder, record, status)
     return Outcome(status, record, folder.path, dataset, folder.first_failure, error)
+
+
+async def _out_of_time(collecting: "asyncio.Task[None]", minutes: float | None) -> bool:
+    """Wait for the end of what collects; whether it was cancelled because so many minutes were over."""
+    _, pending = await asyncio.wait([collecting], timeout=None if minutes is None else 60 * minutes)
+    if pending:
+        logger.warning("max_minutes: %g minutes are over; waiting for the calls under way, which are paid for", minutes)
+        collecting.cancel()
+        await asyncio.wait([collecting])
+    return bool(pending) and collecting.cancelled()
 
 
 async def preview(

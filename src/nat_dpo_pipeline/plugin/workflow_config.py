@@ -158,6 +158,12 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         description="File that keeps every finished call: a run that is started again after a crash replays them and "
         "pays for none twice. Remove it to ask anew.",
     )
+    max_minutes: FiniteFloat | None = Field(
+        default=None,
+        gt=0,
+        description="`nat dpo generate` ends after so many minutes and the calls that are under way then: what is "
+        "finished is written, and the same command makes the rest.",
+    )
     request_timeout: FiniteFloat = Field(default=120.0, gt=0, description="Seconds until one request is given up.")
     max_retries: int = Field(
         default=8,
