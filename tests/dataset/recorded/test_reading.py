@@ -101,6 +101,8 @@ def test_damaged_lines_are_counted_and_do_not_hide_what_the_file_is(tmp_path: Pa
         ("{}\n", "an empty object"),
         ("Once upon a time\nthere was", "'Once upon a time'"),
         ("[1, 2]", "'1'"),
+        ('{"a": 1}\r{"a": 2}', '\'{"a": 1} {"a": 2}\''),
+        ("x" * 200_000, f"'{'x' * 120}'"),
     ],
 )
 def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, text: str, shown: str) -> None:
@@ -127,8 +129,8 @@ def test_half_a_surrogate_pair_is_refused_or_kept_where_it_does_no_harm(tmp_path
     half = "\ud800"
     rows = [{**row, "response": half}, {**row, "prompt": half}, {**row, "note": half}, {**row, "example_id": half}]
     found = read(tmp_path, write_lines(tmp_path / "rows", rows))
-    assert found.files.refused == {"invalid_unicode": 2}
-    assert [turn.candidates[0].metadata for turn in found.turns] == [{"note": half}, {}]
+    assert found.files.refused == {"invalid_unicode": 3}
+    assert [turn.candidates[0].metadata for turn in found.turns] == [{"note": half}]
     payload = json.dumps({"data": {"turn_id": "t", "input": half, "output": "a", "score": 1.0}}, ensure_ascii=False)
     step = {"id": "u", "parent_id": "p", "type": "TTC_END", "name": "dpo_candidate_move", "payload": payload}
     (tmp_path / "full.txt").write_text(f"intermediate_data: {json.dumps(step)}\n")
@@ -177,6 +179,12 @@ def test_the_elements_of_an_array_are_its_records(
     path = tmp_path_factory.getbasetemp() / "array.json"
     path.write_text(json.dumps(rows, indent=indent))
     assert [parsed(piece.text) for piece in pieces(path)] == rows
+
+
+def test_an_array_whose_elements_end_on_lines_with_more_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_text('[\n  {\n    "a": 1},\n  {"a": 2}\n]\n')
+    assert [parsed(piece.text) for piece in pieces(path)] == [{"a": 1}, {"a": 2}]
 
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -53,6 +53,14 @@ def test_what_is_known_besides_becomes_metadata(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ids", [(1, 2), (1.0, 2.0), (True, False), ({"a": 1}, {"a": 2}), ("1", "2")])
+@pytest.mark.parametrize("name", ["run_id", "example_id", "turn_id"])
+def test_ids_of_any_type_tell_turns_apart(tmp_path: Path, name: str, ids: tuple[object, object]) -> None:
+    rows = [{**_ROW, name: one, "response": text} for one in ids for text in ("So.", "Because.")]
+    found = read(tmp_path, write_lines(tmp_path / "rows", rows))
+    assert [len(turn.candidates) for turn in found.turns] == [2, 2]
+
+
 def test_turns_that_were_set_aside_are_not_paired(tmp_path: Path) -> None:
     row = {"prompt": "Why?", "candidates": [{"response": "So.", "score": 1.0}]}
     found = read(tmp_path, write_lines(tmp_path / "rows", [row, {**row, "set_aside": "low_best_score"}]))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.dataset.formats.rows import is_utf8
 from nat_dpo_pipeline.dataset.recorded.rollouts import prompt_name
 from nat_dpo_pipeline.dataset.recorded.values import (
     Found,
@@ -15,7 +16,6 @@ from nat_dpo_pipeline.dataset.recorded.values import (
     Refused,
     Shared,
     mapping,
-    named,
 )
 from nat_dpo_pipeline.errors import CandidateRefused
 
@@ -41,10 +41,11 @@ class _Reader:
             yield Refused(refused.reason)
 
     def _found(self, row: Mapping[str, object]) -> Found:
-        run, example = (named(row.get(name)) or "" for name in ("run_id", "example_id"))
+        run, example = _id(row.get("run_id")), _id(row.get("example_id"))
         # Without the key all rows are of one turn; null is what a recorder writes of a step that has none.
+        turn_id = row.get("turn_id", "")
         own = {
-            "turn_id": row.get("turn_id", ""),
+            "turn_id": None if turn_id is None else _id(turn_id),
             "score": row.get(self._score),
             "candidate_index": row.get("candidate_index"),
         }
@@ -62,6 +63,14 @@ class _Reader:
             index = self._sizes[turn]
             self._sizes[turn] += 1
         return replace(found, example_id=name, candidate_index=index)
+
+
+def _id(value: object) -> str:
+    """The text of an id of any type, as for shards; none is an id too."""
+    name = "" if value is None else str(value)
+    if not is_utf8(name):
+        raise CandidateRefused(RefusalReason.INVALID_UNICODE)
+    return name
 
 
 def _metadata(row: Mapping[str, object], score: str) -> Mapping[str, object]:

@@ -108,7 +108,16 @@ def _elements(first: Piece, lines: Iterator[Piece]) -> Iterator[Piece]:
             yield Piece(start, b"".join(texts).rstrip().removesuffix(b","))
             texts = []
     if texts and b"".join(texts).strip() != b"]":
-        yield Piece(start, b"".join(texts))
+        yield from _rest(start, b"".join(texts))
+
+
+def _rest(start: int, text: bytes) -> Iterator[Piece]:
+    """What no line closed: elements that end elsewhere, or one that is cut off."""
+    value = parsed(b"[" + text)
+    if isinstance(value, list):
+        yield from _list_elements(start, value)
+    else:
+        yield Piece(start, text)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -120,11 +129,15 @@ def _whole(lines: list[Piece]) -> Iterator[Piece]:
     text = b"".join(line.text for line in lines)
     value = parsed(text)
     if isinstance(value, list):
-        yield from (Piece(lines[0].line, json.dumps(element).encode()) for element in value)
+        yield from _list_elements(lines[0].line, value)
     elif isinstance(value, NotJson):
         yield from lines
     else:
         yield Piece(lines[0].line, text)
+
+
+def _list_elements(line: int, elements: list[object]) -> Iterator[Piece]:
+    return (Piece(line, json.dumps(element).encode()) for element in elements)
 
 
 @contextmanager

@@ -62,7 +62,10 @@ SCORE_TABLE = RecordedFormat(
 
 def _cells(value: object) -> list[str]:
     text = value if isinstance(value, str) else ""
-    return [cell.strip() for cell in next(csv.reader([text.strip()]), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader([text.strip()]), [])]
+    except csv.Error:
+        return []
 
 
 def _recognises_header(value: object) -> bool:
