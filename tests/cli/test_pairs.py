@@ -163,6 +163,18 @@ def test_an_empty_side_is_told(tmp_path: Path) -> None:
     [
         (_rows([1], [1.0, 1.0]), (), "no pair was made of 2 candidates: 1 tie"),
         (_rows([1], [1.0]), (), "no pair was made of 1 candidates: every candidate is alone in its turn"),
+        (
+            [
+                {
+                    "prompt": "q",
+                    "example_id": "e",
+                    "candidates": [{"response": r, "score": s} for r, s in (("a", 1), ("b", 2))],
+                    "turn_id": "\ud800",
+                }
+            ],
+            (),
+            "no pair was made of 2 candidates: 1 invalid_unicode",
+        ),
         (_rows([1], [None]), (), "no pair was made of 0 candidates: 1 missing_score"),
         ([{"a": 1}], (), "holds no recorded candidates that are known: it starts with an object with the keys 'a'"),
         (_rows([1]), ("--strategy", "bests"), "strategy is 'bests'"),

@@ -1,6 +1,6 @@
 """What `nat dpo pairs` does with its options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ def _run_in_memory(
     read, paired = pair_files(paths, output_dir, builder, split, dataset, partial(_keep_first, refusals))
     _tell(read, refusals, paired)
     if not any(paired.written.pairs.values()):
-        raise click.ClickException(_no_pair(read, paired.skipped))
+        raise click.ClickException(_no_pair(read, paired))
     _tell_of_the_split(paired, split.validation_fraction)
     return 0
 
@@ -117,11 +117,12 @@ def _tell(read: ReadFiles, refusals: list[RefusedRecord], paired: PairedDataset)
         click.echo(line)
 
 
-def _no_pair(read: ReadFiles, skipped: Mapping[str, int]) -> str:
+def _no_pair(read: ReadFiles, paired: PairedDataset) -> str:
     if not read.candidates:
         why = read.problems[0] if read.problems else listed(read.refused) or "the files hold no candidates"
     else:
-        why = listed(skipped) or "every candidate is alone in its turn"
+        left_out = (paired.skipped, *paired.written.refused.values())
+        why = ", ".join(filter(None, map(listed, left_out))) or "every candidate is alone in its turn"
     return f"no pair was made of {number(read.candidates)} candidates: {why}"
 
 
