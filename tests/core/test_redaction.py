@@ -40,8 +40,10 @@ def test_the_rest_of_a_text_stays() -> None:
 
 def test_a_whole_number_counts_as_its_digits_but_a_bool_and_a_score_do_not() -> None:
     digits = Redaction(patterns=(re.compile(r"\d{8}|True"),))
-    values = {"card": 4111111111111111, "age": 41, "yes": True, "score": 0.1234567890123}
+    values = {"card": 4111111111111111, "age": 41, "yes": True, "score": 0.1234567890123, "never": float("inf")}
     assert digits.apply(values) == {**values, "card": PLACEHOLDER * 2}
+    # As a table with a gap in it has it.
+    assert digits.apply({"card": 4111111111111111.0}) == {"card": f"{PLACEHOLDER * 2}.0"}
 
 
 def test_keys_that_become_one_keep_their_values() -> None:

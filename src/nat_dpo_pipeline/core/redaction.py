@@ -39,7 +39,7 @@ class Redaction:
             return [self._masked(one) for one in value]
         if isinstance(value, str):
             return self._text(value)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if _is_whole(value):
             text = str(value)
             masked_text = self._text(text)
             return value if masked_text == text else masked_text
@@ -49,6 +49,11 @@ class Redaction:
         for pattern in self.patterns:
             text = pattern.sub(PLACEHOLDER, text)
         return text
+
+
+def _is_whole(value: object) -> bool:
+    # Not every number: the digits of 1/3 look like those of a telephone.
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
 
 
 def _hidden(value: object, path: Sequence[str]) -> object:
