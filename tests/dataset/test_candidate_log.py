@@ -181,6 +181,26 @@ def test_a_forked_process_has_a_lock_of_its_own(tmp_path: Path) -> None:
     assert [row["writer"] for row in _rows(tmp_path)] == ["parent", "child", "parent"]
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_process_forked_while_another_thread_writes_can_close(tmp_path: Path) -> None:
+    log = _log(tmp_path)
+    log.check()
+    with (tmp_path / "candidates.jsonl").open("rb") as somebody:
+        fcntl.flock(somebody, fcntl.LOCK_EX)
+        # It waits for the lock, and keeps all other threads waiting meanwhile.
+        writer = threading.Thread(target=log.append, args=({"writer": "parent"},))
+        writer.start()
+        time.sleep(0.01)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            log.close()
+            os._exit(0)
+        writer.join()
+    assert os.waitpid(child, 0)[1] == 0
+    log.close()
+
+
 def test_whoever_keeps_the_lock_is_waited_for_once_and_no_row_is_lost(tmp_path: Path) -> None:
     log = _log(tmp_path, max_bytes=50)
     log.append({"number": 0})

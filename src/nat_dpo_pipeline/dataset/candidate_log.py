@@ -51,6 +51,7 @@ class CandidateLog:
 
     def close(self) -> None:
         """Say what was lost since that was last told; another row opens the file again."""
+        self._start_over_if_forked()
         with self._mutex:
             self._close()
             if self.lost > self._told:
@@ -70,11 +71,14 @@ class CandidateLog:
         self._patience = _PATIENCE
         self._is_failing = False
 
-    def _append(self, line: bytes) -> None:
+    def _start_over_if_forked(self) -> None:
         if self._process != os.getpid():
-            # A fork shares the open file, and with it the lock, of its parent.
+            # A fork shares the open file of its parent, and with it the lock; nobody may be left to release the mutex.
             self._close()
             self._start_over()
+
+    def _append(self, line: bytes) -> None:
+        self._start_over_if_forked()
         with self._mutex:
             try:
                 self._write(line)
