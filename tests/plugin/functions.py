@@ -7,6 +7,7 @@ from typing import Any
 
 from nat.builder.workflow_builder import WorkflowBuilder
 from nat.data_models.config import Config
+from nat.data_models.runtime_enum import RuntimeTypeEnum
 from nat.plugin_api import Builder, Context, FunctionBaseConfig, FunctionInfo, FunctionRef, register_function
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.runtime.session import SessionManager
@@ -20,6 +21,9 @@ Source = dict[str, Any]
 #: What the functions of a test do, by a name that is the test's own.
 BODIES: dict[str, Callable[[Any, Builder], Awaitable[Any]]] = {}
 STREAMS: dict[str, Callable[[str], AsyncGenerator[Any, None]]] = {}
+
+#: Those of BODIES whose workflow has closed them.
+CLOSED: set[str] = set()
 
 
 class BodyConfig(FunctionBaseConfig, name="test_body"):
@@ -41,7 +45,9 @@ async def body_function(config: BodyConfig, builder: Builder) -> AsyncIterator[F
         return await BODIES[config.body](value, builder)
 
     stream = STREAMS.get(config.body)
+    CLOSED.discard(config.body)
     yield FunctionInfo.create(single_fn=run, stream_fn=stream)
+    CLOSED.add(config.body)
 
 
 @register_function(config_type=ScorerBodyConfig)  # type: ignore[untyped-decorator]
@@ -85,10 +91,11 @@ class Workflow:
     """A workflow that is built."""
 
     manager: SessionManager
+    runtime_type: RuntimeTypeEnum
 
     async def run(self, text: Any = "Why?") -> Run:
         found = Run()
-        async with self.manager.session() as session, session.run(text) as runner:
+        async with self.manager.session() as session, session.run(text, runtime_type=self.runtime_type) as runner:
             subscription = Context.get().intermediate_step_manager.subscribe(found.steps.append)
             try:
                 found.result = await runner.result()
@@ -108,14 +115,16 @@ class Workflow:
 
 
 @asynccontextmanager
-async def workflow(source: Source) -> AsyncIterator[Workflow]:
+async def workflow(
+    source: Source, runtime_type: RuntimeTypeEnum = RuntimeTypeEnum.RUN_OR_SERVE
+) -> AsyncIterator[Workflow]:
     """The workflow of a configuration, as long as the block."""
     discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
     config: Config = validate_schema(source, Config)
     async with WorkflowBuilder.from_config(config) as builder:
         manager = await SessionManager.create(config=config, shared_builder=builder)
         try:
-            yield Workflow(manager)
+            yield Workflow(manager, runtime_type)
         finally:
             await manager.shutdown()
 
@@ -126,6 +135,7 @@ def wrapped(body: str, settings: Mapping[str, Any], scorer: str = "length", **se
     return {
         "functions": {"scorer": {"_type": "test_scorer_body", "body": scorer}, **sections.get("functions", {})},
         "llms": sections.get("llms", {}),
+        "general": sections.get("general", {}),
         "middleware": {"bon": {"_type": "best_of_n", **given, **settings}},
         "workflow": {"_type": "test_body", "body": body, "middleware": ["bon"]},
     }

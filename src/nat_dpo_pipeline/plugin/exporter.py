@@ -4,7 +4,8 @@ NAT's own exporters hand their events to tasks that nobody waits for. This one w
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zlib import crc32
@@ -17,6 +18,7 @@ from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.evaluation_items import item_id_of
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
+from nat_dpo_pipeline.plugin.late_steps import recording
 from nat_dpo_pipeline.plugin.nat_api import (
     BaseExporter,
     ContextState,
@@ -37,6 +39,7 @@ class _Run:
     item_id: str | None = None
     input: object = None
     is_sampled: bool = True
+    is_over: bool = False
 
     def read(self, state: ContextState, sample_rate: float, redaction: Redaction) -> None:
         given = state.input_message.get()
@@ -63,6 +66,24 @@ class CandidateExporter(BaseExporter):
             tuple(map(re.compile, config.redact)), tuple(tuple(path.split(".")) for path in config.redact_fields)
         )
         self.log = CandidateLog(config.path, config.max_bytes)
+
+    @asynccontextmanager
+    async def start(self) -> AsyncIterator[None]:  # type: ignore[override]  # NAT's protocol forgets the decorator
+        async with super().start():
+            with recording(self._context_state.event_stream.get(), self):
+                yield
+
+    def on_complete(self) -> None:
+        self._run.is_over = True
+        super().on_complete()
+
+    async def stop(self) -> None:
+        self._run.is_over = True
+        await super().stop()
+
+    def export_late(self, event: IntermediateStep) -> None:
+        if self._run.is_over:
+            self.export(event)
 
     def export(self, event: IntermediateStep) -> None:
         payload = event.payload

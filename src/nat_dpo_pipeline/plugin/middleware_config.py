@@ -95,8 +95,8 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     returns: Returned = Field(
         default=Returned.BEST,
         alias="return",
-        description="The `best` result, the `first` (what the caller got without this), or a `random` one. In Python "
-        "`returns`.",
+        description="The `best` result, the `first` (what the caller got without this, and when), or a `random` one. "
+        "In Python `returns`.",
     )
     prompt: PromptSource = Field(
         default=PromptSource.AUTO,
@@ -115,6 +115,12 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     )
     max_scoring_seconds: FiniteFloat = Field(
         default=60.0, gt=0.0, description="What is not scored by then, counted from the last call, has no score."
+    )
+    max_unfinished: int = Field(
+        default=100,
+        ge=1,
+        description="Turns whose caller has the answer and that are not recorded yet; while there are so many, calls "
+        "go straight through.",
     )
     ceiling: CeilingConfig | None = Field(default=None, description="How much may be spent.")
     limits: dict[str, ModelLimitsConfig] = Field(

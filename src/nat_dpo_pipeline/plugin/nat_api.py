@@ -1,7 +1,7 @@
 """The one door for the NAT names that its stable plugin API leaves out."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
 
 import yaml
@@ -39,6 +39,7 @@ from nat.observability.exporter.base_exporter import BaseExporter, IsolatedAttri
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from nat.utils.io.yaml_tools import yaml_load
+from nat.utils.reactive.subject import Subject
 
 __all__ = [
     "BaseExporter",
@@ -56,6 +57,7 @@ __all__ = [
     "IsolatedAttribute",
     "OpenAIMessage",
     "StreamEventData",
+    "Subject",
     "TTCEventData",
     "TokenUsageBaseModel",
     "TraceMetadata",
@@ -71,6 +73,7 @@ __all__ = [
     "TrajectoryBuilderConfig",
     "TrajectoryCollection",
     "UsageInfo",
+    "before_components_close",
     "load_config",
     "register_trainer",
     "register_trainer_adapter",
@@ -97,6 +100,16 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
         place[last] = yaml.safe_load(value)
     config: Config = validate_schema(source, Config)
     return config
+
+
+def before_components_close(builder: object, finish: Callable[[], Awaitable[None]]) -> None:
+    """Have `finish` awaited before the components close that `builder` has built by now, if it is NAT's own.
+
+    NAT closes what was built last first, and so what a middleware wraps before the middleware.
+    """
+    stack = getattr(builder, "_exit_stack", None)
+    if isinstance(stack, AsyncExitStack):
+        stack.push_async_callback(finish)
 
 
 def registering() -> AbstractContextManager[None]:

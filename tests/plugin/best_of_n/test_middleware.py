@@ -248,7 +248,7 @@ async def test_a_scorer_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixt
     assert "no score today" in told[0]
 
 
-async def test_a_result_that_cannot_be_looked_at_is_still_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_result_that_cannot_be_looked_at_is_still_the_answer() -> None:
     class Closed:
         @property
         def choices(self) -> list[str]:
@@ -258,7 +258,18 @@ async def test_a_result_that_cannot_be_looked_at_is_still_the_answer(caplog: pyt
     BODIES["function"] = numbered([result])
     run = await _run()
     assert run.result is result
-    assert _warnings(caplog) == ["best_of_n: a turn could not be scored and recorded (1 so far): RuntimeError: closed"]
+    assert len(run.responses()) == 3
+
+
+async def test_whatever_goes_wrong_in_scoring_there_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    class Text(str):
+        __hash__ = None  # type: ignore[assignment]
+
+    result = Text("so")
+    BODIES["function"] = numbered([result])
+    assert (await _run()).result is result
+    (line,) = _warnings(caplog)
+    assert line.startswith("best_of_n: a turn could not be scored and recorded (1 so far): TypeError: unhashable")
 
 
 async def test_the_best_is_one_of_those_that_were_scored() -> None:

@@ -1,10 +1,11 @@
 """The `best_of_n` middleware: a function is called several times, its results are scored, recorded, one is returned."""
 
-import asyncio
+import contextvars
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from nat.plugin_api import Builder, FunctionMiddleware, FunctionMiddlewareContext
@@ -13,15 +14,18 @@ from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.rewards import agreement
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.scorers import Score
+from nat_dpo_pipeline.plugin.best_of_n.calling import Answer, Call, Calling, Calls
 from nat_dpo_pipeline.plugin.best_of_n.ceiling import Ceiling, Troubles
-from nat_dpo_pipeline.plugin.best_of_n.repeating import answered_by, has_result
+from nat_dpo_pipeline.plugin.best_of_n.repeating import first_of, has_result
 from nat_dpo_pipeline.plugin.best_of_n.scoring import Scored, Scoring
-from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import SeenPrompts, common_prompt
-from nat_dpo_pipeline.plugin.best_of_n.texts import prompt_of, text_of
+from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import common_prompt
+from nat_dpo_pipeline.plugin.best_of_n.texts import prompt_of
+from nat_dpo_pipeline.plugin.best_of_n.unfinished import Unfinished
 from nat_dpo_pipeline.plugin.capture import Turn
+from nat_dpo_pipeline.plugin.late_steps import outliving_context
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig, PromptSource, Returned
-from nat_dpo_pipeline.plugin.nat_api import streams_one_result
-from nat_dpo_pipeline.plugin.varying import varied, vary_clients
+from nat_dpo_pipeline.plugin.nat_api import before_components_close, streams_one_result
+from nat_dpo_pipeline.plugin.varying import vary_clients
 
 CallNext = Callable[..., Awaitable[object]]
 CallNextStream = Callable[..., AsyncIterator[object]]
@@ -37,7 +41,11 @@ async def best_of_n_middleware(config: BestOfNConfig, builder: Builder) -> Async
     async with AsyncExitStack() as stack:
         scorer = config.scorer_config()
         scoring = None if scorer is None else Scoring(config, scorer, builder, stack, ceiling.spent)
-        yield BestOfN(config, scoring, ceiling)
+        middleware = BestOfN(config, scoring, ceiling, builder)
+        try:
+            yield middleware
+        finally:
+            await middleware.finish()
 
 
 def _check_names(config: BestOfNConfig, builder: Builder) -> None:
@@ -49,24 +57,22 @@ def _check_names(config: BestOfNConfig, builder: Builder) -> None:
             raise ConfigurationError(f"best_of_n names {name!r}, which is not under {group}:")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """A result of the function; `call` is the number of the call that gave it."""
-
-    call: int
-    result: object
-    seen: SeenPrompts
+Record = Callable[[Sequence[Answer]], Coroutine[Any, Any, Answer]]
 
 
 class BestOfN(FunctionMiddleware):
     """See BestOfNConfig. What goes wrong in scoring and in some of the calls costs candidates, not the answer."""
 
-    def __init__(self, config: BestOfNConfig, scoring: Scoring | None, ceiling: Ceiling) -> None:
+    def __init__(self, config: BestOfNConfig, scoring: Scoring | None, ceiling: Ceiling, builder: Builder) -> None:
         super().__init__()
         self._config = config
         self._scoring = scoring
         self._ceiling = ceiling
+        self._builder = builder
         self._troubles = Troubles()
+        self._calling = Calling(config, self._troubles)
+        self._unfinished = Unfinished(config.max_unfinished)
+        self._is_waited_for = False
         # One for each kind of draw: which calls are sampled does not depend on what is returned.
         self._samples = random.Random(config.seed)  # noqa: S311 - not for cryptography
         self._picks = random.Random(config.seed)  # noqa: S311
@@ -81,14 +87,15 @@ class BestOfN(FunctionMiddleware):
         scoring = self._scoring
         if scoring is None or not self._is_sampled(scoring):
             return await call_next(*args, **kwargs)
-        answers = await self._answers(lambda: call_next(*args, **kwargs))
         given = args[0] if len(args) == 1 and not kwargs else [*args, *kwargs.values()]
-        try:
-            chosen = await self._recorded(scoring, given, answers, context.name)
-        except Exception as error:  # noqa: BLE001 - whatever a foreign result, scorer or subscriber raises
-            self._troubles.note("a turn could not be scored and recorded", error)
-            chosen = answers[0]
-        return chosen.result
+
+        def call() -> Awaitable[object]:
+            return call_next(*args, **kwargs)
+
+        record = partial(self._chosen_and_recorded, scoring, prompt_of(given), context.name)
+        if (behind := self._context_behind()) is not None:
+            return await self._first(call, record, behind)
+        return (await record(await self._answers(call))).result
 
     async def function_middleware_stream(
         self, *args: object, call_next: CallNextStream, context: FunctionMiddlewareContext, **kwargs: object
@@ -109,65 +116,73 @@ class BestOfN(FunctionMiddleware):
         # A scorer that is wrapped too would be scored by itself for ever.
         if scoring.has_ended or scoring.is_at_work:
             return False
-        return self._samples.random() < self._config.sample_rate and self._ceiling.admits()
+        if self._samples.random() >= self._config.sample_rate:
+            return False
+        if not self._unfinished.has_room:
+            self._troubles.note("a call goes straight through, as max_unfinished others are not finished")
+            return False
+        return self._ceiling.admits()
 
-    async def _answers(self, call: Callable[[], Awaitable[object]]) -> list[_Answer]:
-        """The results there are, by the number of the call. Raises what the first call raised when there are none."""
-        seen = [SeenPrompts() for _ in range(self._config.n)]
+    def _context_behind(self) -> contextvars.Context | None:
+        """Where what is left to do can be done when the caller has the answer; None when that has to wait for it."""
+        is_known = self._config.n == 1 or self._config.returns is Returned.FIRST
+        return outliving_context() if is_known else None
+
+    async def _first(self, call: Call, record: Record, behind: contextvars.Context) -> object:
+        """The first result; the other calls and the scores are not waited for, unless the first call fails."""
         if self._config.n == 1:
-            with seen[0].watching(), self._varied(0):
-                result = await call()
-            return [_Answer(0, result, seen[0])]
-        slots = asyncio.Semaphore(self._config.calls_at_once or self._config.n)
+            only = await self._calling.once(call)
+            self._go_on(record([only]), behind)
+            return only.result
+        calls = self._calling.begun(call, behind)
+        await first_of(calls.tasks)
+        rest = self._gathered_and_recorded(calls, record)
+        if not has_result(calls.tasks[0]):
+            return (await rest).result
+        self._go_on(rest, behind)
+        return calls.tasks[0].result().result
 
-        async def one(number: int) -> object:
-            async with slots:
-                with seen[number].watching(), self._varied(number):
-                    return await call()
+    async def _gathered_and_recorded(self, calls: Calls, record: Record) -> Answer:
+        return await record(await self._calling.gathered(calls))
 
-        # Each task has a copy of the context, so what one call pushes has the function as its parent, not another call.
-        tasks = [asyncio.create_task(one(number)) for number in range(self._config.n)]
-        await answered_by(tasks, self._config.max_seconds, first=self._config.returns is Returned.FIRST)
-        self._note_failures(tasks)
-        answers = [
-            _Answer(number, task.result(), seen[number]) for number, task in enumerate(tasks) if has_result(task)
-        ]
-        if not answers:
-            tasks[0].result()
-        return answers
+    def _go_on(self, work: Coroutine[Any, Any, Answer], behind: contextvars.Context) -> None:
+        if not self._is_waited_for:
+            # By now all is built that the work may need.
+            before_components_close(self._builder, self.finish)
+            self._is_waited_for = True
+        self._unfinished.start(work, behind)
 
-    def _varied(self, number: int) -> AbstractContextManager[None]:
-        vary = self._config.vary
-        return nullcontext() if vary is None else varied(vary.llm, vary.sampling(number))
+    async def finish(self) -> None:
+        """Wait for what goes on behind answers, as long as scoring may take."""
+        for _ in range(await self._unfinished.finish(self._config.max_scoring_seconds)):
+            self._troubles.note("a turn is not recorded, as the process ended first")
 
-    def _note_failures(self, tasks: Sequence["asyncio.Task[object]"]) -> None:
-        for task in tasks:
-            if not task.done() or task.cancelled():
-                self._troubles.note("a call was given up after max_seconds")
-            elif error := task.exception():
-                self._troubles.note("a call of the function failed", error)
+    async def _answers(self, call: Call) -> list[Answer]:
+        if self._config.n == 1:
+            return [await self._calling.once(call)]
+        return await self._calling.gathered(self._calling.begun(call))
 
-    async def _recorded(self, scoring: Scoring, given: object, answers: Sequence[_Answer], function: str) -> _Answer:
+    async def _chosen_and_recorded(
+        self, scoring: Scoring, given: Prompt, function: str, answers: Sequence[Answer]
+    ) -> Answer:
         """Score the answers and push them; which of them is returned."""
-        texts = [text_of(answer.result) for answer in answers]
-        prompt = self._prompt(given, answers, texts)
-        scored = await scoring.scores(prompt_of(given) if prompt is None else prompt, texts)
-        chosen = self._chosen(answers, scored)
-        if prompt is None:
-            self._troubles.note("a turn is not recorded, as there is no prompt that the model saw in all calls")
-        else:
-            self._push(prompt, list(zip(answers, texts, scored, strict=True)), chosen, function)
+        try:
+            prompt = self._prompt(given, answers)
+            scored = await scoring.scores(given if prompt is None else prompt, [answer.text for answer in answers])
+            chosen = self._chosen(answers, scored)
+            self._push(prompt, answers, scored, chosen, function)
+        except Exception as error:  # noqa: BLE001 - whatever a foreign scorer or subscriber raises
+            self._troubles.note("a turn could not be scored and recorded", error)
+            return answers[0]
         return chosen
 
-    def _prompt(self, given: object, answers: Sequence[_Answer], texts: Sequence[str]) -> Prompt | None:
+    def _prompt(self, given: Prompt, answers: Sequence[Answer]) -> Prompt | None:
         """What the answers are recorded as answers to; None when only what the model saw would do."""
         source = self._config.prompt
-        seen = (
-            None if source is PromptSource.INPUT else common_prompt(zip((a.seen for a in answers), texts, strict=True))
-        )
-        return prompt_of(given) if seen is None and source is not PromptSource.LLM else seen
+        seen = None if source is PromptSource.INPUT else common_prompt((one.seen, one.text) for one in answers)
+        return given if seen is None and source is not PromptSource.LLM else seen
 
-    def _chosen(self, answers: Sequence[_Answer], scored: Sequence[Scored]) -> _Answer:
+    def _chosen(self, answers: Sequence[Answer], scored: Sequence[Scored]) -> Answer:
         if self._config.returns is Returned.RANDOM:
             return self._picks.choice(answers)
         ranked = [(one.value, answer) for answer, one in zip(answers, scored, strict=True) if isinstance(one, Score)]
@@ -176,21 +191,29 @@ class BestOfN(FunctionMiddleware):
         return max(ranked, key=lambda one: one[0])[1]
 
     def _push(
-        self, prompt: Prompt, candidates: Sequence[tuple[_Answer, str, Scored]], chosen: _Answer, function: str
+        self,
+        prompt: Prompt | None,
+        answers: Sequence[Answer],
+        scored: Sequence[Scored],
+        chosen: Answer,
+        function: str,
     ) -> None:
+        if prompt is None:
+            self._troubles.note("a turn is not recorded, as there is no prompt that the model saw in all calls")
+            return
         turn = Turn(prompt, str(uuid4()), 0, self._config.step_name)
-        agreed = iter(agreement([one.members for *_, one in candidates if isinstance(one, Score)]))
-        for answer, text, one in candidates:
+        agreed = iter(agreement([one.members for one in scored if isinstance(one, Score)]))
+        for answer, one in zip(answers, scored, strict=True):
             facts: dict[str, object] = {"function": function, "call": answer.call, "returned": answer is chosen}
             if self._config.vary is not None and self._config.vary.temperatures:
                 facts["temperature"] = self._config.vary.sampling(answer.call).temperature
-            model = answer.seen.model_behind(text)
+            model = answer.seen.model_behind(answer.text)
             if isinstance(one, Score):
                 facts |= {"reward_model": one.model} | _members(one, next(agreed))
-                turn.add(text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
+                turn.add(answer.text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
             else:
                 self._troubles.note("a result was not scored", one)
-                turn.add(text, score=None, model=model, metadata=facts)
+                turn.add(answer.text, score=None, model=model, metadata=facts)
         turn.push()
 
 

@@ -23,6 +23,15 @@ async def answered_by(tasks: Sequence["asyncio.Task[T]"], seconds: float | None,
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
 
 
+async def first_of(tasks: Sequence["asyncio.Task[T]"]) -> None:
+    """Wait for the first of the tasks, while the others go on; when this is cancelled, all of them are."""
+    try:
+        await asyncio.wait(tasks[:1])
+    except asyncio.CancelledError:
+        async with _Ending(tasks):
+            raise
+
+
 def has_result(task: "asyncio.Task[T]") -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
