@@ -195,6 +195,7 @@ def test_what_a_user_can_mend_is_one_line(
 
 def test_without_files_there_is_nothing_to_read(tmp_path: Path) -> None:
     assert "name files of recorded candidates" in _pairs("-o", tmp_path / "out").output
+    assert "name files of recorded candidates" in _pairs("", "-o", tmp_path / "out").output
     assert "there is no file" in _pairs("none*", "-o", tmp_path / "out").output
 
 

@@ -42,6 +42,9 @@ def _flat_rows() -> list[dict[str, Any]]:
         _row(105, "ö", 2.0, run_id="r2"),
         _row(105, "ü", 3.0, run_id="r2"),
         _row(106, "a", 1.0, turn_id=None),
+        *(_row(107, text, 1.0 + rank, example_id=one) for one in (1.0, 2.0, 3) for rank, text in enumerate("ab")),
+        *(_row(108, text, 1.0 + rank, turn_id=one) for one in (True, [1]) for rank, text in enumerate("ab")),
+        *(_row(109, text, 1.0, **{name: "\ud800"}) for name in ("run_id", "example_id", "turn_id") for text in "ab"),
     ]
 
 
@@ -168,6 +171,17 @@ def test_what_shards_do_not_offer_is_one_line(
     assert done.exit_code == 1
     assert said in done.output
     assert len(done.output.splitlines()) == 1
+
+
+def test_how_much_may_be_unreadable_is_said(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(_row(1, text, score)) + "\n" for score, text in enumerate("ab")) + "{cut")
+    command = (rows, "-o", tmp_path / "out", "--engine", "local", "--workers", 1)
+    refused = _pairs(*command)
+    assert refused.exit_code == 1
+    assert "1 of 3 rows cannot be read" in refused.output
+    assert _pairs(*command, "--max-bad-share", 0.5).exit_code == 0
+    assert "--max-bad-share" in _pairs(*command, "--max-bad-share", 2).output
 
 
 def test_memory_is_said_in_units() -> None:

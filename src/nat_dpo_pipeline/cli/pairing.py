@@ -41,6 +41,7 @@ class PairsOptions:
     workers: int | None = None
     address: str | None = None
     memory: str = "4G"
+    max_bad_share: float | None = None
     overwrite: bool = False
 
     def chosen(self) -> Rules:
@@ -56,17 +57,21 @@ class PairsOptions:
             adapter={"formats": list(self.formats) or None},
         )
 
+    def shards(self) -> ShardOptions:
+        return ShardOptions(
+            self.engine, self.workers, self.address, self.memory, self.max_bad_share, overwrite=self.overwrite
+        )
+
 
 def run_pairs(options: PairsOptions) -> int:
     """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
     try:
         builder, split, dataset = options.chosen().settings()
         files = options.files or tuple(builder.source or ())
-        if not files:
+        if not all(files) or not files:
             raise InputError("there is nothing to read: name files of recorded candidates")
         if is_for_shards(files, options.engine):
-            shards = ShardOptions(options.engine, options.workers, options.address, options.memory, options.overwrite)
-            return run_shards(files, options.output_dir, builder, split, dataset, shards)
+            return run_shards(files, options.output_dir, builder, split, dataset, options.shards())
         return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
     except (DPOPipelineError, ValidationError) as error:
         said = in_words(error) if isinstance(error, ValidationError) else str(error)

@@ -31,6 +31,11 @@ import click
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that have the shards.  [default: one a core]")
 @click.option("--address", help="Of a Ray cluster that runs already; without it one is started on this machine.")
 @click.option("--memory", default="4G", show_default=True, help="What all processes with shards may take together.")
+@click.option(
+    "--max-bad-share",
+    type=click.FloatRange(0, 1),
+    help="Shards: the share of rows, and of files, that may be unreadable.  [default: 0.001]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace shards in the folder that were made of something else.")
 def pairs_command(**options: object) -> None:
     """Pair recorded candidates and write them in any of the formats that `nat dpo export` has.

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -37,6 +37,7 @@ class ShardOptions:
     workers: int | None = None
     address: str | None = None
     memory: str = "4G"
+    max_bad_share: float | None = None
     overwrite: bool = False
 
 
@@ -91,6 +92,8 @@ def run_shards(
         address=shards.address,
         overwrite=shards.overwrite,
     )
+    if shards.max_bad_share is not None:
+        options = replace(options, max_bad_share=shards.max_bad_share)
     selection = builder.model_copy(update={"decontaminate_against": None}).selection_rules()
     inputs = list(_inputs(files))
     result = pair_files(inputs, str(output_dir), builder.pairing_rules(), selection, options, _Told())
