@@ -64,6 +64,13 @@ def test_what_makes_no_sense_is_refused_in_a_line(settings: dict[str, Any], word
     assert words in _refused(**settings)
 
 
+def test_a_key_at_the_wrong_place_is_not_told() -> None:
+    with pytest.raises(ValidationError) as refused:
+        BestOfNConfig.model_validate({**GIVEN, "scorer": {**JUDGE, "api_key": "sk-12345"}})
+    assert "RatingJudgeConfig has no 'api_key'" in str(refused.value)
+    assert "sk-12345" not in str(refused.value)
+
+
 def test_every_setting_is_described() -> None:
     own = [field for name, field in BestOfNConfig.model_fields.items() if name != "type"]
     assert all(field.description for field in own)

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from nat_dpo_pipeline.pairing.redacted import redacted
+
 #: The name that TTC steps have and that is collected, unless a configuration says otherwise.
 DEFAULT_STEP_NAME = "dpo_candidate_move"
 
@@ -16,7 +18,7 @@ class StrictConfig(BaseModel):
     spoken_of_as: ClassVar[str | None] = None
 
     # Validators are built when they are first used: NAT registers every configuration at each start.
-    model_config = ConfigDict(extra="forbid", defer_build=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +47,7 @@ def _in_words(config: type[BaseModel], details: ErrorDetails) -> str:
         return message
     path = ".".join(map(str, details["loc"]))
     is_hidden = details["type"] == "missing" or _is_secret(config, details["loc"][0])
-    given = "" if is_hidden else f" is {details['input']!r:.80}"
+    given = "" if is_hidden else f" is {redacted(details['input'])!r:.80}"
     return f"{type_name(config)}.{path}{given}: {message}"
 
 
