@@ -18,6 +18,11 @@ class EvaluationItems:
         _items.set({id(item.input_obj): item for item in items if counts[id(item.input_obj)] == 1})
 
 
+def is_evaluation() -> bool:
+    """Whether this is in an evaluation with this callback. What `Context.is_evaluating` reads NAT 1.9 never sets."""
+    return _items.get() is not None
+
+
 def item_id_of(given: object) -> str | None:
     """The id of the item that has this very object for its input."""
     item = (_items.get() or {}).get(id(given))

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nat.plugin_api import Context as NatContext
 
+from nat_dpo_pipeline.plugin.evaluation_items import is_evaluation
 from nat_dpo_pipeline.plugin.nat_api import ContextState, IntermediateStep, Subject
 
 Stream = Subject[IntermediateStep]
@@ -42,7 +43,7 @@ def outliving_context() -> Context | None:
     state = ContextState.get()
     stream = state.event_stream.get()
     recorders = tuple(_RECORDERS.get(stream, ()))
-    if not recorders or NatContext.get().is_evaluating:
+    if not recorders or is_evaluation() or NatContext.get().is_evaluating:
         return None
 
     def pass_on(step: IntermediateStep) -> None:

@@ -664,7 +664,10 @@ async def test_it_is_there_before_the_function_it_wraps_whatever_the_two_refer_t
         assert len((await builder.get_function("inner")).middleware) == 1
 
 
-async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tuning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"return": "first"}])
+async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tuning(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     lengths = itertools.count()
 
     async def function(value: str, _: Builder) -> str:
@@ -680,7 +683,9 @@ async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tun
             return "no answer"
 
     BODIES.update(function=function, outer=outer)
-    source = wrapped("outer", {"n": 4})
+    recorder = {"_type": "dpo_candidates", "path": str(tmp_path / "candidates.jsonl")}
+    general = {"telemetry": {"tracing": {"candidates": recorder}}}
+    source = wrapped("outer", {"n": 4, **settings}, general=general)
     source["functions"]["inner"] = {"_type": "test_body", "body": "function", "middleware": ["bon"]}
     items = [f"item {number}" for number in range(9)] + ["broken"]
     rows = tmp_path / "rows.jsonl"
