@@ -314,6 +314,8 @@ async def test_a_place_that_cannot_be_written_to_is_told_at_the_start_and_the_wo
         ({"redact_fields": ["metadata."]}, "dpo_candidates.redact_fields.0 is 'metadata.': must be one of prompt"),
         ({"sample_rate": 0}, "dpo_candidates.sample_rate is 0"),
         ({"max_bytes": 0}, "dpo_candidates.max_bytes is 0"),
+        ({"ttc_step_name": []}, "dpo_candidates.ttc_step_name is []: must name the steps to record"),
+        ({"ttc_step_name": ["mine", ""]}, "must name the steps to record"),
         ({"path": "."}, "dpo_candidates.path is '.': must name a file, not a folder"),
         ({"paths": "x"}, "dpo_candidates has no 'paths'; did you mean 'path'?"),
     ],

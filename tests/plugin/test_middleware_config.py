@@ -36,6 +36,7 @@ def _refused(**settings: Any) -> str:
         ({"retrun": "best"}, "best_of_n has no 'retrun'; did you mean 'return'?"),
         ({"return": "first", "returns": "best"}, "best_of_n.returns is 'best': Extra inputs are not permitted"),
         ({"calls_at_once": 0}, "best_of_n.calls_at_once is 0"),
+        ({"step_name": ""}, "best_of_n.step_name is ''"),
         ({"prompt": "output"}, "best_of_n.prompt is 'output'"),
         ({"sample_rat": 1.0}, "best_of_n has no 'sample_rat'; did you mean 'sample_rate'?"),
         ({"allow_repeated_calls": False}, "If it has no side effects, say so with allow_repeated_calls: true"),

@@ -54,6 +54,13 @@ class CandidateExporterConfig(StrictConfig, TelemetryExporterBaseConfig, name="d
         default_factory=list, description="What is replaced as a whole: input, metadata.user, …"
     )
 
+    @field_validator("ttc_step_name")
+    @classmethod
+    def _names_steps(cls, names: str | list[str]) -> str | list[str]:
+        if not names or not all(names):
+            raise ValueError("must name the steps to record")
+        return names
+
     @field_validator("path")
     @classmethod
     def _names_a_file(cls, path: Path) -> Path:

@@ -132,7 +132,7 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     max_concurrency: int = Field(default=8, ge=1, description="Scoring calls under way at once, for each model.")
     request_timeout: FiniteFloat = Field(default=60.0, gt=0.0, description="Seconds until a scoring call is given up.")
     max_retries: int = Field(default=2, ge=0, description="Retries of a scoring call that failed.")
-    step_name: str = Field(default=DEFAULT_STEP_NAME, description="Name of the TTC steps.")
+    step_name: str = Field(default=DEFAULT_STEP_NAME, min_length=1, description="Name of the TTC steps.")
 
     @field_validator("scorer")
     @classmethod
