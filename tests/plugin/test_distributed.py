@@ -12,7 +12,14 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage, StepProgress
-from nat_dpo_pipeline.plugin.distributed import merge, shares_of, sharing_limits
+from nat_dpo_pipeline.plugin.distributed import (
+    GenerationWorker,
+    Source,
+    WorkerState,
+    merge,
+    shares_of,
+    sharing_limits,
+)
 from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus
 from nat_dpo_pipeline.plugin.recipe import limits_of
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig
@@ -95,3 +102,11 @@ def test_what_workers_leave_is_merged_in_the_order_of_the_inputs(tmp_path: Path)
     assert record.skips() == {"rewards": {"model_error": 2}}
     assert record.usage == {("rewards", "reward"): ModelUsage("model", requests=6, prompt_tokens=20)}
     assert record.progress == {"rewards": StepProgress(done=6)}
+
+
+async def test_a_configuration_that_a_worker_cannot_use_is_told_by_what_runs_it(tmp_path: Path) -> None:
+    """Ray tells of what a constructor raises only that a worker died."""
+    worker = GenerationWorker(Source(tmp_path / "elsewhere.yml"), [("a", "Text")], 1, tmp_path / "run")
+    assert await worker.state() == WorkerState({}, {})
+    with pytest.raises(ConfigurationError, match=r"elsewhere.yml' cannot be used"):
+        await worker.run()

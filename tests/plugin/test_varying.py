@@ -66,7 +66,7 @@ def test_a_variation_is_that_of_its_llm_and_its_block() -> None:
     assert sampling_for("one") == AS_CONFIGURED
 
 
-async def test_clients_of_langchain_follow_it_bound_or_not() -> None:
+async def test_clients_of_langchain_follow_it_bound_or_not(caplog: pytest.LogCaptureFixture) -> None:
     async with WorkflowBuilder() as builder:
         vary_clients(builder, "model")
         for name in ("model", "other"):
@@ -84,6 +84,7 @@ async def test_clients_of_langchain_follow_it_bound_or_not() -> None:
         assert (await bound.ainvoke(asked, another)).content == VARIED.replace("plain", "another")
         assert other.invoke(asked).content == "plain []"
     assert model.invoke(asked, temperature=0.9).content == "plain [('temperature', 0.9)]"
+    assert "cannot vary" not in caplog.text
 
 
 async def test_a_client_of_another_framework_is_told_of_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:

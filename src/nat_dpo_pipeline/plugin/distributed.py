@@ -112,9 +112,8 @@ class GenerationWorker:
     """One process of the run; Ray makes an actor of it."""
 
     def __init__(self, source: Source, inputs: Sequence[tuple[str, str]], workers: int, folder: Path) -> None:
-        config, workflow = load(source.config_file, source.overrides)
-        self._config = without_training(config)
-        self._workflow = sharing_limits(workflow, workers)
+        self._source = source
+        self._workers = workers
         self._inputs = inputs
         self._folder = folder
         self._record = GenerationRecord()
@@ -122,7 +121,16 @@ class GenerationWorker:
 
     async def run(self) -> Outcome:
         """Raises whatever `generate` raises; an error that ended the run is in the outcome, as its message."""
-        outcome = await generate(self._config, self._workflow, self._inputs, self._folder, self._watch, self._stoppable)
+        # Not before: Ray tells of what an actor's constructor raises as of a worker that died.
+        config, workflow = load(self._source.config_file, self._source.overrides)
+        outcome = await generate(
+            without_training(config),
+            sharing_limits(workflow, self._workers),
+            self._inputs,
+            self._folder,
+            self._watch,
+            self._stoppable,
+        )
         error = outcome.error
         # Neither callbacks nor any exception can travel to another process.
         told = None if error is None else DPOPipelineError(f"{type(error).__name__}: {error}")
@@ -228,7 +236,11 @@ def _said(error: Exception) -> str:
 async def _look(actors: Sequence[Any], record: GenerationRecord) -> None:
     while True:
         await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-        states: list[WorkerState] = await _all_of([actor.state.remote() for actor in actors])
+        try:
+            states: list[WorkerState] = await _all_of([actor.state.remote() for actor in actors])
+        except CollectionError:
+            # Whether it is lost for good `run` tells; meanwhile this is what an interruption cancels.
+            continue
         record.progress = _progress(state.progress for state in states)
         record.usage = _usage(state.usage for state in states)
 
