@@ -104,3 +104,8 @@ def test_a_common_prompt_is_one_that_every_call_began_with_or_was_written_to(pro
     lasts, firsts = ({(asked or [None])[place] for asked in prompts} for place in (-1, 0))
     expected = next(iter(lasts)) if len(lasts) == 1 else next(iter(firsts)) if len(firsts) == 1 else None
     assert common == expected
+
+
+def test_space_around_a_reply_does_not_matter() -> None:
+    seen = _seen(("Why?", None, " So.\n"), ("What else?", None, "Nothing."))
+    assert seen.behind("So. ") == "Why?"
