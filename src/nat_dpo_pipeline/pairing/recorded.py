@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 from nat_dpo_pipeline.core.split import is_held_out
 from nat_dpo_pipeline.dataset.recorded.reading import OnRefusal, ReadFiles, read_files
@@ -34,7 +34,7 @@ def pair_files(
     check_target(folder, adapter.target())
     check_candidates(folder)
     held_out = partial(is_held_out, fraction=trainer.validation_fraction, seed=trainer.seed)
-    with TemporaryDirectory(prefix=".candidates-", dir=folder) as place, CandidateSpool(Path(place) / "spool") as spool:
+    with CandidateSpool(folder / f".candidates-{uuid4().hex}") as spool:
         read = read_files(paths, builder.ttc_step_name, spool, on_refusal)
         configuration = {
             "trajectory_builder": redacted(builder),

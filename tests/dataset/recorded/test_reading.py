@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +191,13 @@ def test_an_array_whose_elements_end_on_lines_with_more_is_read_whole(tmp_path: 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 _ANY_TEXTS = st.text()
 _PROMPTS = _TEXTS | st.lists(st.builds(Message, _TEXTS, _TEXTS), min_size=1).map(tuple)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps what is open")
+def test_a_spool_whose_process_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with CandidateSpool(tmp_path / "spool") as spool:
+        assert list(tmp_path.iterdir()) == []
+        assert list(spool.turns()) == []
 
 
 @given(

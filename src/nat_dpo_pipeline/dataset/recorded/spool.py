@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +33,9 @@ class CandidateSpool:
         self._database.execute(
             "CREATE TABLE candidates (turn INTEGER, place INTEGER, row BLOB, PRIMARY KEY (turn, place)) WITHOUT ROWID"
         )
+        with suppress(OSError):  # Windows keeps what is open
+            # Whoever is killed leaves nothing behind.
+            path.unlink()
         # By scope and prompt: the number of the turn and how many candidates it has.
         self._turns: dict[bytes, tuple[int, int]] = {}
         self._new_turns: list[tuple[int, bytes, bytes, bytes]] = []

@@ -21,6 +21,8 @@ class Ceiling:
     def __init__(self, config: BestOfNConfig) -> None:
         self._config = config.ceiling
         self._prices = prices_of(config)
+        self._is_told = False
+        self._calls = 0
         self._begin()
 
     def admits(self) -> bool:
@@ -45,7 +47,7 @@ class Ceiling:
         self._ends: float = inf if hours is None else time.monotonic() + 3600 * hours
         self._record = GenerationRecord(prices=self._prices)
         self._calls = 0
-        self._is_told: bool = False
+        self._is_told = False
 
     def _reached(self) -> str | None:
         config = self._config
