@@ -345,10 +345,13 @@ async def test_a_pairwise_judge_compares_the_results() -> None:
         BODIES["function"] = numbered(["the same"])
         same = await built.run()
         assert len(server.requests) == 6
+        BODIES["function"] = numbered(["one", "another", "one"])
+        two = await built.run()
     assert run.result == BEST
     assert run.scores() == {TEXTS[0]: 0.5, TEXTS[1]: 1.0, TEXTS[2]: 0.0}
     assert same.responses() == ["the same"] * 3
     assert same.scores() == {}
+    assert two.scores() == {"one": 0.0, "another": 1.0}
 
 
 async def test_members_of_an_ensemble_are_on_the_candidates() -> None:
