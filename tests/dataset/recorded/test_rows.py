@@ -207,3 +207,42 @@ def test_tables_of_scores(tmp_path: Path, table: str, refused: dict[str, int]) -
     (tmp_path / "scores").write_text(table)
     found = read(tmp_path, tmp_path / "t.jsonl", tmp_path / "scores")
     assert (found.answers, found.files.refused) == ([[("Hello", 0.5)]], refused)
+
+
+def _event(category: str, uuid: str, parent: str | None) -> dict[str, Any]:
+    return {"atof_version": "0.1", "kind": "scope", "scope_category": category, "uuid": uuid, "parent_uuid": parent}
+
+
+def _mark(parent: str | None, response: str, score: float) -> dict[str, Any]:
+    data = {"turn_id": "t", "input": "Why?", "output": response, "score": score}
+    return {
+        "atof_version": "0.1",
+        "kind": "mark",
+        "uuid": response,
+        "parent_uuid": parent,
+        "name": "dpo_candidate_move",
+        "data": data,
+    }
+
+
+def test_scopes_that_do_not_name_the_outermost_one_are_followed_up_to_it(tmp_path: Path) -> None:
+    """ATOF 0.1 does not ask for `propagation_root_uuid`, which NeMo Relay writes."""
+    events = [
+        _event("start", "one", None),
+        _event("start", "two", None),
+        _event("start", "one.inner", "one"),
+        _mark("one.inner", "a", 1.0),
+        _mark("two", "b", 1.0),
+        _event("end", "one.inner", "one"),
+        _mark("one", "c", 2.0),
+        _mark("two", "d", 2.0),
+        _event("end", "one", None),
+        # What is above it is not in the file, as of a part of a trace.
+        _event("start", "three", "gone"),
+        _mark("three", "e", 1.0),
+        _mark("three", "f", 2.0),
+    ]
+    found = read(tmp_path, write_lines(tmp_path / "events.jsonl", events))
+    assert found.formats == ["ATOF"]
+    assert [[text for text, _ in turn] for turn in found.answers] == [["a", "c"], ["b", "d"], ["e", "f"]]
+    assert [turn.example_id for turn in found.turns] == ["one", "two", "three"]
