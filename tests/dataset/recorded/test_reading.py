@@ -103,6 +103,8 @@ def test_damaged_lines_are_counted_and_do_not_hide_what_the_file_is(tmp_path: Pa
         ("Once upon a time\nthere was", "'Once upon a time'"),
         ("[1, 2]", "'1'"),
         ('{"a": 1}\r{"a": 2}', '\'{"a": 1} {"a": 2}\''),
+        ("id,name\na,b\n", "'id,name'"),
+        ("name,score\na,1\n", "'name,score'"),
         ("x" * 200_000, f"'{'x' * 120}'"),
     ],
 )

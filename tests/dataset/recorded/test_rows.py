@@ -133,6 +133,16 @@ def _gym_row(task: int, rollout: int, reward: object, response: dict[str, Any], 
     }
 
 
+def test_rollouts_of_different_agents_do_not_compete(tmp_path: Path) -> None:
+    rows = [_gym_row(0, index, float(index), _response(_message(str(index))), "2+2?") for index in range(4)]
+    for row in rows[2:]:
+        row["agent_ref"] = {"name": "another"}
+    rows[0]["responses_create_params"]["instructions"] = None
+    found = read(tmp_path, write_lines(tmp_path / "rollouts.jsonl", rows))
+    assert found.answers == [[("0", 0.0), ("1", 1.0)], [("2", 2.0), ("3", 3.0)]]
+    assert not any(key.startswith("_ng_") for turn in found.turns for one in turn.candidates for key in one.metadata)
+
+
 def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
     asked = [
         {"role": "developer", "content": "Be short.", "type": "message"},

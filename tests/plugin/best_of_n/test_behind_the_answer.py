@@ -77,6 +77,17 @@ async def test_the_caller_waits_for_the_first_call_alone_and_all_are_recorded(ga
     assert {row["input"] for row in rows} == {"Why?"}
 
 
+async def test_each_of_several_recorders_has_all(gate: Gate, tmp_path: Path) -> None:
+    source = _source(tmp_path)
+    other = {"_type": "dpo_candidates", "path": str(tmp_path / "other" / "candidates.jsonl")}
+    source["general"]["telemetry"]["tracing"]["other"] = other
+    async with workflow(source) as built:
+        await built.run("Why?")
+        gate.may_go_on.set()
+    assert [row["response"] for row in _rows(tmp_path)] == LATER
+    assert [row["response"] for row in _rows(tmp_path / "other")] == LATER
+
+
 async def test_scoring_is_not_waited_for(gate: Gate, tmp_path: Path) -> None:
     may_score = asyncio.Event()
 
