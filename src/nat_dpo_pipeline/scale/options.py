@@ -35,8 +35,9 @@ class Decontamination:
 class ScaleOptions:
     """How a run over files goes. Raises ConfigurationError on what no run could meet.
 
-    `memory` is what all workers together may take, in bytes, their start not counted; at most `shard_bytes` of input, as
-    they are when decompressed, become one shard, fewer where memory asks for it. `workers` is one a core when None.
+    `memory` is what all workers together may take, in bytes, their start not counted. At most `shard_bytes` of input,
+    decompressed, become one shard, fewer where memory asks for it or where there is little input. `workers` is one a
+    core when None.
     `max_bad_share` is the share of rows, and of files, that may be unreadable. `retries` is how often a shard is done
     again after the process that had it died. `address` is that of a Ray cluster; without one a local one is started.
     `scattered`: the candidates of a turn are known not to follow one another, which is otherwise found out.
