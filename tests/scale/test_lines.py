@@ -39,14 +39,16 @@ ODD = [
     b"\xef\xbb\xbf" + GOOD,
 ]
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just({"flaw": "truncated"})
+messages = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "tool", "?"]), "content": st.sampled_from("abc ") | values}
+)
 flat_rows = st.fixed_dictionaries(
-    {"example_id": st.text(max_size=2), "turn_id": st.text(max_size=2), "prompt": st.text(max_size=3)}
+    {"example_id": st.text(max_size=2), "turn_id": st.text(max_size=2)}
+    | {"prompt": st.text(max_size=3) | st.lists(messages, max_size=3)}
     | {"response": st.text(max_size=9), "score": st.floats(allow_nan=False, allow_infinity=False)},
     optional={"run_id": st.text(max_size=2) | st.none(), "flaw": st.just("refusal") | values, "metadata": values},
 )
-good_lines = st.builds(lambda row, escaped: json.dumps(row, ensure_ascii=escaped), flat_rows, st.booleans()).map(
-    lambda text: text.encode(errors="surrogatepass")
-)
+good_lines = st.builds(lambda row, escaped: json.dumps(row, ensure_ascii=escaped).encode(), flat_rows, st.booleans())
 other_lines = st.dictionaries(st.sampled_from([*ROW, "run_id"]), values).map(lambda row: json.dumps(row).encode())
 all_lines = st.lists(good_lines | other_lines | st.sampled_from(ODD), min_size=1, max_size=6)
 
@@ -85,13 +87,14 @@ def test_rows_read_at_once_are_those_read_one_by_one(texts: Sequence[bytes], wit
         assert getattr(columns, name).tolist() == getattr(rows.columns(), name).tolist(), name
 
 
-@given(st.lists(flat_rows.filter(lambda row: row["prompt"].strip()), min_size=1))
-def test_rows_as_they_should_be_are_read_at_once(rows: list[dict[str, object]]) -> None:
-    metadata = [{**row, "metadata": {"flaw": "truncated"}} for row in rows]
-    lines_of = "\n".join(json.dumps(row, ensure_ascii=True) for row in metadata)
-    if "\\ud" in lines_of:
-        return
-    columns = plain_columns(lines_of.encode(), with_raw=False)
+@given(st.lists(flat_rows, min_size=1), st.booleans())
+def test_rows_as_they_should_be_are_read_at_once(rows: list[dict[str, object]], as_messages: bool) -> None:
+    prompt = (
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}] if as_messages else "Why?"
+    )
+    same = {"prompt": prompt, "flaw": None, "metadata": {"flaw": "truncated"}}
+    texts = [json.dumps({**row, **same}) for row in rows]
+    columns = plain_columns("\n".join(texts).encode(), with_raw=False)
     assert columns is not None
     assert columns.is_flawed.all()
 
