@@ -193,6 +193,13 @@ def test_what_a_user_can_mend_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_options_that_only_shards_hear_are_told(recorded: Path, tmp_path: Path) -> None:
+    done = _pairs(recorded, "-o", tmp_path / "out", "--workers", 2, "--overwrite")
+    assert done.exit_code == 0
+    assert done.stderr == "--workers, --overwrite: not heard, as these files are paired in memory (--engine)\n"
+    assert _pairs(recorded, "-o", tmp_path / "out").stderr == ""
+
+
 def test_without_files_there_is_nothing_to_read(tmp_path: Path) -> None:
     assert "name files of recorded candidates" in _pairs("-o", tmp_path / "out").output
     assert "name files of recorded candidates" in _pairs("", "-o", tmp_path / "out").output

@@ -57,6 +57,16 @@ class PairsOptions:
             adapter={"formats": list(self.formats) or None},
         )
 
+    def for_shards_alone(self) -> list[str]:
+        """The options that were given and say something to shards alone."""
+        given = {
+            "--workers": self.workers is not None,
+            "--address": self.address is not None,
+            "--max-bad-share": self.max_bad_share is not None,
+            "--overwrite": self.overwrite,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
     def shards(self) -> ShardOptions:
         return ShardOptions(
             self.engine, self.workers, self.address, self.memory, self.max_bad_share, overwrite=self.overwrite
@@ -72,6 +82,8 @@ def run_pairs(options: PairsOptions) -> int:
             raise InputError("there is nothing to read: name files of recorded candidates")
         if is_for_shards(files, options.engine):
             return run_shards(files, options.output_dir, builder, split, dataset, options.shards())
+        if unheard := options.for_shards_alone():
+            click.echo(f"{', '.join(unheard)}: not heard, as these files are paired in memory (--engine)", err=True)
         return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
     except (DPOPipelineError, ValidationError) as error:
         said = in_words(error) if isinstance(error, ValidationError) else str(error)
