@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nat_dpo_pipeline.scale.tasks import Done, Task
 
 # Each block of rows takes as much memory as the one before. The C library would give it back in between, and the kernel
-# clear it anew: a tenth of the time.
+# clear it anew: a fifth of the time.
 _KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 
 _AT_ONCE = 4
