@@ -150,15 +150,13 @@ class _Pieces:
     def of(cls, layout: Layout, block: Block) -> "_Pieces":
         columns = block.turns.columns
         turns, prompts = block.prompts()
-        start, before_chosen = (
-            f'{{"{layout.prompt}":'.encode(),
-            f',"{layout.chosen}":'.encode() + layout.around_answer[0],
-        )
+        before, after = layout.around_answer
+        start, before_chosen = f'{{"{layout.prompt}":'.encode(), f',"{layout.chosen}":'.encode() + before
         encoded = (orjson.dumps(layout.prompt_as(prompt)) for prompt in prompts)
         heads = _scattered((start + prompt + before_chosen for prompt in encoded), turns, len(block.turns))
         rows = _used(block)
         answers = map(orjson.dumps, columns.response[rows].tolist())
-        tails = (b"}\n" for _ in turns)
+        tails = (after + b"}\n" for _ in turns)
         if layout.with_scores_and_ids:
             first = block.first_rows[turns]
             tails = (_ids(*names) for names in zip(columns.example_id[first], columns.turn_id[first], strict=True))
@@ -183,9 +181,7 @@ class _Pieces:
         if self.scores is not None:
             columns += [after + b',"chosen_score":', self.scores[pairs.chosen]]
             columns += [b',"rejected_score":', self.scores[pairs.rejected]]
-            columns.append(self.tails[pairs.turn])
-        else:
-            columns.append(after + b"}\n")
+        columns.append(self.tails[pairs.turn])
         pieces = np.empty((len(pairs), len(columns)), dtype=object)
         for place, column in enumerate(columns):
             pieces[:, place] = column

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Each block of rows takes as much memory as the one before. The C library would give it back in between, and the kernel
 # clear it anew: a fifth of the time.
 _KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
-
+# Started before anybody knows how many tasks there are.
 _AT_ONCE = 4
 
 

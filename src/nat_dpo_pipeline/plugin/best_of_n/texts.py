@@ -12,7 +12,7 @@ def text_of(result: object) -> str:
     """
     try:
         return _said(result)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - whatever a foreign object raises
         return _json(result)
 
 
