@@ -38,13 +38,15 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, ModelSettings, OpenAIChatModel, read_reply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.inputs import Request as Topic
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, Sampling
 from nat_dpo_pipeline.generation.steps import Item, Map, Pipeline

@@ -6,8 +6,8 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatReply
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import OnReply, RewardModelScorer, Score
 from nat_dpo_pipeline.testing import ScriptedModel
 

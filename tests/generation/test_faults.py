@@ -9,10 +9,11 @@ import pytest
 
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.demo import create_app
-from nat_dpo_pipeline.generation.chat import ChatModel, ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord

@@ -19,9 +19,11 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, ModelSettings, OpenAIChatModel, Route
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing import ScriptedModel
 from nat_dpo_pipeline.testing.server import LoopbackServer, Response, asgi_answer
@@ -35,7 +37,7 @@ import asyncio, json, sys
 from contextlib import closing
 from pathlib import Path
 from nat_dpo_pipeline.core.rewards import weights_named
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.inputs import read_request
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits

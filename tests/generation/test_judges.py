@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import GenRMFormat
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import Call, ChatReply
+from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import Score, TurnScorer
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing import ScriptedModel

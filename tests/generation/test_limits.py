@@ -13,11 +13,13 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatReply, ModelSettings, OpenAIChatModel, Usage
+from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.inputs import read_request
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits, Slots
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
 from nat_dpo_pipeline.generation.turns import Turn

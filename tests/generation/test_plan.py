@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.inputs import Request
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.plan import (
     CHARACTERS_A_TOKEN,
     RESPONSE_TOKENS,

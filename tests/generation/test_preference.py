@@ -17,12 +17,13 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.similarity import NearDuplicates
 from nat_dpo_pipeline.errors import ConfigurationError, ItemDropped, ModelError
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, Price
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, StepName, StepSampling
 from nat_dpo_pipeline.generation.steps import Item, Map, Pipeline, Scatter

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from nat_dpo_pipeline.errors import CandidateRefused, InputError, ItemDropped, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatReply, Usage
 from nat_dpo_pipeline.generation.record import (
     SUMMARY_KIND,
     Failure,
@@ -14,6 +13,7 @@ from nat_dpo_pipeline.generation.record import (
     StepProgress,
     read_summary,
 )
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.steps import Item, Map
 
 NOTHING = {

@@ -6,7 +6,8 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import Call, ChatReply, Route
+from nat_dpo_pipeline.generation.chat import Call, Route
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import (
     PoolingScorer,
     PrincipleScorer,

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.chat import Call
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.plugin.models import model_settings, open_model, retries_of
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig

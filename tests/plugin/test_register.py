@@ -42,7 +42,7 @@ IMPLEMENTATIONS = {
     "pandas",
     "starlette",
     "nat_dpo_pipeline.demo",
-    "nat_dpo_pipeline.generation.chat",
+    "nat_dpo_pipeline.generation.openai_model",
     "nat_dpo_pipeline.plugin.backend_adapter",
     "nat_dpo_pipeline.plugin.best_of_n.middleware",
     "nat_dpo_pipeline.plugin.models",

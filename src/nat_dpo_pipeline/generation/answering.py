@@ -11,8 +11,9 @@ from nat_dpo_pipeline.core.refusals import is_refusal
 from nat_dpo_pipeline.errors import ParseError
 from nat_dpo_pipeline.generation import prompts
 from nat_dpo_pipeline.generation.asking import Asking, call_of, folded, nth
-from nat_dpo_pipeline.generation.chat import ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Sample

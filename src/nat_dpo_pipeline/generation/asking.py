@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import RecipeSettings, Sampling, StepName, StepSampling
 from nat_dpo_pipeline.generation.steps import Item
 

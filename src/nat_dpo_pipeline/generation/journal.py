@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, read_reply
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID"
 # By file: a process opens a journal once per collection run, and those must not replay one another.

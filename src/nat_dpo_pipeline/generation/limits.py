@@ -17,7 +17,8 @@ from math import inf
 from aiolimiter import AsyncLimiter
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Usage
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from itertools import accumulate
 from math import inf
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Recalling
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Recalling
+from nat_dpo_pipeline.generation.replies import ChatReply
 
 # A member whose retries are used up is asked again after this time.
 _LEFT_ALONE_SECONDS = 60.0

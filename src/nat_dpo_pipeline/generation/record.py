@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from nat_dpo_pipeline.errors import ItemDropped, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatReply, Usage
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.steps import Item
 
 #: Marks the JSON summary of a run, so that a reader of workflow outputs knows what it holds.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatReply
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName
 from nat_dpo_pipeline.generation.steps import Aggregate, Item, Map, Pipeline

@@ -13,7 +13,8 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ParseError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Route
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 #: Sees every reply that was paid for, also one without a score.

@@ -14,8 +14,9 @@ from uuid import uuid4
 from nat.plugin_api import Builder, Context
 
 from nat_dpo_pipeline.core.candidates import as_messages
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, ChatReply, Usage
+from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.nat_api import (

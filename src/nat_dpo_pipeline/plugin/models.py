@@ -8,7 +8,7 @@ from nat.llm.openai_llm import OpenAIModelConfig
 from nat.plugin_api import LLMBaseConfig, get_secret_value
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.generation.chat import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig
 

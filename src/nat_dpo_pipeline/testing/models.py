@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 
 if TYPE_CHECKING:
-    from nat_dpo_pipeline.generation.chat import Call, ChatReply
+    from nat_dpo_pipeline.generation.chat import Call
+    from nat_dpo_pipeline.generation.replies import ChatReply
 
 
 class ScriptedModel:
@@ -22,7 +23,7 @@ class ScriptedModel:
 
     async def complete(self, call: "Call") -> "ChatReply":
         # Imported here because chat.py takes half a second to import, which a test of pairs need not wait for.
-        from nat_dpo_pipeline.generation.chat import read_reply
+        from nat_dpo_pipeline.generation.replies import read_reply
 
         self.calls.append(call)
         answer = self._answer(call)

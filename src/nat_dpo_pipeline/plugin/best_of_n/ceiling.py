@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from math import inf
 
-from nat_dpo_pipeline.generation.chat import ChatReply
 from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.recipe import prices_of
 

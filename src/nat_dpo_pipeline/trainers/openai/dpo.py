@@ -16,7 +16,7 @@ from openai import AsyncOpenAI
 
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.generation.chat import certificates
+from nat_dpo_pipeline.generation.openai_model import certificates
 from nat_dpo_pipeline.generation.servers import Address, address_of, error_text, quiet_request_logs, quoted
 from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobStatus, StatusUnknown, TrainingData

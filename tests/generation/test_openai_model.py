@@ -15,7 +15,9 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatReply, ModelSettings, OpenAIChatModel, Route, Usage, read_reply
+from nat_dpo_pipeline.generation.chat import Call, Route
+from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage, read_reply
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response
 

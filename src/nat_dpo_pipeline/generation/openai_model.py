@@ -1,0 +1,157 @@
+"""Chat models over the openai package: one call in, one reply out, every failure translated once."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import aiohttp
+import openai
+from openai import AsyncOpenAI
+
+from nat_dpo_pipeline.errors import ModelError
+from nat_dpo_pipeline.generation.chat import Call, Route
+from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
+from nat_dpo_pipeline.generation.server_errors import refusal
+from nat_dpo_pipeline.generation.servers import address_of, error_text, quiet_request_logs, quoted
+from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """A chat model and how it is asked. `name` is what the user calls it; None leaves a parameter to the server."""
+
+    name: str
+    model: str
+    base_url: str
+    api_key: str = field(repr=False)
+    sampling: Sampling = AS_CONFIGURED
+    timeout_seconds: float = 120.0
+
+
+class OpenAIChatModel:
+    """A model reached with the `openai` package. `app` answers in this process instead of over the network.
+
+    Raises ConfigurationError for a base_url that is none.
+    """
+
+    def __init__(self, settings: ModelSettings, app: object | None = None) -> None:
+        self._settings = settings
+        address = address_of(settings.base_url, f"model {settings.name!r}")
+        self._address = address.url
+        self._secrets = [settings.api_key, *address.secrets]
+        quiet_request_logs()
+        self._client = AsyncOpenAI(
+            base_url=self._address,
+            api_key=settings.api_key,
+            timeout=None,  # see complete
+            max_retries=0,
+            default_headers=dict(address.login),
+            default_query=dict(address.query),
+            http_client=_client_over_network() if app is None else _client_in_process(app),
+        )
+
+    @property
+    def name(self) -> str:
+        return self._settings.name
+
+    def identity(self, call: Call) -> dict[str, object]:
+        """Everything that determines the reply to a call; no credential."""
+        return {"url": self._url(call.route), "body": self._body(call), "sample": call.sample, "run": call.run}
+
+    async def complete(self, call: Call) -> ChatReply:
+        try:
+            # A server that sends a byte now and then never meets the client's own time-out, which is one for each read.
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                # The raw text: reward models send bodies that do not fit the client's types.
+                text = await self._client.post(self._url(call.route), body=self._body(call), cast_to=str)
+        except openai.OpenAIError as error:
+            raise self._translated(error) from error
+        except aiohttp.ClientError as error:
+            # openai 3 lets through what its transport does not know: replies that are not HTTP.
+            raise self._unreachable(error) from error
+        except TimeoutError as error:
+            message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
+            raise ModelError(message, overloaded=True) from error
+        except UnicodeError as error:
+            raise ModelError(f"{self._described()} cannot be sent this: {error}", unsent=True) from error
+        return self._read(text, call.route)
+
+    def _read(self, text: str, route: Route) -> ChatReply:
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            message = f"{self._described()} answered with something that is not JSON: {error}"
+            raise ModelError(message, transient=True) from error
+        key = "choices" if route is Route.CHAT else "data"
+        if not (isinstance(body, dict) and body.get(key)):
+            # Proxies answer 200 with an error in the body.
+            said = self._quoted(error_text(body, repr(body)))
+            raise ModelError(f"{self._described()} answered without {key}: {said}", transient=True)
+        return read_reply(body, self._settings.name, self._settings.model)
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    def _url(self, route: Route) -> str:
+        base_url = self._address.rstrip("/")
+        return f"{base_url if route is Route.CHAT else base_url.removesuffix('/v1')}/{route}"
+
+    def _body(self, call: Call) -> dict[str, object]:
+        messages = [{"role": message.role, "content": message.content} for message in call.messages]
+        parameters = {} if call.route is not Route.CHAT else _parameters(self._settings.sampling, call.sampling)
+        return {"model": self._settings.model, "messages": messages, **parameters}
+
+    def _described(self) -> str:
+        return f"model {self._settings.name!r} ({self._settings.model} at {self._address})"
+
+    def _quoted(self, said: str) -> str:
+        return quoted(said, self._secrets)
+
+    def _translated(self, error: openai.OpenAIError) -> ModelError:
+        if isinstance(error, openai.APIStatusError):
+            return self._refused(error)
+        if isinstance(error, openai.APIConnectionError):
+            # APITimeoutError is one of these, and as no time-out is set it is not about time: the transport over
+            # aiohttp reports every lost or refused connection as a ConnectTimeout.
+            return self._unreachable(error.__cause__ or error)
+        return ModelError(f"{self._described()} failed: {self._quoted(str(error))}")
+
+    def _unreachable(self, cause: BaseException) -> ModelError:
+        said = self._quoted(str(cause) or type(cause).__name__)
+        return ModelError(
+            f"{self._described()} cannot be reached: {said} (check its base_url and the network)", transient=True
+        )
+
+    def _refused(self, error: openai.APIStatusError) -> ModelError:
+        said = self._quoted(error_text(error.body, error.message))
+        return refusal(self._described(), error.status_code, error.response.headers, error.body, said)
+
+
+def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:
+    names = ("temperature", "top_p", "max_tokens", "seed")
+    own = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+    given = {name: getattr(defaults, name) for name in names if getattr(defaults, name) is not None}
+    return {**given, **defaults.extra_body, **own, **asked.extra_body}
+
+
+def _http_library() -> Any:
+    # openai 3 speaks httpx2 and openai 2 httpx: take whichever its client is made of.
+    client_class = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
+    return import_module(client_class.__module__.partition(".")[0])
+
+
+@cache
+def certificates() -> Any:
+    """One for all clients: it takes 20 ms to load."""
+    return _http_library().create_ssl_context()
+
+
+def _client_over_network() -> Any:
+    return openai.DefaultAioHttpClient(verify=certificates())
+
+
+def _client_in_process(app: object) -> Any:
+    return openai.DefaultAsyncHttpxClient(transport=_http_library().ASGITransport(app=app), verify=certificates())
