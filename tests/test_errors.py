@@ -5,7 +5,7 @@ import pytest
 from nat_dpo_pipeline import errors
 from nat_dpo_pipeline.core.candidates import RefusalReason
 
-ERRORS = [value for value in vars(errors).values() if inspect.isclass(value)]
+ERRORS = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
 
 
 def test_one_base_catches_every_error() -> None:

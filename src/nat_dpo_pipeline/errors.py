@@ -12,6 +12,8 @@ DPOPipelineError
 └── TrainingError         a training job that was not submitted or did not succeed
 """
 
+from enum import StrEnum
+
 
 class DPOPipelineError(Exception):
     """Base of all errors that this package raises on purpose; its message is meant for the user."""
@@ -50,14 +52,28 @@ class ParseError(DPOPipelineError):
         self.reply = reply
 
 
+class Concern(StrEnum):
+    """What a refusal concerns, as far as it says.
+
+    `REQUEST`: this request alone, which is too long or asks for something forbidden. `ACCOUNT`: key or credit, and
+    `NAME`: model or address; if the refusal is not fatal it may also be about this request. `UNKNOWN`: it does not say.
+    """
+
+    REQUEST = "request"
+    ACCOUNT = "account"
+    NAME = "name"
+    UNKNOWN = "unknown"
+
+
 class ModelError(DPOPipelineError):
     """A call to a model that failed.
 
     `fatal`: no other call to this model can succeed (its credential, its credit, its name). `transient`: the same call
     may succeed later; `throttled` with it: because the model said that it is asked too much, for `retry_after` seconds
     if it said how long; `overloaded` with it: because the server failed or was too slow. `unsent`: the call never left.
-    `llm` is the model's name in the configuration, `requests` how often it was asked, and `passed_over` are the errors
-    of models that should have answered before it.
+    `concern` of one that is neither fatal nor transient is what the refusal is about. `llm` is the model's name in the
+    configuration, `requests` how often it was asked, and `passed_over` are the errors of models that should have
+    answered before it.
     """
 
     def __init__(
@@ -70,6 +86,7 @@ class ModelError(DPOPipelineError):
         retry_after: float | None = None,
         overloaded: bool = False,
         unsent: bool = False,
+        concern: Concern = Concern.REQUEST,
     ) -> None:
         super().__init__(message)
         self.fatal = fatal
@@ -78,9 +95,15 @@ class ModelError(DPOPipelineError):
         self.retry_after = retry_after
         self.overloaded = overloaded
         self.unsent = unsent
+        self.concern = concern
         self.llm: str | None = None
         self.requests = 0
         self.passed_over: tuple[ModelError, ...] = ()
+
+    @property
+    def may_concern_the_model(self) -> bool:
+        """Whether other requests may be refused for the same reason."""
+        return not self.transient and self.concern is not Concern.REQUEST
 
 
 class CollectionError(DPOPipelineError):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from nat_dpo_pipeline.cli.display import Meter, line_of, table_of, watching
+from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage, Price, StepProgress
 
 
@@ -222,3 +223,27 @@ def test_a_record_can_change_while_it_is_read() -> None:
     finally:
         ended.set()
         writer.join()
+
+
+def _waiting_record(until: list[bool]) -> GenerationRecord:
+    reason = "model 'writer' (m at http://localhost/v1) answered 429: slow down (the request was refused)"
+    record = _record()
+    record.waiting = lambda: [Waiting("writer", 61.2, reason)] if until else []
+    return record
+
+
+def test_what_is_waited_for_is_told_in_the_table_and_in_a_line() -> None:
+    record = _waiting_record([True])
+    assert "waiting for writer, 0:01:01 more: model 'writer' (m at http://localhost/v1)" in _shown(record)
+    assert "answered 429: slow down" in line_of(Meter(record).read())
+    assert "waiting" not in _shown(_record())
+
+
+def test_a_wait_is_told_in_a_line_as_soon_as_it_begins() -> None:
+    output = io.StringIO()
+    waits = [True]
+    with watching(_waiting_record(waits), console=Console(file=output), seconds_between_lines=3600.0):
+        while "waiting for writer" not in output.getvalue():
+            time.sleep(0.01)
+        waits.clear()
+    assert len(output.getvalue().splitlines()) == 2

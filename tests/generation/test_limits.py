@@ -12,11 +12,12 @@ from starlette.types import ASGIApp
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.demo import create_app
-from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.inputs import read_request
-from nat_dpo_pipeline.generation.limits import LimitedModel, Limits, Slots
+from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
+from nat_dpo_pipeline.generation.pace import Slots
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
@@ -41,8 +42,7 @@ class Model:
         self._seconds = seconds
         self._tokens = tokens
 
-    async def complete(self, call: Call) -> ChatReply:
-        assert call.messages == ASKED.messages
+    async def complete(self, _: Call) -> ChatReply:
         self.calls += 1
         number = self.calls
         self.under_way += 1
@@ -452,3 +452,135 @@ async def test_a_call_that_is_not_patient_is_given_up_when_the_model_seems_down(
     assert raised.value.transient
     assert not raised.value.fatal
     assert model.calls == 1 + 10
+
+
+def _question(number: int) -> Call:
+    return Call((Message("user", f"Question {number}?"),))
+
+
+async def test_what_is_refused_for_itself_fails_at_once_and_slows_nobody() -> None:
+    model = Model(lambda number: ModelError("Request too large") if number == 5 else None, seconds=0.001)
+    asked = limited(model, max_concurrency=8)
+
+    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
+
+    assert sum(isinstance(result, ModelError) for result in results) == 1
+    assert model.calls == 60
+    assert model.most_under_way == 8
+    assert asked.waiting() is None
+
+
+@pytest.mark.parametrize(("concern", "calls"), [(Concern.ACCOUNT, 2), (Concern.NAME, 2), (Concern.UNKNOWN, 10)])
+async def test_a_model_that_refuses_everything_alike_ends_for_every_caller(concern: Concern, calls: int) -> None:
+    model = Model(lambda number: ModelError(f"refused, request {number}", concern=concern), seconds=0.001)
+    asked = limited(model, max_concurrency=1)
+
+    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
+
+    assert model.calls == calls
+    assert [isinstance(result, ModelError) and result.fatal for result in results].count(True) == 60 - calls + 1
+    told = {str(result) for result in results[calls:]}
+    assert told == {f"refused, request {calls}; {calls} requests for {calls} prompts in a row were refused so"}
+
+
+async def test_a_model_that_answers_in_between_does_not_end() -> None:
+    model = Model(lambda number: ModelError("refused", concern=Concern.ACCOUNT) if number % 2 else None)
+    asked = limited(model, max_concurrency=1)
+
+    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
+
+    assert sum(isinstance(result, ModelError) for result in results) == 30
+    assert model.calls == 60
+
+
+async def test_prompts_that_are_too_long_do_not_end_a_healthy_model() -> None:
+    model = Model(lambda number: ModelError("too long", concern=Concern.REQUEST) if number <= 50 else None)
+    asked = limited(model, max_concurrency=1)
+
+    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
+
+    assert [isinstance(result, ModelError) for result in results] == [True] * 50 + [False] * 10
+
+
+async def test_a_prompt_that_can_never_fit_is_refused_without_being_sent_and_holds_up_nobody() -> None:
+    model = Model(never)
+    asked = limited(model, tokens_per_minute=1000)
+    long = Call((Message("user", "a word " * 1000),))
+
+    with pytest.raises(
+        ModelError, match=r"has about 1750 tokens, which is more than tokens_per_minute \(1000\)"
+    ) as error:
+        await asked.complete(long)
+    assert not error.value.transient
+    assert error.value.requests == 0
+    await asyncio.wait_for(asked.complete(ASKED), 10)
+    assert model.calls == 1
+
+
+async def test_what_is_waited_for_is_told_while_it_is() -> None:
+    told: list[object] = []
+
+    def failure(number: int) -> ModelError | None:
+        return ModelError("answered 429: slow down", throttled=True, retry_after=0.2) if number == 1 else None
+
+    asked = limited(Model(failure))
+    call = asyncio.create_task(asked.complete(ASKED))
+    while not call.done():
+        told.append(asked.waiting())
+        await asyncio.sleep(0.01)
+
+    assert asked.waiting() is None
+    (first, *_) = [one for one in told if one is not None]
+    assert (first.llm, first.reason) == ("model", "answered 429: slow down")
+    assert 0 < first.seconds <= 0.2
+
+
+_USUAL, _THERE = "answered 500: Internal Server Error", "the server has 'a', 'b'"
+
+
+def _misnamed(number: int) -> ModelError:
+    if number % 4 == 0:
+        return ModelError("cannot be reached: reset", transient=True)
+    return ModelError(f"{_USUAL} {number}", overloaded=True)
+
+
+@pytest.mark.parametrize(
+    ("failure", "at_once", "said", "listings"),
+    [
+        (_misnamed, 4, f"{_USUAL} 10, 8 of the last 10 requests, and none was answered; {_THERE}", 1),
+        (_misnamed, 1, f"{_USUAL} 3; {_THERE}", 1),
+        (lambda _: ModelError("not found", fatal=True, concern=Concern.NAME), 4, f"not found; {_THERE}", 1),
+        (lambda _: ModelError("wrong key", fatal=True, concern=Concern.ACCOUNT), 4, "wrong key", 0),
+        (lambda _: ModelError("cannot be reached", transient=True), 1, "cannot be reached", 0),
+    ],
+    ids=["down", "one call", "name", "key", "unreachable"],
+)
+async def test_a_model_that_never_answered_is_told_with_the_usual_error_and_what_the_server_has(
+    failure: Callable[[int], ModelError], at_once: int, said: str, listings: int
+) -> None:
+    listed: list[int] = []
+
+    async def served() -> list[str]:
+        listed.append(1)
+        return ["a", "b"]
+
+    model = Model(failure)
+    asked = LimitedModel(model, Limits(first_pause_seconds=0.001), served)
+    calls = (asked.complete(_question(number)) for number in range(at_once))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert str(results[-1]) == said
+    assert len(listed) == listings
+    # What the server was asked is counted, the list of its models included.
+    assert sum(result.requests for result in results if isinstance(result, ModelError)) == model.calls + listings
+
+
+async def test_a_model_that_has_answered_is_not_asked_what_its_server_has() -> None:
+    async def served() -> list[str]:
+        raise AssertionError
+
+    model = Model(lambda number: ModelError("gone", fatal=True, concern=Concern.NAME) if number > 1 else None)
+    asked = LimitedModel(model, Limits(), served)
+    await asked.complete(ASKED)
+    with pytest.raises(ModelError, match=r"gone$"):
+        await asked.complete(ASKED)

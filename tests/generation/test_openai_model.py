@@ -7,8 +7,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -207,12 +205,12 @@ async def test_a_list_of_one_message_is_read_like_the_message(settings: ModelSet
     [
         (400, set(), "the request was refused"),
         (401, {"fatal"}, "api_key"),
-        (402, {"fatal"}, "credit"),
-        (403, {"fatal"}, "api_key"),
-        (404, {"fatal"}, "model_name"),
+        (402, set(), "credit"),
+        (403, set(), "api_key"),
+        (404, set(), "model_name"),
         (408, {"transient"}, "refused"),
         (409, {"transient"}, "refused"),
-        (413, set(), "the request was refused"),
+        (413, set(), "this request alone"),
         (422, set(), "the request was refused"),
         (429, {"transient", "throttled"}, "refused"),
         (500, {"transient"}, "the server failed"),
@@ -228,6 +226,22 @@ async def test_a_status_says_whether_another_or_the_same_call_may_succeed(
     assert f"answered {status}: no way" in str(error)
     assert advice in str(error)
     assert len(script.asked) == 1
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.POOLING])
+async def test_a_404_names_the_address_that_was_asked_without_its_query(
+    settings: ModelSettings, script: Script, route: Route
+) -> None:
+    script.response = Response(404, {"detail": "Not Found"})
+    settings = replace(settings, base_url=f"{settings.base_url}?api-key=planted-key")
+    error = await _failure(settings, replace(ASKED, route=route))
+    path = "v1/chat/completions" if route is Route.CHAT else "pooling"
+    assert f"asked was {settings.base_url.partition('/v1')[0]}/{path})" in str(error)
+
+
+async def test_a_parameter_that_is_refused_is_named(settings: ModelSettings, script: Script) -> None:
+    script.response = Response(400, {"error": {"message": "Unsupported parameter", "param": "max_tokens"}})
+    assert "change or remove 'max_tokens'" in str(await _failure(settings))
 
 
 @pytest.mark.parametrize("place", ["code", "type"])
@@ -273,34 +287,14 @@ async def test_a_long_page_of_an_error_is_cut_and_no_part_of_the_key_stays(
     assert len(str(error)) < 500
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("7", 7.0),
-        ("1.5", 1.5),
-        ("-3", 0.0),
-        ("Thu, 01 Jan 2026 00:00:00 GMT", 0.0),
-        ("nan", None),
-        ("inf", None),
-        ("1e400", None),
-        ("soon", None),
-        ("", None),
-        (None, None),
-    ],
-)
-async def test_a_retry_after_is_seconds_or_says_nothing(
-    settings: ModelSettings, script: Script, header: str | None, seconds: float | None
-) -> None:
-    script.response = Response(429, {}, {} if header is None else {"retry-after": header})
-    assert (await _failure(settings)).retry_after == seconds
-
-
-async def test_a_retry_after_that_is_a_date_is_seconds_from_now(settings: ModelSettings, script: Script) -> None:
-    date = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
-    script.response = Response(429, {}, {"retry-after": date})
-    seconds = (await _failure(settings)).retry_after
-    assert seconds is not None
-    assert 500 <= seconds <= 600
+async def test_a_delay_that_the_server_asks_for_is_in_the_error(settings: ModelSettings, script: Script) -> None:
+    script.response = Response(429, {}, {"llm_provider-retry-after": "7"})
+    assert (await _failure(settings)).retry_after == 7.0
+    # Google's own form: a list, and the delay in it.
+    script.response = Response(429, b'[{"error": {"message": "exceeded your current quota. Please retry in 6.1s."}}]')
+    error = await _failure(settings)
+    assert error.retry_after == 6.1
+    assert "answered 429: exceeded your current quota. Please retry in 6.1s. (" in str(error)
 
 
 async def test_a_server_that_is_not_there_is_named_with_its_base_url(settings: ModelSettings) -> None:
@@ -314,7 +308,7 @@ async def test_a_server_that_is_not_there_is_named_with_its_base_url(settings: M
 
 async def test_a_key_in_what_the_transport_says_is_masked(settings: ModelSettings) -> None:
     # The transport names the host, so here the key is part of it.
-    model = OpenAIChatModel(replace(settings, base_url="http://planted.invalid/v1", api_key="planted"))
+    model = OpenAIChatModel(replace(settings, base_url="http://planted-key.invalid/v1", api_key="planted-key"))
     async with aclosing(model):
         with pytest.raises(ModelError, match=r"host \*\*\*\.invalid:80"):
             await model.complete(ASKED)
@@ -371,6 +365,48 @@ async def test_an_error_that_comes_with_status_200_is_passed_on(settings: ModelS
     error = await _failure(settings)
     assert error.transient
     assert "upstream overloaded, key ***" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kinds"),
+    [
+        ({"code": 429, "message": "slow down"}, {"transient", "throttled"}),
+        ({"code": "context_length_exceeded", "message": "too long"}, set()),
+        ({"code": "insufficient_quota", "message": "pay"}, {"transient"}),
+        ({"code": 402, "message": "Insufficient credits"}, {"fatal"}),
+        ({"message": "upstream failed"}, {"transient"}),
+    ],
+)
+async def test_an_error_that_comes_with_status_200_means_what_its_code_says(
+    settings: ModelSettings, script: Script, error: dict[str, object], kinds: set[str]
+) -> None:
+    script.response = Response(200, {"error": error, "choices": []})
+    assert _kinds(await _failure(settings)) == kinds
+
+
+async def test_a_short_key_does_not_maul_what_is_said(settings: ModelSettings, script: Script) -> None:
+    script.response = Response(400, {"error": {"message": "Unexpected fields"}})
+    with pytest.raises(ModelError, match="Unexpected fields"):
+        await _ask(replace(settings, api_key="x"))
+
+
+@pytest.mark.parametrize(
+    ("response", "names"),
+    [
+        (Response(body={"data": [{"id": "a"}, {"id": "b"}, {"name": "c"}, 3]}), ["a", "b"]),
+        (Response(404, {}), []),
+        (Response(body=b"<html>"), []),
+        (Response(body={"data": None}), []),
+        (Response(body=b"[]"), []),
+    ],
+)
+async def test_the_models_of_a_server_are_those_it_lists(
+    settings: ModelSettings, script: Script, response: Response, names: list[str]
+) -> None:
+    script.response = response
+    async with aclosing(OpenAIChatModel(settings)) as model:
+        assert await model.served() == names
+    assert (script.asked[0].method, script.asked[0].path) == ("GET", "/v1/models")
 
 
 async def test_a_choice_that_is_none_is_an_empty_reply_for_the_parsers_to_refuse(

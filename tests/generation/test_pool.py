@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.errors import ConfigurationError, ModelError
+from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.testing import ScriptedModel
@@ -152,6 +152,26 @@ async def test_a_request_that_was_refused_is_not_passed_on() -> None:
     assert summed.passed_over == ()
     assert summed.__cause__ is error
     assert other.calls == []
+
+
+@pytest.mark.parametrize("concern", [Concern.UNKNOWN, Concern.ACCOUNT, Concern.NAME])
+async def test_another_member_is_asked_what_one_refused_perhaps_for_itself(concern: Concern) -> None:
+    error = ModelError("answered 400: bad request", concern=concern)
+    failing = _fails("a", error)
+    pool = ModelPool([failing, _member("b")])
+    for _ in range(3):
+        reply = await pool.complete(_call(0))
+        assert (reply.llm, reply.passed_over) == ("b", (error,))
+    # Only so it is found out whose fault it is.
+    assert len(failing.calls) == 3
+
+
+async def test_what_all_members_refuse_is_the_requests_own_fault() -> None:
+    errors = [ModelError("bad request", concern=Concern.UNKNOWN) for _ in range(2)]
+    pool = ModelPool([_fails(str(number), error) for number, error in enumerate(errors)])
+    with pytest.raises(ModelError, match="bad request") as raised:
+        await pool.complete(_call(0))
+    assert (raised.value.fatal, raised.value.transient, raised.value.concern) == (False, False, Concern.UNKNOWN)
 
 
 async def test_a_refusal_by_the_one_that_took_over_names_whom_it_was_passed_over() -> None:

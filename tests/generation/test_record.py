@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nat_dpo_pipeline.errors import CandidateRefused, InputError, ItemDropped, ModelError, ParseError
+from nat_dpo_pipeline.errors import CandidateRefused, Concern, InputError, ItemDropped, ModelError, ParseError
 from nat_dpo_pipeline.generation.record import (
     SUMMARY_KIND,
     Failure,
@@ -143,6 +143,7 @@ def test_requests_in_vain_are_counted_for_the_models_that_failed() -> None:
     record.spent("responses", _reply(llm="third", passed_over=(first, second)))
     last = _model_error(llm="first", requests=2)
     last.passed_over = (second,)
+    record.spent("responses", last)
     record.note("responses", "q", last)
     assert _spending(record) == {
         ("responses", "third"): {"requests": 1},
@@ -153,8 +154,8 @@ def test_requests_in_vain_are_counted_for_the_models_that_failed() -> None:
 
 def test_an_error_of_an_unknown_model_or_without_a_request_counts_no_request() -> None:
     record = GenerationRecord()
-    record.note("responses", "q", _model_error(requests=2))
-    record.note("responses", "r", _model_error(llm="llm"))
+    record.spent("responses", _model_error(requests=2))
+    record.spent("responses", _model_error(llm="llm"))
     assert _spending(record) == {("responses", "llm"): {}}
 
 
@@ -168,6 +169,8 @@ def test_an_error_of_an_unknown_model_or_without_a_request_counts_no_request() -
         (ModelError("slow", transient=True), FailureReason.MODEL_ERROR, "slow", None),
         (ModelError("no credit", fatal=True), FailureReason.MODEL_ERROR, "no credit", None),
         (ModelError("too long"), FailureReason.REQUEST_REFUSED, "too long", None),
+        (ModelError("bad", concern=Concern.UNKNOWN), FailureReason.REQUEST_REFUSED, "bad", None),
+        (ModelError("forbidden", concern=Concern.ACCOUNT), FailureReason.MODEL_ERROR, "forbidden", None),
         (InputError("the input is empty"), FailureReason.MALFORMED_INPUT, "the input is empty", None),
         (CandidateRefused("missing_prompt"), FailureReason.MALFORMED_INPUT, "not a candidate: missing_prompt", None),
     ],
@@ -225,6 +228,22 @@ def test_a_model_that_may_still_answer_is_told_every_time_and_stops_nothing() ->
         record.note("responses", subject, _model_error("slow"))
     assert not record.stopping
     assert [failure.subject for failure in record.failures] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ModelError("slow", transient=True), 1),
+        (ModelError("no credit for this one", concern=Concern.ACCOUNT), 1),
+        (ModelError("too long"), 0),
+        (ModelError("no credit", fatal=True, concern=Concern.ACCOUNT), 0),
+    ],
+    ids=str,
+)
+def test_a_call_that_may_succeed_later_is_lost_for_now(error: ModelError, lost: int) -> None:
+    record = GenerationRecord()
+    record.note("responses", "q", error)
+    assert record.lost == lost
 
 
 # As the observer of a pipeline.

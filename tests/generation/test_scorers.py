@@ -131,11 +131,11 @@ async def test_a_parse_error_holds_the_reply() -> None:
 )
 async def test_a_conversation_that_is_too_long_is_asked_about_once(make: Callable[[ScriptedModel], Scorer]) -> None:
     model = ScriptedModel(lambda _: ModelError("answered 400: the maximum context length is 4096 tokens"))
-    paid: list[ChatReply] = []
-    with pytest.raises(ModelError, match="4096"):
-        await _score(make(model), paid=paid)
+    seen: list[ChatReply | ModelError] = []
+    with pytest.raises(ModelError, match="4096") as error:
+        await _score(make(model), paid=seen)
     assert len(model.calls) == 1
-    assert not paid
+    assert seen == [error.value]
 
 
 @pytest.mark.parametrize(

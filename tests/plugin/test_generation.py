@@ -14,7 +14,7 @@ from nat.plugin_api import Builder, FunctionBaseConfig, FunctionInfo, register_f
 
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
-from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus, generate, inputs_of, load, preview, previewed
 from nat_dpo_pipeline.testing.server import Answer, Fault, LoopbackServer, Request, Response, after, asgi_answer
 
@@ -205,6 +205,62 @@ async def test_what_was_kept_is_not_asked_for_again_when_the_credit_is_back(tmp_
         sent = sum(used.requests for used in outcome.record.usage.values())
         assert replayed >= 14
         assert server.answered == paid + sent
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (Response(400, {"error": {"message": "Unsupported parameter", "param": "seed"}}), RunStatus.EMPTY),
+        (Response(413, {"error": {"message": "too long"}}), RunStatus.EMPTY),
+        (Response(402, {"error": {"message": "no credit"}}), RunStatus.INCOMPLETE),
+        (Response(422, {"error": {"message": "Budget has been exceeded!"}}), RunStatus.STOPPED),
+    ],
+)
+async def test_a_run_of_nothing_is_not_complete(tmp_path: Path, refused: Response, status: RunStatus) -> None:
+    async with LoopbackServer(lambda _: refused) as server:
+        outcome = await _run(tmp_path, (HEAPS,), url=server.url)
+        sent = sum(used.requests for used in outcome.record.usage.values())
+        assert sent == len(server.requests)
+    assert outcome.status is status
+    assert _manifest(tmp_path)["status"] == status
+
+
+async def test_a_run_that_lost_a_row_to_a_spent_budget_is_not_complete(tmp_path: Path) -> None:
+    demo = asgi_answer(create_app())
+
+    async def answer(request: Request) -> Response:
+        if "bisect" in request.json["messages"][0]["content"]:
+            return Response(402, {"error": {"message": "You requested up to 200 tokens, but can only afford 150"}})
+        found = demo(request)
+        assert not isinstance(found, Response)
+        return await found
+
+    async with LoopbackServer(answer) as server:
+        outcome = await _run(tmp_path, (HEAPS, LISTS), url=server.url)
+    assert outcome.status is RunStatus.INCOMPLETE
+    assert outcome.record.counts["candidates"] > 0
+
+
+async def test_one_forbidden_question_fails_and_the_others_go_on_each_time(tmp_path: Path) -> None:
+    demo = asgi_answer(create_app())
+    flagged = "The chosen model requires moderation, and this input was flagged"
+
+    async def answer(request: Request) -> Response:
+        if "bisect" in request.json["messages"][0]["content"]:
+            return Response(403, {"error": {"code": 403, "message": flagged}})
+        found = demo(request)
+        assert not isinstance(found, Response)
+        return await found
+
+    async with LoopbackServer(answer) as server:
+        for sent in (10, 2):
+            before = len(server.requests)
+            outcome = await _run(tmp_path, (LISTS, HEAPS, "What does `textwrap.wrap` do?"), url=server.url)
+            assert outcome.status is RunStatus.COMPLETE
+            assert outcome.record.failed_by == {"responses": {FailureReason.REQUEST_REFUSED: 2}}
+            assert len(_rows(tmp_path)) == 2
+            assert sum(used.requests for used in outcome.record.usage.values()) == sent
+            assert len(server.requests) - before == sent
 
 
 async def test_a_dead_server_is_told_as_the_first_failure(tmp_path: Path) -> None:

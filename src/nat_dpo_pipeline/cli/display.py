@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from threading import Event, Thread
 from typing import TextIO
 
@@ -17,11 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from nat_dpo_pipeline.cli.telling import duration, money, number
+from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage
 
 REFRESHES_A_SECOND = 4
 SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_OF_A_RATE = 10.0
+_LONGEST_REASON = 120
+# A wait that begins is told soon, also when the next line is not due.
+_SECONDS_BETWEEN_LOOKS = 1.0
 # A step that only says how often a question is asked; it takes no time.
 _HIDDEN = "samples"
 
@@ -52,6 +57,7 @@ class Reading:
     cost: float | None
     elapsed: float
     left: float | None
+    waiting: tuple[Waiting, ...] = ()
 
 
 class Meter:
@@ -92,6 +98,7 @@ class Meter:
             cost=GenerationRecord(prices=self._record.prices, usage=usage).total_cost(),
             elapsed=now - self._began,
             left=self._left(now, steps, used),
+            waiting=tuple(self._record.waiting()),
         )
 
     def _step(self, name: str, used: list[ModelUsage]) -> StepReading:
@@ -136,7 +143,8 @@ def line_of(reading: Reading) -> str:
     """The reading in one line."""
     steps = ", ".join(f"{step.name} {_calls(step)}" for step in reading.steps if step.expected or step.answered)
     failed = sum(step.failed for step in reading.steps)
-    return "; ".join([steps or "starting", *([f"{number(failed)} failed"] if failed else []), *_facts(reading)])
+    told = [steps or "starting", *([f"{number(failed)} failed"] if failed else []), *_facts(reading), *_waits(reading)]
+    return "; ".join(told)
 
 
 def table_of(reading: Reading) -> RenderableType:
@@ -156,7 +164,8 @@ def table_of(reading: Reading) -> RenderableType:
             number(step.prompt_tokens) if asks else "",
             number(step.completion_tokens) if asks else "",
         )
-    return Group("", table, Text(" · ".join(_facts(reading)), style="dim"))
+    waits = (Text(wait, style="yellow") for wait in _waits(reading))
+    return Group("", table, Text(" · ".join(_facts(reading)), style="dim"), *waits)
 
 
 def _calls(step: StepReading) -> str:
@@ -175,6 +184,12 @@ def _facts(reading: Reading) -> Iterator[str]:
     yield f"{duration(reading.elapsed)} elapsed"
     if reading.left is not None:
         yield f"about {duration(reading.left)} left"
+
+
+def _waits(reading: Reading) -> Iterator[str]:
+    for one in reading.waiting:
+        reason = shorten(one.reason, _LONGEST_REASON, placeholder="…")
+        yield f"waiting for {one.llm}, {duration(max(one.seconds, 1.0))} more: {reason}"
 
 
 @contextmanager
@@ -233,8 +248,14 @@ def _lines(meter: Meter, console: Console, seconds: float) -> Iterator[None]:
     ended = Event()
 
     def tell() -> None:
-        while not ended.wait(seconds):
-            click.echo(line_of(meter.read()), file=console.file)
+        told: set[str] = set()
+        due = time.monotonic() + seconds
+        while not ended.wait(min(seconds, _SECONDS_BETWEEN_LOOKS)):
+            reading = meter.read()
+            waited_for = {one.llm for one in reading.waiting}
+            if time.monotonic() >= due or not waited_for <= told:
+                click.echo(line_of(reading), file=console.file)
+                told, due = waited_for, time.monotonic() + seconds
 
     teller = Thread(target=tell, daemon=True)
     teller.start()

@@ -66,7 +66,7 @@ class _Job:
 
 
 def run_generate(options: GenerateOptions) -> int:
-    """The exit code: 0 complete, 1 incomplete, 130 interrupted. Raises ClickException for what a user can mend."""
+    """The exit code: 0 complete, 130 interrupted, else 1. Raises ClickException for what a user can mend."""
     try:
         with _errors_in_one_line():
             return _run(options)
@@ -144,10 +144,10 @@ def _watch(plan: Plan) -> Watch:
 
 def _told(outcome: Outcome, seconds: float) -> Iterator[str]:
     record, dataset = outcome.record, outcome.dataset
-    is_complete = outcome.status is RunStatus.COMPLETE
-    ended = "Ended" if is_complete and _in_vain(outcome) else outcome.status.capitalize()
+    is_over = outcome.status in (RunStatus.COMPLETE, RunStatus.EMPTY)
+    ended = "Ended" if is_over and _in_vain(outcome) else outcome.status.capitalize()
     yield f"{ended} after {telling.duration(seconds)}."
-    if not is_complete:
+    if not is_over:
         yield _AGAIN
     yield ""
     yield from telling.counts_of(record)

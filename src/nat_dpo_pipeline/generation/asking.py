@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
@@ -21,7 +22,11 @@ class Asking:
         self._record = record
 
     async def _reply(self, step: StepName, model: ChatModel, call: Call) -> ChatReply:
-        reply = await model.complete(call)
+        try:
+            reply = await model.complete(call)
+        except ModelError as error:
+            self._record.spent(step, error)
+            raise
         self._record.spent(step, reply)
         return reply
 

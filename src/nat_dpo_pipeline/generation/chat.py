@@ -24,7 +24,7 @@ class Call:
     `sample` tells apart calls that are equal otherwise and yet are to be made several times, `run` the runs of one
     process over the same input. `place` is where the call stands among its like: a pool picks the member by it, or by
     the conversation so far when it is None. A call that is not `patient` is given up as soon as the model seems to be
-    down, because another one can take over.
+    down, because another one can take over. `about` is the conversation that a judge is asked about within a message.
     """
 
     messages: tuple[Message, ...]
@@ -34,6 +34,16 @@ class Call:
     place: int | None = None
     patient: bool = True
     route: Route = Route.CHAT
+    about: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A model that is left alone for `seconds` more, while calls wait for it, and why."""
+
+    llm: str
+    seconds: float
+    reason: str
 
 
 class ChatModel(Protocol):

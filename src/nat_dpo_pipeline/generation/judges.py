@@ -16,7 +16,7 @@ from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winn
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.prompts import load
-from nat_dpo_pipeline.generation.scorers import OnReply, Score, fold_system
+from nat_dpo_pipeline.generation.scorers import OnReply, Score, ask, fold_system
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 T = TypeVar("T")
@@ -123,8 +123,7 @@ def _nth(call: Call, sample: int) -> Call:
 
 
 async def _asked_once(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
-    reply = await model.complete(call)
-    on_reply(reply)
+    reply = await ask(model, call, on_reply)
     return _Verdict(parse(reply.text), reply.model)
 
 
@@ -173,7 +172,8 @@ def _judging(template: str, material: Mapping[str, str], criteria: str, sampling
     digest = sha256("\x1e".join(material.values()).encode(errors="surrogatepass")).hexdigest()
     text = load(template).render(mark=digest[:8], criteria=criteria, **material, **values)
     # All of the request is one message, so a pool could not tell the calls apart by what comes before the last.
-    return Call((Message("user", text),), sampling, place=int(digest[-8:], 16))
+    place = int(digest[-8:], 16)
+    return Call((Message("user", text),), sampling, place=place, about=material["conversation"])
 
 
 def _as_text(prompt: Sequence[Message]) -> str:

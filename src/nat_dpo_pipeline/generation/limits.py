@@ -6,33 +6,29 @@ The model cools down as a whole: one 429 holds back every caller, instead of eac
 
 import asyncio
 import logging
-import random
 import time
-from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import inf
 
-from aiolimiter import AsyncLimiter
-
-from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel
-from nat_dpo_pipeline.generation.replies import ChatReply, Usage
+from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Waiting
+from nat_dpo_pipeline.generation.pace import CoolDown, Pace, Slots, backoff, prompt_tokens
+from nat_dpo_pipeline.generation.refused_alike import RefusedAlike, alike
+from nat_dpo_pipeline.generation.replies import ChatReply
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 60.0
 # A model that says that it is asked too much gets half as much, one whose server fails now and then three quarters.
 _THROTTLED, _OVERLOADED = 0.5, 0.75
-_GROWTH = 2.0
-# What a call is taken to need until some are known: its reply, and the characters of its prompt that make a token.
-_REPLY_TOKENS, _CHARACTERS_A_TOKEN = 256, 4
 _RETRIES_BEFORE_FIRST_ANSWER = 2
 # So many failed requests without an answer in between are the model's trouble, not that of the calls.
 _DOWN_AFTER = 10
 # For a call that is told to wait for ever while others are answered.
 _MOST_REQUESTS = 200
+_MOST_MODELS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,81 +55,40 @@ class Limits:
                 raise ConfigurationError(f"{name} must be {least} 0, got {value!r}")
 
 
-class Slots:
-    """How many calls may be under way: fewer when the model is asked too much, then more again with every success."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._limit = float(most)
-        self._shrunk_at = 0.0
-        self._under_way = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def limit(self) -> int:
-        return int(self._limit)
-
-    @asynccontextmanager
-    async def one(self) -> AsyncGenerator[None, None]:
-        await self._taken()
-        try:
-            yield
-        finally:
-            self._given_back()
-
-    async def _taken(self) -> None:
-        if self._under_way < self.limit and not self._waiting:
-            self._under_way += 1
-            return
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            await place  # which was counted by whoever gave it
-        except asyncio.CancelledError:
-            if place.cancelled():
-                with suppress(ValueError):
-                    self._waiting.remove(place)
-            else:
-                self._given_back()
-            raise
-
-    def _given_back(self) -> None:
-        self._under_way -= 1
-        while self._waiting and self._under_way < self.limit:
-            place = self._waiting.popleft()
-            if not place.done():
-                self._under_way += 1
-                place.set_result(None)
-
-    def shrink(self, share: float, sent_at: float) -> None:
-        """To a share of what it was; not for a call that was sent before the last time, which says nothing new."""
-        if sent_at >= self._shrunk_at:
-            self._shrunk_at = time.monotonic()
-            self._limit = max(1.0, self._limit * share)
-
-    def grow(self) -> None:
-        """By two when as many calls as may be under way have succeeded."""
-        self._limit = min(float(self._most), self._limit + _GROWTH / self._limit)
-
-
 class LimitedModel:
-    """A chat model that is asked no more than its limits allow, and again when a call may succeed later."""
+    """A chat model that is asked no more than its limits allow, and again when a call may succeed later.
 
-    def __init__(self, model: ChatModel, limits: Limits) -> None:
+    `served` gives the names of the models that the server has; it is asked once, when the model never answered.
+    """
+
+    def __init__(
+        self, model: ChatModel, limits: Limits, served: Callable[[], Awaitable[Sequence[str]]] | None = None
+    ) -> None:
         self._model = model
         self._limits = limits
+        self._served = served
         self._slots = Slots(limits.max_concurrency)
-        self._pace = _Pace(limits)
-        self._cooling = _CoolDown(limits.first_pause_seconds)
+        self._pace = Pace(limits.requests_per_minute, limits.tokens_per_minute)
+        self._cooling = CoolDown(limits.first_pause_seconds)
+        self._refused = RefusedAlike()
         self._broken: ModelError | None = None
         self._ended = asyncio.Event()
+        self._resting = 0
         self._has_answered = False
         self._answered_at = 0.0
         self._failed_in_a_row = 0
+        self._failures: deque[ModelError] = deque(maxlen=_DOWN_AFTER)
+        self._listing = asyncio.Lock()
+        self._there: str | None = None
 
     @property
     def name(self) -> str:
         return self._model.name
+
+    def waiting(self) -> Waiting | None:
+        """What calls wait for while the model is left alone; None while it is not."""
+        left = self._cooling.left()
+        return Waiting(self.name, left, self._cooling.reason) if left and self._resting else None
 
     async def complete(self, call: Call) -> ChatReply:
         """Raises ModelError when retries are used up, and at once for a model that has ended."""
@@ -143,10 +98,11 @@ class LimitedModel:
                 reply = await self._once(call, tries)
             except ModelError as error:
                 tries.requests += error.requests
-                ended = self._ended_by(error, tries)
-                pause = None if ended else self._pause_after(error, call, tries)
+                if (end := self._end_shown_by(error, call, tries)) is not None:
+                    self._end(end)
+                pause = None if end is not None else self._pause_after(error, call, tries)
                 if pause is None:
-                    final = ended or error
+                    final = await self._final(error, tries, has_ended=end is not None)
                     final.requests = tries.requests
                     raise final from error.__cause__
                 logger.info("%s; next try in %.1f s", error, max(pause, self._cooling.left()))
@@ -163,26 +119,55 @@ class LimitedModel:
         tries.failures += 1
         most = self._limits.max_retries
         allowed = most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
-        return None if tries.failures > allowed else _backoff(tries.failures, self._limits.first_pause_seconds)
+        return None if tries.failures > allowed else backoff(tries.failures, self._limits.first_pause_seconds)
 
-    def _ended_by(self, error: ModelError, tries: "_Tries") -> ModelError | None:
-        """The error that ends the model when this one shows that waiting is of no use any more."""
+    def _end_shown_by(self, error: ModelError, call: Call, tries: "_Tries") -> ModelError | None:
+        """The error that ends the model, when this one shows that asking it is of no use any more."""
+        if error.fatal:
+            return error
+        if (refused := self._refused.add(call, error)) is not None:
+            return self._error(f"{error}; {refused}", fatal=True, concern=error.concern)
         longest = self._limits.max_wait_seconds
         left = self._cooling.left()
         waits = error.throttled or self._seems_down
         since = max(tries.first_sent_at, self._answered_at)
         if waits and (left > longest or time.monotonic() + left > since + longest):
             reason = f"and would have to be left alone for {left:.0f} s more; max_wait_seconds is {longest:g}"
-        elif self._seems_down and not self._has_answered:
-            reason = f"{self._failed_in_a_row} times in a row, and never anything else"
-        else:
-            return None
-        self._end(self._error(f"{error}, {reason}", fatal=True))
-        return self._error(str(self._broken), fatal=True)
+            return self._error(f"{error}, {reason}", fatal=True)
+        if self._seems_down and not self._has_answered:
+            usual, count = _most_frequent(self._failures)
+            reason = f"{count} of the last {len(self._failures)} requests, and none was answered"
+            return self._error(f"{usual}, {reason}", fatal=True, overloaded=usual.overloaded)
+        return None
 
     def _end(self, error: ModelError) -> None:
         self._broken = self._broken or error
         self._ended.set()
+
+    async def _final(self, error: ModelError, tries: "_Tries", *, has_ended: bool) -> ModelError:
+        """The error as a caller gets it. All get that which ended the model, and those of a model that never answered
+        the most frequent one, with what the server has: its name may be wrong.
+        """
+        if has_ended and self._broken is not None:
+            usual = self._broken
+        elif error.transient and self._failures and not self._has_answered:
+            usual, _ = _most_frequent(self._failures)
+        else:
+            return error
+        may_be_misnamed = usual.overloaded or usual.concern is Concern.NAME
+        hint = await self._models_there(tries) if may_be_misnamed and not self._has_answered else ""
+        return self._error(f"{usual}{hint}", fatal=has_ended, transient=not has_ended)
+
+    async def _models_there(self, tries: "_Tries") -> str:
+        """What the server says that it has, asked for once."""
+        async with self._listing:
+            if self._there is None:
+                names = [] if self._served is None else list(await self._served())
+                tries.requests += self._served is not None
+                more = ", …" if len(names) > _MOST_MODELS_NAMED else ""
+                listed = ", ".join(map(repr, names[:_MOST_MODELS_NAMED]))
+                self._there = f"; the server has {listed}{more}" if names else ""
+        return self._there
 
     @property
     def _seems_down(self) -> bool:
@@ -205,6 +190,7 @@ class LimitedModel:
         self._has_answered = True
         self._answered_at = time.monotonic()
         self._failed_in_a_row = 0
+        self._refused.answered(call)
         self._slots.grow()
         self._cooling.reset()
         self._pace.answered(booked, reply.usage)
@@ -212,6 +198,7 @@ class LimitedModel:
 
     async def _its_turn(self, call: Call) -> float:
         """Wait until the call may be sent; gives the tokens that are booked for it."""
+        self._refuse_what_never_fits(call)
         booked = 0.0
         while self._broken is None:
             if self._cooling.left() and self._seems_down and not call.patient:
@@ -225,26 +212,45 @@ class LimitedModel:
                 break
         return booked
 
+    def _refuse_what_never_fits(self, call: Call) -> None:
+        most, needed = self._limits.tokens_per_minute, prompt_tokens(call)
+        if most is not None and needed > most:
+            raise self._error(
+                f"model {self.name!r} is not asked: the prompt has about {needed:.0f} tokens, which is more than "
+                f"tokens_per_minute ({most}) allows in a whole minute: raise it, or shorten the prompt"
+            )
+
     async def _rest(self, seconds: float) -> None:
         """Wait, but not for a model that ends meanwhile."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), seconds)
+        self._resting += 1
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), seconds)
+        finally:
+            self._resting -= 1
 
-    def _error(self, message: str, *, fatal: bool = False, transient: bool = False) -> ModelError:
-        error = ModelError(message, fatal=fatal, transient=transient)
+    def _error(
+        self,
+        message: str,
+        *,
+        fatal: bool = False,
+        transient: bool = False,
+        overloaded: bool = False,
+        concern: Concern = Concern.REQUEST,
+    ) -> ModelError:
+        error = ModelError(message, fatal=fatal, transient=transient, overloaded=overloaded, concern=concern)
         error.llm = self.name
         return error
 
     def _note(self, error: ModelError, sent_at: float) -> None:
-        if error.fatal:
-            self._end(error)
-        elif error.throttled:
-            self._cooling.begin(sent_at, error.retry_after)
+        if error.throttled:
+            self._cooling.begin(sent_at, error.retry_after, str(error))
             self._slots.shrink(_THROTTLED, sent_at)
         elif error.transient:
             self._failed_in_a_row += 1
+            self._failures.append(error)
             if self._seems_down and self._has_answered:
-                self._cooling.begin(sent_at, None)
+                self._cooling.begin(sent_at, None, str(error))
             if error.overloaded:
                 self._slots.shrink(_OVERLOADED, sent_at)
 
@@ -258,70 +264,8 @@ class _Tries:
     first_sent_at: float = inf
 
 
-class _CoolDown:
-    """The time until which a model is left alone."""
-
-    def __init__(self, first_pause: float) -> None:
-        self.until = 0.0
-        self._first_pause = first_pause
-        self._began = 0.0
-        self._in_a_row = 0
-
-    def begin(self, sent_at: float, retry_after: float | None) -> None:
-        """Start or prolong it; calls that were under way when it started count as one with the first."""
-        now = time.monotonic()
-        if sent_at >= self._began:
-            self._began = now
-            self._in_a_row += 1
-        pause = _backoff(self._in_a_row, self._first_pause) if retry_after is None else retry_after
-        self.until = max(self.until, now + pause)
-
-    def reset(self) -> None:
-        self._in_a_row = 0
-
-    def left(self) -> float:
-        return max(self.until - time.monotonic(), 0.0)
-
-
-class _Pace:
-    """Requests and tokens a minute. What a call needs is booked before it is sent, and put right when it is known."""
-
-    def __init__(self, limits: Limits) -> None:
-        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
-        # One request an interval: a bucket of a minute's requests would let twice as many through in the first minute.
-        self._requests = None if requests is None else AsyncLimiter(1, 60 / requests)
-        self._tokens = None if tokens is None else AsyncLimiter(tokens / 6, 10)
-        self._owed = 0.0
-        self._reply_tokens = float(_REPLY_TOKENS)
-
-    async def turn(self, call: Call) -> float:
-        """Wait for the call's turn; gives the tokens that are booked for it."""
-        booked = 0.0
-        if self._tokens is not None:
-            characters = sum(len(message.content) for message in call.messages)
-            booked = characters / _CHARACTERS_A_TOKEN + self._reply_tokens
-            self._owed += booked
-            await self._pay(self._tokens)
-        if self._requests is not None:
-            await self._requests.acquire()
-        return booked
-
-    def answered(self, booked: float, usage: Usage) -> None:
-        self._reply_tokens += (usage.completion_tokens - self._reply_tokens) / 8
-        self.used(booked, usage.prompt_tokens + usage.completion_tokens)
-
-    def used(self, booked: float, tokens: int) -> None:
-        if self._tokens is not None:
-            self._owed += tokens - booked
-
-    async def _pay(self, limiter: AsyncLimiter) -> None:
-        while self._owed > 0:
-            part = min(self._owed, limiter.max_rate)
-            self._owed -= part
-            await limiter.acquire(part)
-
-
-def _backoff(failures: int, first_pause: float) -> float:
-    """Seconds before try number `failures` + 1: doubling, with jitter so that callers do not come back together."""
-    longest: float = min(first_pause * 2 ** (failures - 1), _LONGEST_PAUSE)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not for cryptography
+def _most_frequent(errors: Sequence[ModelError]) -> tuple[ModelError, int]:
+    """The last of the errors that are alike most often, and how often that is."""
+    by_message = {alike(str(error)): error for error in errors}
+    message, count = Counter(alike(str(error)) for error in errors).most_common(1)[0]
+    return by_message[message], count

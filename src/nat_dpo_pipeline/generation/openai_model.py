@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -15,8 +17,11 @@ from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 from nat_dpo_pipeline.generation.server_errors import refusal
-from nat_dpo_pipeline.generation.servers import address_of, error_text, quiet_request_logs, quoted
+from nat_dpo_pipeline.generation.servers import address_of, error_in, error_text, quiet_request_logs, quoted
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+
+_SECONDS_TO_LIST_MODELS = 5.0
+_STATUS = re.compile("[45][0-9][0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,27 @@ class OpenAIChatModel:
             raise ModelError(message, transient=True) from error
         key = "choices" if route is Route.CHAT else "data"
         if not (isinstance(body, dict) and body.get(key)):
-            # Proxies answer 200 with an error in the body.
-            said = self._quoted(error_text(body, repr(body)))
-            raise ModelError(f"{self._described()} answered without {key}: {said}", transient=True)
+            raise self._without_an_answer(body, key)
         return read_reply(body, self._settings.name, self._settings.model)
+
+    def _without_an_answer(self, body: object, key: str) -> ModelError:
+        said = self._quoted(error_text(body, repr(body)))
+        error = error_in(body)
+        if isinstance(body, dict) and isinstance(error, dict) and error is not body:
+            # Proxies and routers answer 200 with an error in the body, and the status in its code.
+            status = str(error.get("code"))
+            return refusal(self._described(), int(status) if _STATUS.fullmatch(status) else 500, {}, error, said)
+        return ModelError(f"{self._described()} answered without {key}: {said}", transient=True)
+
+    async def served(self) -> list[str]:
+        """The names of the models that the server has; none when it does not say within a few seconds."""
+        with suppress(openai.OpenAIError, aiohttp.ClientError, TimeoutError, ValueError):
+            async with asyncio.timeout(_SECONDS_TO_LIST_MODELS):
+                body = json.loads(await self._client.get("/models", cast_to=str))
+            models = body.get("data") if isinstance(body, dict) else None
+            if isinstance(models, list):
+                return [str(one["id"]) for one in models if isinstance(one, dict) and "id" in one]
+        return []
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -127,7 +149,9 @@ class OpenAIChatModel:
 
     def _refused(self, error: openai.APIStatusError) -> ModelError:
         said = self._quoted(error_text(error.body, error.message))
-        return refusal(self._described(), error.status_code, error.response.headers, error.body, said)
+        # What stands behind the question mark may be a key.
+        asked = str(error.request.url).partition("?")[0]
+        return refusal(self._described(), error.status_code, error.response.headers, error.body, said, asked)
 
 
 def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:

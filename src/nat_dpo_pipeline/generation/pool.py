@@ -21,8 +21,9 @@ class ModelPool:
     """Chat models of which one answers each call.
 
     Which one depends on the call alone, not on what happened before it, so that a run that is repeated asks the same
-    members. Another member takes over when that one is down or out of credit; a request that was refused is not passed
-    on. Raises ConfigurationError for an empty pool or weights that are not above 0.
+    members. Another member takes over when that one is down, out of credit, or refuses what may not be the fault of
+    the request; one that is too long or forbidden is not passed on. Raises ConfigurationError for an empty pool or
+    weights that are not above 0.
     """
 
     def __init__(self, members: Sequence[ChatModel], weights: Sequence[float] | None = None) -> None:
@@ -51,9 +52,11 @@ class ModelPool:
                 reply = await self.members[index].complete(replace(call, patient=call.patient and index == last))
             except ModelError as error:
                 errors.append(error)
-                if not (error.fatal or error.transient):
+                if not (error.fatal or error.transient or error.may_concern_the_model):
                     break
-                self._down_until[index] = inf if error.fatal else time.monotonic() + _LEFT_ALONE_SECONDS
+                # After a refusal that may be the fault of the request the next one is to show whose it is.
+                if error.fatal or error.transient:
+                    self._down_until[index] = inf if error.fatal else time.monotonic() + _LEFT_ALONE_SECONDS
             else:
                 self._down_until[index] = 0.0
                 return replace(reply, passed_over=tuple(errors)) if errors else reply
@@ -86,7 +89,8 @@ def _summed(errors: Sequence[ModelError]) -> ModelError:
     last = errors[-1]
     # Fatal only if no other member may answer later, which one may that was down for a while.
     may_answer_later = last.transient or (last.fatal and any(error.transient for error in errors))
-    summed = ModelError(str(last), fatal=all(error.fatal for error in errors), transient=may_answer_later)
+    is_at_an_end = all(error.fatal for error in errors)
+    summed = ModelError(str(last), fatal=is_at_an_end, transient=may_answer_later, concern=last.concern)
     summed.llm = last.llm
     summed.passed_over = tuple(errors[:-1])
     summed.requests = last.requests

@@ -15,7 +15,7 @@ from math import ceil
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.answering import SAMPLES, Answering
-from nat_dpo_pipeline.generation.chat import ChatModel
+from nat_dpo_pipeline.generation.chat import ChatModel, Waiting
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.rewarding import rewarded
@@ -33,7 +33,7 @@ class PreferenceRecipe:
     """The recipe over its models. `adapt` gives the pipeline that is run instead of the recipe's own.
 
     `responders` are asked one after the other for each question: one pool, or every model that is to answer every
-    question. `workers` is how many items each step holds.
+    question. `workers` is how many items each step holds. `waiting` tells which models are left alone at the moment.
     """
 
     writer: ChatModel
@@ -42,6 +42,7 @@ class PreferenceRecipe:
     settings: RecipeSettings
     adapt: Callable[[Pipeline], Pipeline] | None = None
     workers: int = 64
+    waiting: Callable[[], Iterable[Waiting]] = tuple
 
     def pipeline(self, record: GenerationRecord) -> Pipeline:
         """The steps of one run. Raises ConfigurationError when what `adapt` gives does not end with turns."""

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from nat_dpo_pipeline.errors import ItemDropped, ModelError, ParseError
+from nat_dpo_pipeline.errors import Concern, ItemDropped, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.steps import Item
 
@@ -32,9 +33,13 @@ class FailureReason(StrEnum):
     def of(cls, error: Exception) -> "FailureReason":
         """What an error is counted under."""
         if isinstance(error, ModelError):
-            may_do_later = error.fatal or error.transient
-            return cls.MODEL_ERROR if may_do_later else cls.REQUEST_REFUSED
+            return cls.MODEL_ERROR if error.fatal or _may_do_later(error) else cls.REQUEST_REFUSED
         return cls.UNPARSABLE_REPLY if isinstance(error, ParseError) else cls.MALFORMED_INPUT
+
+
+def _may_do_later(error: ModelError) -> bool:
+    """Whether the same call may succeed: after a while, or with more credit, another key or name."""
+    return error.transient or error.concern in (Concern.ACCOUNT, Concern.NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +134,13 @@ class GenerationRecord:
 
     `stopped` is the error that ended the run; `stood_in_for` has those that ended models, by their names, for which
     others of the pool could stand in; `lost` counts calls that may succeed when they are made again. `on_failure` is
-    given each failure as it happens; without it they are kept in `failures`.
+    given each failure as it happens; without it they are kept in `failures`. `waiting` gives the models that are left
+    alone at the moment.
     """
 
     prices: Mapping[str, Price] = field(default_factory=dict)
     on_failure: Callable[[Failure], None] | None = None
+    waiting: Callable[[], Iterable[Waiting]] = tuple
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     failed_by: dict[str, Counter[str]] = field(default_factory=dict)
@@ -174,7 +181,6 @@ class GenerationRecord:
             self.add(Failure(step, subject, FailureReason.of(error), str(error), reply))
 
     def _note_model_error(self, step: str, subject: str, error: ModelError) -> None:
-        self._spent_in_vain(step, (*error.passed_over, error))
         message = str(error)
         if error.fatal:
             self.stopped = self.stopped or message
@@ -183,7 +189,7 @@ class GenerationRecord:
             return
         if error.fatal:
             self._ended.add(message)
-        self.lost += error.transient
+        self.lost += not error.fatal and _may_do_later(error)
         self.add(Failure(step, subject, FailureReason.of(error), message))
 
     def add(self, failure: Failure) -> None:
@@ -196,16 +202,15 @@ class GenerationRecord:
     def _count(self, step: str, reason: FailureReason) -> None:
         self.failed_by.setdefault(step, Counter())[reason] += 1
 
-    def spent(self, step: str, reply: ChatReply) -> None:
-        """A reply that was paid for, now or by the process that put it on record."""
-        self.usage.setdefault((step, reply.llm), ModelUsage()).add(reply)
-        self._spent_in_vain(step, reply.passed_over)
-        self.stood_in_for.update({str(error.llm): str(error) for error in reply.passed_over if error.fatal})
-
-    def _spent_in_vain(self, step: str, errors: Iterable[ModelError]) -> None:
-        for error in errors:
-            if error.llm is not None:
-                self.usage.setdefault((step, error.llm), ModelUsage()).add_error(error)
+    def spent(self, step: str, outcome: ChatReply | ModelError) -> None:
+        """A reply that was paid for, now or by the process that put it on record, or a call that failed."""
+        if isinstance(outcome, ChatReply):
+            self.usage.setdefault((step, outcome.llm), ModelUsage()).add(outcome)
+            self.stood_in_for.update({str(error.llm): str(error) for error in outcome.passed_over if error.fatal})
+        elif outcome.llm is not None:
+            self.usage.setdefault((step, outcome.llm), ModelUsage()).add_error(outcome)
+        for error in outcome.passed_over:
+            self.spent(step, error)
 
     def skips(self) -> dict[str, dict[str, int]]:
         """How many failures, by step and reason."""

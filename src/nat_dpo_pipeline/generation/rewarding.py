@@ -54,8 +54,8 @@ class _Rewards:
             self._settings.min_best_score,
         )
 
-    def _spent_on_rewards(self, reply: ChatReply) -> None:
-        self._record.spent(StepName.REWARDS, reply)
+    def _spent_on_rewards(self, outcome: ChatReply | ModelError) -> None:
+        self._record.spent(StepName.REWARDS, outcome)
 
 
 class _Scores(_Rewards):

@@ -12,13 +12,13 @@ from typing import Protocol, runtime_checkable
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
-from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ParseError
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
-#: Sees every reply that was paid for, also one without a score.
-OnReply = Callable[[ChatReply], None]
+#: Sees what came of every call: a reply, also one without a score, or the error of a call that failed.
+OnReply = Callable[[ChatReply | ModelError], None]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _PRINCIPLE_QUESTION = (
@@ -89,8 +89,7 @@ class RewardModelScorer:
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = _with_suffix(fold_system(prompt), self._user_suffix)
-        reply = await self._model.complete(Call((*turns, Message("assistant", response)), self._sampling))
-        on_reply(reply)
+        reply = await ask(self._model, Call((*turns, Message("assistant", response)), self._sampling), on_reply)
         reward = parse_reward(reply.body)
         try:
             value = combine(reward, self._weights)
@@ -112,8 +111,7 @@ class PrincipleScorer:
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = (*fold_system(prompt), Message("assistant", response), self._question)
-        reply = await self._model.complete(Call(turns, _FIRST_TOKEN))
-        on_reply(reply)
+        reply = await ask(self._model, Call(turns, _FIRST_TOKEN), on_reply)
         return Score(parse_yes_no(reply.body), _NOTHING, reply.model)
 
 
@@ -127,9 +125,19 @@ class PoolingScorer:
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = (*fold_system(prompt), Message("assistant", response))
-        reply = await self._model.complete(Call(turns, route=self._route))
-        on_reply(reply)
+        reply = await ask(self._model, Call(turns, route=self._route), on_reply)
         return Score(self._parse(reply.body), _NOTHING, reply.model)
+
+
+async def ask(model: ChatModel, call: Call, on_reply: OnReply) -> ChatReply:
+    """The reply of the model, which `on_reply` sees too. Raises ModelError."""
+    try:
+        reply = await model.complete(call)
+    except ModelError as error:
+        on_reply(error)
+        raise
+    on_reply(reply)
+    return reply
 
 
 def fold_system(prompt: Sequence[Message]) -> list[Message]:

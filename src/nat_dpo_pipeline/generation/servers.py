@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from nat_dpo_pipeline.errors import ConfigurationError
 
 _LONGEST_QUOTE = 300
+# Servers without keys are given `x`, `none` or `EMPTY`, which are parts of words.
+_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +48,35 @@ def address_of(base_url: str, whose: str) -> Address:
     return Address(url, query, {"Authorization": f"Basic {b64encode(login.encode()).decode()}"})
 
 
+def error_in(body: object) -> object:
+    """The error in a body: OpenAI has it under `error`, Google that in a list, others have nothing around it."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    return body.get("error", body) if isinstance(body, dict) else body
+
+
 def error_text(body: object, otherwise: str) -> str:
     """What an error body says."""
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    message = inner.get("message") or inner.get("detail") if isinstance(inner, dict) else inner
+    error = error_in(body)
+    message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    if isinstance(message, list):
+        message = "; ".join(map(_problem, message))
     return str(message or otherwise)
+
+
+def _problem(one: object) -> str:
+    """FastAPI says where something is wrong and what, and repeats the whole input."""
+    if not (isinstance(one, dict) and "msg" in one):
+        return str(one)
+    place = one.get("loc")
+    return f"{'.'.join(map(str, place))}: {one['msg']}" if isinstance(place, list) else str(one["msg"])
 
 
 def quoted(said: str, secrets: Iterable[str]) -> str:
     """In one line: some servers repeat the key that they refuse, and some send a whole page."""
-    for secret in filter(None, secrets):
-        said = said.replace(secret, "***")
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            said = said.replace(secret, "***")
     return " ".join(said.split())[:_LONGEST_QUOTE]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE, RunFolder
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError
+from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage, StepProgress
 from nat_dpo_pipeline.plugin.generation import (
     Inputs,
@@ -39,8 +40,9 @@ WORKERS = "workers"
 _SHARES = "shares.json"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _STARTS_OF_A_WORKER = 5
-# The worst that any worker came to is what the run came to.
+# The worst that any worker came to is what the run came to; it is empty when the shares of all are.
 _BY_BADNESS = (
+    RunStatus.EMPTY,
     RunStatus.COMPLETE,
     RunStatus.INCOMPLETE,
     RunStatus.INTERRUPTED,
@@ -106,6 +108,7 @@ class WorkerState:
 
     progress: Mapping[str, StepProgress]
     usage: Mapping[tuple[str, str], ModelUsage]
+    waiting: tuple[Waiting, ...] = ()
 
 
 class GenerationWorker:
@@ -134,7 +137,7 @@ class GenerationWorker:
         error = outcome.error
         # Neither callbacks nor any exception can travel to another process.
         told = None if error is None else DPOPipelineError(f"{type(error).__name__}: {error}")
-        return replace(outcome, record=replace(outcome.record, on_failure=None), error=told)
+        return replace(outcome, record=replace(outcome.record, on_failure=None, waiting=tuple), error=told)
 
     async def stop(self) -> None:
         """Send nothing more, and let `run` end with what is there."""
@@ -142,7 +145,7 @@ class GenerationWorker:
             self._collecting.cancel()
 
     async def state(self) -> WorkerState:
-        return WorkerState(dict(self._record.progress), dict(self._record.usage))
+        return WorkerState(dict(self._record.progress), dict(self._record.usage), tuple(self._record.waiting()))
 
     @contextmanager
     def _watch(self, record: GenerationRecord) -> Iterator[None]:
@@ -243,6 +246,7 @@ async def _look(actors: Sequence[Any], record: GenerationRecord) -> None:
             continue
         record.progress = _progress(state.progress for state in states)
         record.usage = _usage(state.usage for state in states)
+        record.waiting = [one for state in states for one in state.waiting].copy
 
 
 def merge(

@@ -45,8 +45,9 @@ _OWN_ROWS = "nat_dpo_pipeline.plugin.datasets.load_rows"
 
 
 class RunStatus(StrEnum):
-    """How a run ended. Of a run that is not complete the same command makes the rest."""
+    """How a run ended. Of a run that is neither complete nor empty the same command makes the rest."""
 
+    EMPTY = "empty"
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"
     INTERRUPTED = "interrupted"
@@ -156,7 +157,7 @@ async def _generate(
     watch: Watch,
     interrupts: Interrupts,
 ) -> Outcome:
-    record = GenerationRecord(prices=prices_of(workflow), on_failure=folder.failed)
+    record = GenerationRecord(prices=prices_of(workflow), on_failure=folder.failed, waiting=recipe.waiting)
     collecting = asyncio.create_task(_collect(recipe, _requests(inputs, workflow, record), folder, record))
     with watch(record), interrupts(collecting, tell_interrupted):
         try:
@@ -186,9 +187,9 @@ async def preview(
     config: Config, workflow: PreferenceDataConfig, inputs: Inputs, watch: Watch
 ) -> tuple[list[Turn], GenerationRecord]:
     """Two questions through all steps: of the first input when it is a topic, else the first two inputs."""
-    record = GenerationRecord(prices=prices_of(workflow))
     small = preview_workflow(workflow)
     async with _opened(config, small, None) as recipe:
+        record = GenerationRecord(prices=prices_of(workflow), waiting=recipe.waiting)
         requests = _until_two_questions(_requests(inputs, small, record))
         with watch(record):
             async with aclosing(recipe.run(requests, record)) as items:
@@ -298,7 +299,9 @@ def _status(collecting: "asyncio.Task[None]", record: GenerationRecord) -> RunSt
         return RunStatus.FAILED
     if record.stopped is not None:
         return RunStatus.STOPPED
-    return RunStatus.INCOMPLETE if record.lost else RunStatus.COMPLETE
+    if record.lost:
+        return RunStatus.INCOMPLETE
+    return RunStatus.COMPLETE if record.counts["candidates"] else RunStatus.EMPTY
 
 
 def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedDataset | None:

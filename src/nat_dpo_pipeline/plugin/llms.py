@@ -44,7 +44,7 @@ async def open_llm(
     try:
         limits = Limits(max_retries=max_retries if own is None else own)
         # Frameworks' steps have this name too; `open_model` has refused what has none.
-        yield _TracedModel(LimitedModel(model, limits), str(getattr(config, "model_name", name)))
+        yield _TracedModel(LimitedModel(model, limits, model.served), str(getattr(config, "model_name", name)))
     finally:
         await model.aclose()
 

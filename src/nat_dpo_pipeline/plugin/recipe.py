@@ -8,7 +8,7 @@ from typing import Protocol
 from nat.plugin_api import LLMBaseConfig
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.generation.chat import ChatModel
+from nat_dpo_pipeline.generation.chat import ChatModel, Waiting
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
@@ -54,6 +54,7 @@ class OpenModels:
         self._journal = journal
         self._stack = stack
         self._opened: dict[str, ChatModel] = {}
+        self._limited: list[LimitedModel] = []
 
     def named(self, name: str) -> ChatModel:
         """Raises ConfigurationError for an llm that is not there, has no key, or is of a type that is not spoken."""
@@ -77,15 +78,18 @@ class OpenModels:
             )
         return ModelPool([self.named(name) for name in names])
 
+    def waiting(self) -> list[Waiting]:
+        """The models that are left alone at the moment."""
+        return [one for model in self._limited if (one := model.waiting()) is not None]
+
     def _open(self, name: str) -> ChatModel:
         llm = self._llm(name)
         model = open_model(name, llm, timeout_seconds=self._config.request_timeout)
         self._stack.push_async_callback(model.aclose)
-        limits = limits_of(name, llm, self._config)
-        if self._journal is None:
-            return LimitedModel(model, limits)
-        recorded = RecordedModel(model, self._journal, model.identity)
-        return ReplayedModel(LimitedModel(recorded, limits), self._journal, model.identity)
+        recorded = model if self._journal is None else RecordedModel(model, self._journal, model.identity)
+        limited = LimitedModel(recorded, limits_of(name, llm, self._config), model.served)
+        self._limited.append(limited)
+        return limited if self._journal is None else ReplayedModel(limited, self._journal, model.identity)
 
     def _llm(self, name: str) -> LLMBaseConfig:
         try:
@@ -109,6 +113,7 @@ def open_recipe(
         settings=config.recipe_settings(),
         adapt=None if config.pipeline is None else function_at(config.pipeline),
         workers=_workers(config),
+        waiting=models.waiting,
     )
 
 

@@ -57,7 +57,7 @@ def dangers_in(numbers: Numbers) -> list[Danger]:
 
 
 def _unfinished(numbers: Numbers) -> Iterator[Danger]:
-    if numbers.run.status != "complete":
+    if numbers.run.status not in ("complete", "empty"):
         message = f" ({numbers.run.message})" if numbers.run.message else ""
         yield Danger(
             DangerKind.UNFINISHED,

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from math import inf
 
+from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
@@ -39,8 +40,8 @@ class Ceiling:
             logger.warning("best_of_n: the ceiling of %s is reached; calls go straight through", reached)
         return False
 
-    def spent(self, reply: ChatReply) -> None:
-        self._record.spent(_STEP, reply)
+    def spent(self, outcome: ChatReply | ModelError) -> None:
+        self._record.spent(_STEP, outcome)
 
     def _begin(self) -> None:
         hours = None if self._config is None else self._config.hours
