@@ -1,6 +1,6 @@
 """Generation against a server on this machine: one JSON line of ratios, each measured side by side in this run.
 
-    python benchmarks/generation.py [--rounds 3] [--only flow|client|memory|distilabel]
+    python benchmarks/generation.py [--rounds 3] [--only flow|client|memory|refused|distilabel]
 
 flow        1 + 10 + 50 + 250 + 250 + 750 calls (10 subtopics × 5 questions, a rubric for each, × 5 responses, a
             critique of each, × 3 scores) of lognormal latency, median 100 ms, sigma 1.0: our pipeline against the same
@@ -8,6 +8,8 @@ flow        1 + 10 + 50 + 250 + 250 + 750 calls (10 subtopics × 5 questions, a 
             larger of critical path and work / concurrency). Latencies depend on the call and the round only.
 client      Requests a second: our pipeline against a bare loop over the openai SDK's client with a semaphore.
 memory      Peak memory at 1,000 and at 20,000 questions, each in a process of its own.
+refused     60 questions, with and without one more that is refused for its size (429, "Request too large"): the time of
+            the 60.
 distilabel  Two responses to each of 200 questions, in an environment of its own; skipped where it cannot be installed.
 """
 
@@ -26,7 +28,7 @@ import tempfile
 import time
 import venv
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,7 @@ from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response
 
 SUBTOPICS, QUESTIONS, RESPONSES, SCORES = 10, 5, 5, 3
 MEDIAN, SIGMA = 0.1, 1.0
+TOO_LARGE = b"a whole book"
 _ASKED = re.compile(r"question(\d+)x(\d+)")
 _SUBTOPIC = re.compile(r"topic is: part(\d+)")
 
@@ -98,6 +101,9 @@ def _named(request: Request) -> str:
 
 
 def _answer(request: Request) -> Response:
+    if TOO_LARGE in request.content:
+        message = "Request too large on tokens per min (TPM): Limit 30000, Requested 45000."
+        return Response(429, {"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}})
     return Response(body=_completion(text_of(_named(request))))
 
 
@@ -406,6 +412,37 @@ def memory() -> dict[str, float]:
     }
 
 
+# One that is refused for its size.
+
+
+async def refused(url: str, rounds: int) -> dict[str, object]:
+    rows = []
+    for _ in range(rounds):
+        alone = await _sixty(url, ())
+        beside = await _sixty(url, (TOO_LARGE.decode(),))
+        rows.append({"with_a_refused_one_over_without": beside / alone, "without_seconds": alone})
+    return _medians(rows)
+
+
+async def _sixty(url: str, more: Sequence[str], concurrency: int = 4) -> float:
+    model = openai_model(url, "fixed-0.1")
+    asked = limited(model, concurrency)
+
+    def call(question: str) -> "asyncio.Task[ChatReply]":
+        return asyncio.create_task(asked.complete(Call((Message("user", question),), Sampling(seed=0))))
+
+    started = time.perf_counter()
+    first = [call(_question(number)) for number in range(10)]
+    others = [call(question) for question in more]
+    await asyncio.gather(*first, *(call(_question(number)) for number in range(10, 60)))
+    seconds = time.perf_counter() - started
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await model.aclose()
+    return seconds
+
+
 # The newest distilabel.
 
 DISTILABEL = """
@@ -475,7 +512,7 @@ async def _two_responses(url: str, questions: int, concurrency: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("flow", "client", "memory", "distilabel"))
+    parser.add_argument("--only", choices=("flow", "client", "memory", "refused", "distilabel"))
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--memory", type=int)
     options = parser.parse_args()
@@ -493,6 +530,7 @@ def measure(rounds: int, only: str | None) -> None:
             "flow": lambda: asyncio.run(flow(url, rounds)),
             "client": lambda: asyncio.run(client(url, rounds)),
             "memory": memory,
+            "refused": lambda: asyncio.run(refused(url, rounds)),
             "distilabel": lambda: distilabel(url),
         }
         results = {name: part() for name, part in parts.items() if only in (None, name)}

@@ -1,6 +1,11 @@
 """The whole of the room against a server that fails: models, limits, journal and recipe over HTTP."""
 
-from collections.abc import AsyncIterator, Callable
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.core.rewards import weights_named
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, JOURNAL
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.inputs import Request
@@ -20,11 +26,16 @@ from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
 from nat_dpo_pipeline.generation.turns import Turn
-from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, after, asgi_answer, at_random
+from nat_dpo_pipeline.testing.faults import VALID
+from nat_dpo_pipeline.testing.messages import Request as HttpRequest
+from nat_dpo_pipeline.testing.messages import content_of
+from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Response, after, asgi_answer, at_random, serving
 
 Server = Callable[..., LoopbackServer]
 LIMITS = Limits(max_concurrency=16, first_pause_seconds=0.01, max_retries=12)
-TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED})
+# Replies that end so, and content of this form, are not read yet.
+NOT_READ = {Fault.GIVEN_UP, Fault.ABORTED, Fault.CONTENT_IN_PARTS}
+TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED} - NOT_READ)
 PAIRED = RecipeSettings(n_subtopics=3, n_questions=4, responses=ResponseMode.PAIRED, seed=3)
 INDEPENDENT = replace(PAIRED, responses=ResponseMode.INDEPENDENT, n_responses=3)
 
@@ -91,7 +102,7 @@ async def test_transient_faults_at_thirty_percent_of_the_calls_change_nothing(
     spoilt = [one for one in failing.requests if one.fault is not None]
     assert len(spoilt) > 0.1 * len(sound.requests)
     retries = sum(used.retries for used in found.record.usage.values())
-    failed = len([one for one in spoilt if one.fault is not Fault.MESSAGE_AS_LIST])
+    failed = len([one for one in spoilt if one.fault not in VALID])
     assert retries >= failed if never_ends else retries == failed
 
 
@@ -181,3 +192,75 @@ async def _pooled(frail: str, sound: str, journal_path: Path) -> Outcome:
             settings=INDEPENDENT,
         )
         return Outcome(await recipe.turns(Request(topic="Data structures"), record), record)
+
+
+KILLS = 20
+REQUESTS_BEFORE_A_KILL = 9
+
+
+class Legs:
+    """A run that is killed while the server handles certain of its requests, and started again each time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._kill_at: int | None = None
+
+    def received_one(self, _: HttpRequest) -> float:
+        self.received += 1
+        if self.received == self._kill_at and self._process is not None:
+            self._process.kill()
+        return 0.001
+
+    def go(self, url: str, requests: int | None) -> int:
+        """The exit code of a leg that is killed at its request number `requests`."""
+        self._kill_at = None if requests is None else self.received + requests
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run_to_be_killed.py"))]
+        with subprocess.Popen([*command, url, str(self.folder)]) as process:
+            self._process = process
+            try:
+                return process.wait()
+            finally:
+                process.kill()
+
+    def on_record(self) -> set[str]:
+        """The replies in the journal, by the ids that the server gave them."""
+        with closing(sqlite3.connect(self.folder / JOURNAL)) as database:
+            return {json.loads(body)["id"] for (body,) in database.execute("SELECT body FROM replies")}
+
+
+def _answering_with_an_id() -> Callable[[HttpRequest], Awaitable[Response]]:
+    demo = asgi_answer(create_app(seed=1))
+
+    async def answer(request: HttpRequest) -> Response:
+        found = demo(request)
+        assert not isinstance(found, Response)
+        response = await found
+        return replace(response, body=json.dumps({**json.loads(content_of(response)), "id": request.number}).encode())
+
+    return answer
+
+
+def test_a_run_over_all_faults_that_is_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    sound, failing = Legs(tmp_path / "sound"), Legs(tmp_path / "failing")
+    with serving(LoopbackServer(_answering_with_an_id(), latency=sound.received_one)) as url:
+        assert sound.go(url, None) == 0
+
+    server = LoopbackServer(
+        _answering_with_an_id(), fault=at_random(0.3, TRANSIENT, seed=11), latency=failing.received_one
+    )
+    with serving(server) as url:
+        kept: set[str] = set()
+        for kill in range(KILLS):
+            assert failing.go(url, REQUESTS_BEFORE_A_KILL + kill % 3) == -signal.SIGKILL
+            # A call that is paid for again has another id on record.
+            assert kept <= failing.on_record()
+            kept = failing.on_record()
+        assert failing.go(url, None) == 0
+        assert kept <= failing.on_record()
+
+    assert (failing.folder / CANDIDATES).read_bytes() == (sound.folder / CANDIDATES).read_bytes()
+    assert {one.fault for one in server.requests} - {None} == set(TRANSIENT)
+    lost = server.answered - len(failing.on_record())
+    assert 0 <= lost <= KILLS * 2 * 2  # two models, each with two calls at once

@@ -162,6 +162,17 @@ async def test_what_determines_a_reply_is_its_identity(settings: ModelSettings) 
     [
         (Fault.TOO_MANY_REQUESTS, {"transient", "throttled"}, "answered 429: Too many requests"),
         (Fault.RETRY_AFTER, {"transient", "throttled"}, "answered 429: Too many requests"),
+        (Fault.RETRY_AFTER_MS, {"transient", "throttled"}, "answered 429: Too many requests"),
+        (Fault.RETRY_AFTER_OF_PROVIDER, {"transient", "throttled"}, "answered 429: Too many requests"),
+        (
+            Fault.RETRY_IN_BODY,
+            {"transient", "throttled"},
+            "answered 429: You exceeded your current quota. Please retry",
+        ),
+        (Fault.BUSY, {"transient", "throttled"}, "answered 503: Try later"),
+        (Fault.PLAIN_SERVER_ERROR, {"transient"}, "answered 500: Internal Server Error (the server failed)"),
+        (Fault.ERROR_AS_ANSWER, {"transient"}, "The upstream is overloaded"),
+        (Fault.NULL_CHOICES, {"transient"}, "answered without choices"),
         (Fault.SERVER_ERROR, {"transient"}, "answered 500: The server had an error (the server failed)"),
         (Fault.BAD_GATEWAY, {"transient"}, "answered 502: <html>"),
         (Fault.UNAUTHORIZED, {"fatal"}, "answered 401: Incorrect API key provided: *** (check its api_key"),
@@ -178,7 +189,8 @@ async def test_a_fault_is_a_model_error_that_says_whether_it_may_pass(
     error = await _failure(settings)
     assert _kinds(error) == kinds
     assert said in str(error)
-    assert error.retry_after == (0.05 if fault is Fault.RETRY_AFTER else None)
+    has_a_delay = fault.startswith("retry") or fault is Fault.BUSY
+    assert error.retry_after == (0.05 if has_a_delay else None)
 
 
 @pytest.mark.parametrize("fault", [Fault.HANG, Fault.SLOW_DRIP])

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from nat_dpo_pipeline.demo import create_app
+from nat_dpo_pipeline.testing.faults import VALID
 from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import (
     Exchange,
@@ -120,6 +121,12 @@ async def test_an_error_in_the_answer_is_raised_where_the_test_sees_it() -> None
     [
         (Fault.TOO_MANY_REQUESTS, 429, b"Too many requests"),
         (Fault.RETRY_AFTER, 429, b"retry-after: 1.5\r\n"),
+        (Fault.RETRY_AFTER_MS, 429, b"retry-after-ms: 1500\r\n"),
+        (Fault.RETRY_AFTER_OF_PROVIDER, 429, b"llm_provider-retry-after: 1.5\r\n"),
+        (Fault.RETRY_IN_BODY, 429, b"Please retry in 1.5s."),
+        (Fault.BUSY, 503, b"retry-after: 1.5\r\n"),
+        (Fault.PLAIN_SERVER_ERROR, 500, b"content-type: text/plain\r\n"),
+        (Fault.ERROR_AS_ANSWER, 200, b"server_is_overloaded"),
         (Fault.SERVER_ERROR, 500, b"server_error"),
         (Fault.BAD_GATEWAY, 502, b"content-type: text/html\r\n"),
         (Fault.UNAUTHORIZED, 401, b"Incorrect API key provided: sk-1"),
@@ -139,12 +146,23 @@ async def test_a_fault_with_a_reply_of_its_own_never_asks_for_the_answer(
         head, content = await _asked(server)
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert told in head + content
-    assert (b"retry-after" in head) is (fault is Fault.RETRY_AFTER)
+    assert (b"retry-after" in head) is (b"retry-after" in told)
     assert asked == []
     assert server.requests == [Exchange(1, PATH, status, fault, answered=False)]
 
 
-@pytest.mark.parametrize("fault", [Fault.TRUNCATED_JSON, Fault.EMPTY_CHOICES, Fault.MESSAGE_AS_LIST])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.TRUNCATED_JSON,
+        Fault.EMPTY_CHOICES,
+        Fault.NULL_CHOICES,
+        Fault.GIVEN_UP,
+        Fault.ABORTED,
+        Fault.CONTENT_IN_PARTS,
+        Fault.MESSAGE_AS_LIST,
+    ],
+)
 async def test_a_fault_in_the_answer_changes_it(fault: Fault) -> None:
     async with LoopbackServer(_fine, fault=lambda _: fault) as server:
         _, content = await _asked(server)
@@ -153,12 +171,19 @@ async def test_a_fault_in_the_answer_changes_it(fault: Fault) -> None:
             json.loads(content)
     else:
         choice = BODY["choices"][0]  # type: ignore[index]
+        message = choice["message"]
+        half = {**message, "content": "he"}
+        parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
         expected = {
             Fault.EMPTY_CHOICES: [],
-            Fault.MESSAGE_AS_LIST: [{**choice, "message": [choice["message"]]}],
+            Fault.NULL_CHOICES: None,
+            Fault.GIVEN_UP: [{**choice, "message": half, "finish_reason": "error"}],
+            Fault.ABORTED: [{**choice, "message": half, "finish_reason": "abort"}],
+            Fault.CONTENT_IN_PARTS: [{**choice, "message": {**message, "content": parts}}],
+            Fault.MESSAGE_AS_LIST: [{**choice, "message": [message]}],
         }[fault]
         assert json.loads(content) == {**BODY, "choices": expected}
-    assert server.answered == (fault is Fault.MESSAGE_AS_LIST)
+    assert server.answered == (fault in VALID)
 
 
 async def test_a_reset_is_one_and_not_an_orderly_end() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
+from typing import Any
 
 import orjson
 
@@ -13,21 +14,34 @@ _HTML = {"content-type": "text/html"}
 
 
 class Fault(StrEnum):
-    """What can go wrong with a reply."""
+    """What can go wrong with a reply, as OpenAI-compatible servers and the proxies before them do it."""
 
     TOO_MANY_REQUESTS = "too_many_requests"
     RETRY_AFTER = "retry_after"
+    RETRY_AFTER_MS = "retry_after_ms"
+    RETRY_AFTER_OF_PROVIDER = "retry_after_of_provider"  # as the LiteLLM proxy names the header of the server behind it
+    RETRY_IN_BODY = "retry_in_body"  # Google: a list, and the delay in its message and details
+    BUSY = "busy"  # 503 with a delay
     SERVER_ERROR = "server_error"
+    PLAIN_SERVER_ERROR = "plain_server_error"  # transformers serve: text, no JSON
     BAD_GATEWAY = "bad_gateway"
     UNAUTHORIZED = "unauthorized"  # and repeats the key, as some servers do
     WRONG_CONTENT_TYPE = "wrong_content_type"
+    ERROR_AS_ANSWER = "error_as_answer"  # an error object with status 200
     TRUNCATED_JSON = "truncated_json"
     EMPTY_CHOICES = "empty_choices"
+    NULL_CHOICES = "null_choices"
+    GIVEN_UP = "given_up"  # half of the text, and the finish reason `error`: OpenRouter, vLLM
+    ABORTED = "aborted"  # half of the text, and the finish reason `abort`: vLLM, SGLang
+    CONTENT_IN_PARTS = "content_in_parts"  # valid: Mistral and proxies of Anthropic's models answer so
     MESSAGE_AS_LIST = "message_as_list"  # valid for a reward model: hosted nemotron-4-340b-reward answers so
     RESET = "reset"
     HANG = "hang"
     SLOW_DRIP = "slow_drip"  # a byte now and then, without end
 
+
+#: With these the answer is whole, only in another form.
+VALID = frozenset({Fault.CONTENT_IN_PARTS, Fault.MESSAGE_AS_LIST})
 
 FaultPlan = Callable[[Request], Fault | None]
 
@@ -65,8 +79,8 @@ class _Dice:
 
 def in_place_of_answer(fault: Fault, request: Request, retry_after: float) -> Response | None:
     """What a fault sends without asking for the answer; None for a fault that needs it."""
-    if fault is Fault.RETRY_AFTER:
-        return replace(_too_many(request), headers={"retry-after": f"{retry_after:g}"})
+    if fault in _DELAYED:
+        return _DELAYED[fault](retry_after)
     return _INSTEAD[fault](request) if fault in _INSTEAD else None
 
 
@@ -79,8 +93,14 @@ def _error(message: str, code: str) -> dict[str, object]:
     return {"error": {"message": message, "type": code, "code": code}}
 
 
-def _too_many(_: Request) -> Response:
-    return Response(429, _error("Too many requests", "rate_limit_exceeded"))
+_TOO_MANY = Response(429, _error("Too many requests", "rate_limit_exceeded"))
+
+
+def _google(seconds: float) -> Response:
+    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{seconds:g}s"}]
+    message = f"You exceeded your current quota. Please retry in {seconds:g}s."
+    error = {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}
+    return Response(429, orjson.dumps([{"error": error}]))
 
 
 def _unauthorized(request: Request) -> Response:
@@ -88,25 +108,51 @@ def _unauthorized(request: Request) -> Response:
     return Response(401, _error(f"Incorrect API key provided: {key}", "invalid_api_key"))
 
 
-def _without_choices(content: bytes) -> bytes:
-    return orjson.dumps({**orjson.loads(content), "choices": []})
-
-
-def _with_message_lists(content: bytes) -> bytes:
+def _with_choices(content: bytes, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bytes:
     body = orjson.loads(content)
-    choices = [{**choice, "message": [choice["message"]]} for choice in body["choices"]]
-    return orjson.dumps({**body, "choices": choices})
+    return orjson.dumps({**body, "choices": [{**choice, **change(choice)} for choice in body["choices"]]})
 
 
+def _with_messages(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    return _with_choices(content, lambda choice: {"message": change(choice["message"])})
+
+
+def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
+    text = message["content"]
+    parts = (text[: len(text) // 2], text[len(text) // 2 :])
+    return {**message, "content": [{"type": "text", "text": part} for part in parts]}
+
+
+def _half(choice: dict[str, Any], reason: str) -> dict[str, Any]:
+    message = choice["message"]
+    half = {**message, "content": message["content"][: len(message["content"]) // 2]}
+    return {"message": half, "finish_reason": reason}
+
+
+_DELAYED: Mapping[Fault, Callable[[float], Response]] = {
+    Fault.RETRY_AFTER: lambda seconds: replace(_TOO_MANY, headers={"retry-after": f"{seconds:g}"}),
+    Fault.RETRY_AFTER_MS: lambda seconds: replace(_TOO_MANY, headers={"retry-after-ms": f"{1000 * seconds:g}"}),
+    Fault.RETRY_AFTER_OF_PROVIDER: lambda seconds: Response(
+        429, _error("Too many requests", "throttling_error"), {"llm_provider-retry-after": f"{seconds:g}"}
+    ),
+    Fault.RETRY_IN_BODY: _google,
+    Fault.BUSY: lambda seconds: Response(503, _error("Try later", "unavailable"), {"retry-after": f"{seconds:g}"}),
+}
 _INSTEAD: Mapping[Fault, Callable[[Request], Response]] = {
-    Fault.TOO_MANY_REQUESTS: _too_many,
+    Fault.TOO_MANY_REQUESTS: lambda _: _TOO_MANY,
     Fault.SERVER_ERROR: lambda _: Response(500, _error("The server had an error", "server_error")),
     Fault.BAD_GATEWAY: lambda _: Response(502, b"<html><h1>502 Bad Gateway</h1></html>", _HTML),
+    Fault.PLAIN_SERVER_ERROR: lambda _: Response(500, b"Internal Server Error", {"content-type": "text/plain"}),
+    Fault.ERROR_AS_ANSWER: lambda _: Response(200, _error("The upstream is overloaded", "server_is_overloaded")),
     Fault.WRONG_CONTENT_TYPE: lambda _: Response(200, b"<html><p>Sign in</p></html>", _HTML),
     Fault.UNAUTHORIZED: _unauthorized,
 }
 _BENT: Mapping[Fault, Callable[[bytes], bytes]] = {
     Fault.TRUNCATED_JSON: lambda content: content[: len(content) // 2],
-    Fault.EMPTY_CHOICES: _without_choices,
-    Fault.MESSAGE_AS_LIST: _with_message_lists,
+    Fault.EMPTY_CHOICES: lambda content: orjson.dumps({**orjson.loads(content), "choices": []}),
+    Fault.NULL_CHOICES: lambda content: orjson.dumps({**orjson.loads(content), "choices": None}),
+    Fault.GIVEN_UP: lambda content: _with_choices(content, lambda choice: _half(choice, "error")),
+    Fault.ABORTED: lambda content: _with_choices(content, lambda choice: _half(choice, "abort")),
+    Fault.CONTENT_IN_PARTS: lambda content: _with_messages(content, _in_parts),
+    Fault.MESSAGE_AS_LIST: lambda content: _with_messages(content, lambda message: [message]),
 }

@@ -15,7 +15,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
-from nat_dpo_pipeline.testing.faults import Fault, FaultPlan, after, at_random, bent, in_place_of_answer
+from nat_dpo_pipeline.testing.faults import VALID, Fault, FaultPlan, after, at_random, bent, in_place_of_answer
 from nat_dpo_pipeline.testing.messages import (
     Answer,
     Request,
@@ -62,7 +62,7 @@ class Exchange:
 class LoopbackServer:
     """Serves on a free port of 127.0.0.1 while its context is entered; see `serving` for a thread of its own.
 
-    `latency` gives the seconds that a request waits, `retry_after` those that Fault.RETRY_AFTER tells to wait. An
+    `latency` gives the seconds that a request waits, `retry_after` those that faults with a delay ask to wait. An
     exchange is on record, in `requests`, once the reply or what stands for it went out. An exception of `answer` is
     raised again on leaving the context.
     """
@@ -164,7 +164,7 @@ class LoopbackServer:
         return response if fault is None else bent(response, fault)
 
     def _record(self, request: Request, status: int | None, fault: Fault | None) -> None:
-        answered = status is not None and fault in (None, Fault.MESSAGE_AS_LIST)
+        answered = status is not None and (fault is None or fault in VALID)
         self.answered += answered
         self.requests.append(Exchange(request.number, request.path, status, fault, answered))
 
