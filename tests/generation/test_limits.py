@@ -547,7 +547,7 @@ def _misnamed(number: int) -> ModelError:
 @pytest.mark.parametrize(
     ("failure", "at_once", "said", "listings"),
     [
-        (_misnamed, 4, f"{_USUAL} 10, 8 of the last 10 requests, and none was answered; {_THERE}", 1),
+        (_misnamed, 10, f"{_USUAL} 10, 8 of the last 10 requests, and none was answered; {_THERE}", 1),
         (_misnamed, 1, f"{_USUAL} 3; {_THERE}", 1),
         (lambda _: ModelError("not found", fatal=True, concern=Concern.NAME), 4, f"not found; {_THERE}", 1),
         (lambda _: ModelError("wrong key", fatal=True, concern=Concern.ACCOUNT), 4, "wrong key", 0),
@@ -565,7 +565,7 @@ async def test_a_model_that_never_answered_is_told_with_the_usual_error_and_what
         return ["a", "b"]
 
     model = Model(failure)
-    asked = LimitedModel(model, Limits(first_pause_seconds=0.001), served)
+    asked = LimitedModel(model, Limits(max_concurrency=10, first_pause_seconds=0.01), served)
     calls = (asked.complete(_question(number)) for number in range(at_once))
     results = await asyncio.gather(*calls, return_exceptions=True)
 
