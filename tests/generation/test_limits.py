@@ -480,7 +480,7 @@ async def test_a_model_that_refuses_everything_alike_ends_for_every_caller(conce
     assert model.calls == calls
     assert [isinstance(result, ModelError) and result.fatal for result in results].count(True) == 60 - calls + 1
     told = {str(result) for result in results[calls:]}
-    assert told == {f"refused, request {calls}; {calls} requests for {calls} prompts in a row were refused so"}
+    assert told == {f"refused, request {calls}; {calls} requests in a row, for {calls} prompts, were refused alike"}
 
 
 async def test_a_model_that_answers_in_between_does_not_end() -> None:

@@ -65,7 +65,7 @@ def test_an_answer_on_another_route_or_with_other_parameters_clears_nothing() ->
     assert refused.add(asked[0], _refused(Concern.NAME)) is None
     refused.answered(_call("another", sampling=Sampling(max_tokens=3)))
     refused.answered(_call("another", route=Route.POOLING))
-    assert refused.add(asked[1], _refused(Concern.NAME)) == "2 requests for 2 prompts in a row were refused so"
+    assert refused.add(asked[1], _refused(Concern.NAME)) == "2 requests in a row, for 2 prompts, were refused alike"
 
 
 def test_refusals_for_different_reasons_are_not_alike() -> None:

@@ -41,7 +41,7 @@ class RefusedAlike:
         calls, prompts = _ENOUGH[error.concern]
         if refused.calls < calls or len(refused.prompts) < prompts:
             return None
-        return f"{refused.calls} requests for {len(refused.prompts)} prompts in a row were refused so"
+        return f"{refused.calls} requests in a row, for {len(refused.prompts)} prompts, were refused alike"
 
 
 def alike(message: str) -> str:
