@@ -1,8 +1,13 @@
+import asyncio
 import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 
 import authlib.deprecate  # noqa: F401 - when imported it resets warning filters; so before those of the tests are set
+import pytest
 from hypothesis import settings
+
+from tests.own_time import OwnTimeLoop
 
 # NAT reads this when it is imported.
 os.environ.setdefault("NAT_TELEMETRY_ENABLED", "false")
@@ -22,3 +27,8 @@ def _is_installed(name: str) -> bool:
 
 # The comparisons need NVIDIA's own package, which lives in an environment of its own: see `make compat`.
 collect_ignore = [] if _is_installed("nvidia-nat-nemo-customizer") else ["compat"]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked with `own_time` in a loop that does not go by the clock of the machine."""
+    return {"loop": OwnTimeLoop if item.get_closest_marker("own_time") else asyncio.new_event_loop}

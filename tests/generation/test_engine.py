@@ -30,6 +30,9 @@ from nat_dpo_pipeline.generation.steps import (
     Step,
     derived,
 )
+from tests import own_time
+
+pytestmark = pytest.mark.own_time
 
 PARSE_ERROR = ParseError("no list", "Sorry.")
 ITEM_ERRORS = [PARSE_ERROR, ModelError("down"), InputError("empty"), CandidateRefused("why"), ItemDropped("short")]
@@ -105,11 +108,6 @@ def failing(error: Exception, *, at: int = 2) -> Callable[[Item[int]], Any]:
         return item.value
 
     return fail
-
-
-async def _until_nothing_moves() -> None:
-    for _ in range(300):
-        await asyncio.sleep(0)
 
 
 async def _items(pipeline: Pipeline, source: Any, **options: Any) -> list[Item[Any]]:
@@ -275,7 +273,7 @@ async def test_a_slow_step_holds_the_source_back() -> None:
 
     pipeline = Map(same, workers=2) >> Map(stuck, workers=3)
     consuming = asyncio.ensure_future(_items(pipeline, source))
-    await _until_nothing_moves()
+    await own_time.until_nothing_moves()
     # Three in the slow step, two before it that wait for a place there, and one that waits for a place of theirs.
     assert source.count == 3 + 2 + 1
     consuming.cancel()
@@ -296,7 +294,7 @@ async def test_a_slow_consumer_holds_the_source_back(pipeline: Pipeline, held: i
     async with aclosing(pipeline.run(source, workers=4)) as items:
         for taken in range(1, 4):
             await asyncio.wait_for(anext(items), 5)
-            await _until_nothing_moves()
+            await own_time.until_nothing_moves()
             # What was taken, what waits to be taken, what the steps hold, and the one that the source holds out.
             assert taken <= source.count <= taken + 4 + held + 1
 
@@ -315,7 +313,7 @@ async def test_siblings_that_wait_for_their_turn_do_not_let_the_source_run_away(
     async with aclosing(pipeline.run(source, workers=2)) as items:
         for _ in range(300):
             await asyncio.wait_for(anext(items), 5)
-            await _until_nothing_moves() if source.count % 50 == 0 else None
+            await own_time.until_nothing_moves() if source.count % 50 == 0 else None
         assert source.count < 100 + 30
 
 
@@ -465,7 +463,7 @@ async def test_an_error_of_a_callback_is_of_no_item_and_ends_the_run(error: Exce
 async def test_what_came_out_before_the_error_is_given_first() -> None:
     items = Pipeline((Map(failing(ValueError("a bug")), workers=1),)).run([1, 2, 3])
     first = await anext(items)
-    await _until_nothing_moves()
+    await own_time.until_nothing_moves()
     assert first.value == 1
     with pytest.raises(ValueError, match="a bug"):
         await anext(items)
@@ -548,7 +546,7 @@ async def test_closing_the_iterator_ends_everything() -> None:
     pipeline = Scatter(endless) >> Map(stuck) >> Callback(stream) >> Map(same)
     async with aclosing(pipeline.run(Pulled(), workers=2)) as items:
         await asyncio.wait_for(anext(items), 5)
-        await _until_nothing_moves()
+        await own_time.until_nothing_moves()
     assert not _other_tasks()
     assert cleaned == {"generator": 2, "stuck": 2, "callback": 1}
 
@@ -565,7 +563,7 @@ async def test_closing_does_not_wait_for_room_when_something_breaks_while_it_is_
     async def closed() -> None:
         async with aclosing(Pipeline((Map(breaking, workers=2),)).run(Pulled(), workers=1)) as items:
             await anext(items)
-            await _until_nothing_moves()
+            await own_time.until_nothing_moves()
 
     await asyncio.wait_for(closed(), 5)
     assert not _other_tasks()
@@ -577,7 +575,7 @@ async def test_a_consumer_that_is_cancelled_ends_everything() -> None:
         return item.value
 
     consuming = asyncio.ensure_future(_items(Map(stuck) >> Map(same), [1, 2]))
-    await _until_nothing_moves()
+    await own_time.until_nothing_moves()
     consuming.cancel()
     with pytest.raises(asyncio.CancelledError):
         await consuming
@@ -602,7 +600,7 @@ async def test_an_observer_that_stops_ends_the_source_and_not_what_is_under_way(
 
     pipeline = Scatter(held) >> Map(same) >> Aggregate(values, over="held") >> Callback(_first_of_each)
     collecting = asyncio.ensure_future(_run(pipeline, source, observer=log, workers=3))
-    await _until_nothing_moves()
+    await own_time.until_nothing_moves()
     log.stopping = True
     gate.set()
     assert await collecting == [1, 1, 2, 2, 3, 3, 4, 4]
@@ -969,7 +967,7 @@ def test_a_run_gives_what_doing_one_thing_after_the_other_gives(
 ) -> None:
     seen = Seen()
     consuming = _consumed(_pipeline(parts, seen), inputs, workers, pace)
-    found = asyncio.run(consuming)
+    found = own_time.run(consuming)
     expected = _one_after_the_other(parts, range(inputs))
     assert Counter((item.path, item.value) for item in found) == Counter(expected)
     assert [path for path, _ in expected] == sorted(item.path for item in found)
@@ -983,7 +981,7 @@ def test_a_run_that_is_closed_early_gave_nothing_else_and_leaves_nothing(
     parts: list[Part], inputs: int, workers: int, most: int, pace: Random
 ) -> None:
     consuming = _consumed(_pipeline(parts, Seen()), inputs, workers, pace, most)
-    found = asyncio.run(consuming)
+    found = own_time.run(consuming)
     expected = Counter(_one_after_the_other(parts, range(inputs)))
     assert len(found) == min(most, expected.total())
     assert Counter((item.path, item.value) for item in found) <= expected

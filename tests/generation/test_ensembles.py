@@ -11,6 +11,8 @@ from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import OnReply, RewardModelScorer, Score
 from nat_dpo_pipeline.testing import ScriptedModel
 
+pytestmark = pytest.mark.own_time
+
 USER = Message("user", "q")
 
 

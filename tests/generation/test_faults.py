@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.core.rewards import weights_named
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, JOURNAL
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.generation.chat import ChatModel
@@ -104,6 +105,10 @@ async def test_transient_faults_at_thirty_percent_of_the_calls_change_nothing(
     retries = sum(used.retries for used in found.record.usage.values())
     failed = len([one for one in spoilt if one.fault not in VALID])
     assert retries >= failed if never_ends else retries == failed
+    # All that reached the server is on record; a call that was given up before it was sent is, too.
+    asked = sum(used.requests for used in found.record.usage.values())
+    assert asked >= len(failing.requests)
+    assert asked - retries <= failing.answered
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 60])
@@ -224,6 +229,10 @@ class Legs:
             finally:
                 process.kill()
 
+    def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = json.loads((self.folder / MANIFEST_NAME).read_bytes())["counts"]
+        return counts
+
     def on_record(self) -> set[str]:
         """The replies in the journal, by the ids that the server gave them."""
         with closing(sqlite3.connect(self.folder / JOURNAL)) as database:
@@ -261,6 +270,7 @@ def test_a_run_over_all_faults_that_is_killed_twenty_times_ends_as_an_undisturbe
         assert kept <= failing.on_record()
 
     assert (failing.folder / CANDIDATES).read_bytes() == (sound.folder / CANDIDATES).read_bytes()
+    assert failing.counts() == sound.counts()
     assert {one.fault for one in server.requests} - {None} == set(TRANSIENT)
     lost = server.answered - len(failing.on_record())
     assert 0 <= lost <= KILLS * 2 * 2  # two models, each with two calls at once

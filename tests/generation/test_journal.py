@@ -2,12 +2,9 @@
 
 import asyncio
 import gc
-import json
-import random
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -26,76 +23,11 @@ from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatMo
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing import ScriptedModel
-from nat_dpo_pipeline.testing.server import LoopbackServer, Response, asgi_answer
+from nat_dpo_pipeline.testing.server import LoopbackServer, Response
+from tests import own_time
 
 QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),))
 SECRET = "sk-planted-secret"
-
-# Runs the recipe against the server and writes the turns; it is killed again and again.
-WORKER = """
-import asyncio, json, sys
-from contextlib import closing
-from pathlib import Path
-from nat_dpo_pipeline.core.rewards import weights_named
-from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
-from nat_dpo_pipeline.generation.inputs import read_request
-from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
-from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
-from nat_dpo_pipeline.generation.preference import PreferenceRecipe
-from nat_dpo_pipeline.generation.record import GenerationRecord
-from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
-
-async def main(base_url, journal_path, output):
-    with closing(Journal(Path(journal_path))) as journal:
-        def model(name):
-            model = OpenAIChatModel(ModelSettings(name, "demo/stdlib-" + name, base_url, "key"))
-            recorded = RecordedModel(model, journal, model.identity)
-            return ReplayedModel(LimitedModel(recorded, Limits(max_concurrency=2)), journal, model.identity)
-        writer, record = model("writer"), GenerationRecord()
-        recipe = PreferenceRecipe(
-            writer=writer, responders=[writer],
-            scorer=RewardModelScorer(model("reward"), weights_named("helpfulness")),
-            settings=RecipeSettings(
-                n_subtopics=3, n_questions=4, n_responses=4, responses=ResponseMode.INDEPENDENT, seed=5
-            ),
-        )
-        turns = await recipe.turns(read_request("Data structures"), record)
-    Path(output).write_text(json.dumps([repr(turns), record.counts]))
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-def test_killed_at_any_moment_the_run_goes_on_and_pays_for_no_finished_call_twice(
-    tmp_path: Path, make_server: Callable[..., LoopbackServer]
-) -> None:
-    server = make_server(asgi_answer(create_app(seed=1)), latency=lambda _: 0.02)
-
-    def worker(name: str) -> list[str]:
-        return [sys.executable, "-c", WORKER, server.url, str(tmp_path / f"{name}.journal"), str(tmp_path / name)]
-
-    subprocess.run(worker("undisturbed"), check=True)
-    calls = server.answered
-    undisturbed = json.loads((tmp_path / "undisturbed").read_text())
-    assert calls > 90
-
-    draw = random.Random(11)
-    kills = 0
-    while not (tmp_path / "killed").exists():
-        process = subprocess.Popen(worker("killed"))
-        before = server.answered
-        most = draw.randint(0, 4)
-        while process.poll() is None and (kills >= 20 or server.answered <= before + most):
-            time.sleep(0.002)
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-
-    assert kills == 20
-    # What a killed process had under way, at most two slots of two models, was answered to nobody.
-    assert server.answered - calls <= calls + 4 * kills
-    assert json.loads((tmp_path / "killed").read_text()) == undisturbed
 
 
 def demo_model(**settings: Any) -> OpenAIChatModel:
@@ -246,13 +178,14 @@ def test_the_runs_of_a_process_over_one_input_are_counted_for_each_file(tmp_path
 # Calls under way.
 
 
+@pytest.mark.own_time
 async def test_equal_calls_at_the_same_time_are_made_once(tmp_path: Path) -> None:
     model = Slow("the answer")
     with closing(Journal(tmp_path / "journal")) as journal:
         asked = scripted(journal, model)
         calls = [asyncio.create_task(asked.complete(QUESTION)) for _ in range(5)]
         other = asyncio.create_task(asked.complete(replace(QUESTION, sample=1)))
-        await asyncio.sleep(0.01)
+        await own_time.until_nothing_moves()
         model.go.set()
         replies = await asyncio.gather(*calls, other)
 
@@ -261,11 +194,12 @@ async def test_equal_calls_at_the_same_time_are_made_once(tmp_path: Path) -> Non
     assert [reply.replayed for reply in replies] == [False, True, True, True, True, False]
 
 
+@pytest.mark.own_time
 async def test_an_equal_call_is_made_when_the_first_one_failed(tmp_path: Path) -> None:
     model = Slow(ModelError("overloaded"), "the answer")
     with closing(Journal(tmp_path / "journal")) as journal:
         calls = [asyncio.create_task(scripted(journal, model).complete(QUESTION)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await own_time.until_nothing_moves()
         model.go.set()
         first, *others = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -275,18 +209,19 @@ async def test_an_equal_call_is_made_when_the_first_one_failed(tmp_path: Path) -
 
 
 async def _cancelled(call: "asyncio.Task[ChatReply]") -> None:
-    await asyncio.sleep(0.01)
+    await own_time.until_nothing_moves()
     call.cancel()
     with suppress(asyncio.CancelledError):
         await call
 
 
+@pytest.mark.own_time
 async def test_a_call_whose_caller_was_cancelled_is_still_put_on_record(tmp_path: Path) -> None:
     model = Slow("paid for")
     with closing(Journal(tmp_path / "journal")) as journal:
         await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
         finishing = asyncio.create_task(journal.finish(10))
-        await asyncio.sleep(0.01)
+        await own_time.until_nothing_moves()
         assert not finishing.done()
         model.go.set()
         await finishing
@@ -296,6 +231,7 @@ async def test_a_call_whose_caller_was_cancelled_is_still_put_on_record(tmp_path
     assert (again.text, again.replayed, model.calls) == ("paid for", True, 1)
 
 
+@pytest.mark.own_time
 async def test_a_call_that_takes_too_long_to_finish_is_given_up(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     with closing(Journal(tmp_path / "journal")) as journal:
@@ -305,6 +241,7 @@ async def test_a_call_that_takes_too_long_to_finish_is_given_up(tmp_path: Path) 
         await journal.finish(0.01)  # nothing is left to wait for
 
 
+@pytest.mark.own_time
 async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,6 +254,7 @@ async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(
     assert caplog.records == []  # asyncio logs exceptions that nobody looked at
 
 
+@pytest.mark.own_time
 async def test_replays_do_not_wait_for_the_limits_of_their_model(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
         model = demo_model()

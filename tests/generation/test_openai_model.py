@@ -2,7 +2,6 @@ import asyncio
 import gc
 import logging
 import socket
-import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import aclosing
@@ -55,7 +54,7 @@ def script() -> Script:
 @pytest.fixture
 def settings(script: Script, make_server: Callable[..., LoopbackServer]) -> ModelSettings:
     server = make_server(script.answer, fault=lambda _: script.fault)
-    return ModelSettings("my_llm", "vendor/model", server.url, KEY, timeout_seconds=10)
+    return ModelSettings("my_llm", "vendor/model", server.url, KEY)
 
 
 async def _ask(settings: ModelSettings, call: Call = ASKED) -> ChatReply:
@@ -198,9 +197,7 @@ async def test_a_reply_that_does_not_come_in_time_is_an_error_that_names_the_lim
     settings: ModelSettings, script: Script, fault: Fault
 ) -> None:
     script.fault = fault
-    started = time.monotonic()
     error = await _failure(replace(settings, timeout_seconds=0.2))
-    assert 0.15 < time.monotonic() - started < 2
     assert _kinds(error) == {"transient"}
     assert "did not answer within 0.2 s" in str(error)
 
@@ -518,7 +515,7 @@ async def test_the_transport_lets_256_calls_run_side_by_side(make_server: Callab
         await all_there.wait()
         return Response(body=BODY)
 
-    settings = ModelSettings("my_llm", "vendor/model", make_server(answer).url, KEY, timeout_seconds=30)
+    settings = ModelSettings("my_llm", "vendor/model", make_server(answer).url, KEY)
     async with aclosing(OpenAIChatModel(settings)) as model:
         replies = await asyncio.gather(*(model.complete(replace(ASKED, sample=sample)) for sample in range(256)))
     # None was answered before all were there.
@@ -540,7 +537,7 @@ async def test_a_closed_model_leaves_no_session_and_no_socket_open(
     settings: ModelSettings, script: Script, recwarn: pytest.WarningsRecorder, fault: Fault | None
 ) -> None:
     script.fault = fault
-    impatient = replace(settings, timeout_seconds=0.1 if fault else 10)
+    impatient = replace(settings, timeout_seconds=0.1 if fault else 600)
     await (_ask(impatient) if fault is None else _failure(impatient))
     gc.collect()
     assert [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)] == []

@@ -1,6 +1,6 @@
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,8 @@ from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.testing import ScriptedModel
+
+pytestmark = pytest.mark.own_time
 
 Answer = Callable[[Call], str | dict[str, object] | Exception]
 
@@ -44,15 +46,6 @@ def _refusal() -> ModelError:
 
 async def _answering(pool: ModelPool, calls: Sequence[Call]) -> list[str]:
     return [(await pool.complete(call)).llm for call in calls]
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time that pools go by: seconds that a test sets."""
-    time = SimpleNamespace(now=1000.0)
-    time.monotonic = lambda: time.now
-    monkeypatch.setattr("nat_dpo_pipeline.generation.pool.time", time)
-    return time
 
 
 # Who is asked.
@@ -212,22 +205,22 @@ async def test_a_pool_is_at_an_end_only_when_all_its_members_are(
     assert (raised.value.fatal, raised.value.transient) == (fatal, transient)
 
 
-async def test_a_member_that_is_at_an_end_is_left_alone_for_good(clock: SimpleNamespace) -> None:
+async def test_a_member_that_is_at_an_end_is_left_alone_for_good() -> None:
     failing = _fails("a", _fatal())
     pool = ModelPool([failing, _member("b")])
     for _ in range(5):
         assert await _answering(pool, [_call(0)]) == ["b"]
-        clock.now += 1e6
+        await asyncio.sleep(1e6)
     assert len(failing.calls) == 1
 
 
-async def test_a_member_that_is_down_is_left_alone_for_a_minute(clock: SimpleNamespace) -> None:
+async def test_a_member_that_is_down_is_left_alone_for_a_minute() -> None:
     failing = _member("a", _transient())
     pool = ModelPool([failing, _member("b")])
     assert await _answering(pool, [_call(0), _call(0)]) == ["b", "b"]
-    clock.now += 59
+    await asyncio.sleep(59)
     assert await _answering(pool, [_call(0)]) == ["b"]
-    clock.now += 2
+    await asyncio.sleep(2)
     assert await _answering(pool, [_call(0)]) == ["a"]
     assert len(failing.calls) == 2
 
@@ -239,12 +232,12 @@ async def test_the_next_in_line_takes_over_for_one_that_is_down() -> None:
 
 
 @pytest.mark.parametrize("error", [_transient(), _fatal()], ids=str)
-async def test_a_member_that_answers_after_all_is_one_of_them_again(error: ModelError, clock: SimpleNamespace) -> None:
+async def test_a_member_that_answers_after_all_is_one_of_them_again(error: ModelError) -> None:
     pool = ModelPool([_member("a", error), _member("b", _transient(), _transient())])
     with pytest.raises(ModelError):
         await pool.complete(_call(0))
     assert await _answering(pool, [_call(0), _call(1), _call(1)]) == ["a", "a", "a"]
-    clock.now += 61
+    await asyncio.sleep(61)
     assert await _answering(pool, [_call(0)]) == ["a"]
 
 

@@ -29,6 +29,9 @@ from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, S
 from nat_dpo_pipeline.generation.steps import Item, Map, Pipeline, Scatter
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Turn
 from nat_dpo_pipeline.testing import ScriptedModel
+from tests import own_time
+
+pytestmark = pytest.mark.own_time
 
 Answer = str | dict[str, object] | Exception
 # By subject; of several the n-th is for the n-th call, the last one for all after it.
@@ -135,7 +138,7 @@ async def _run(recipe: PreferenceRecipe, text: str = "Tea") -> tuple[list[Turn],
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not is_so():  # noqa: ASYNC110 - what it waits for tells no event
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)
 
 
 def _questions(turns: Iterable[Turn]) -> list[str]:
@@ -1020,7 +1023,7 @@ def test_what_comes_out_does_not_depend_on_which_reply_was_first(
         runs = (_ran(script, timing, recipe_settings, n_responders) for timing in timings)
         return [await asyncio.wait_for(run, 30) for run in runs]
 
-    first, *others = asyncio.run(all_of_them())
+    first, *others = own_time.run(all_of_them())
     for other in others:
         assert other == first
 

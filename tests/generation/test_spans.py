@@ -9,6 +9,8 @@ import pytest
 from nat_dpo_pipeline.errors import ItemDropped, ParseError
 from nat_dpo_pipeline.generation.steps import Aggregate, Broadcast, Item, Map, Pipeline, Scatter
 
+pytestmark = pytest.mark.own_time
+
 PARSE_ERROR = ParseError("no list", "Sorry.")
 
 

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -12,36 +10,12 @@ from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, StatusUnknown
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests import own_time
 from tests.trainers.scripted_backend import RUNNING, SUCCEEDED, Outcome, ScriptedBackend
 
-T = TypeVar("T")
 JOB = Job("scripted", "job-1", "run")
 AWAY = StatusUnknown("no answer")
 PATIENCE = Patience(poll_interval=10, unreachable=300, longest_pause=60)
-
-
-class _Clock(selectors.DefaultSelector):
-    """Instead of waiting it is later."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += max(timeout or 0.0, 0.0)
-        return super().select(0)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._clock = _Clock()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        return self._clock.now
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        return runner.run(work)
 
 
 class TimedBackend(ScriptedBackend):
@@ -58,7 +32,7 @@ class TimedBackend(ScriptedBackend):
 
 def test_a_job_is_asked_for_until_it_has_ended() -> None:
     backend, told = TimedBackend(JobStatus(JobState.PENDING), RUNNING, SUCCEEDED), []
-    assert _run(wait(backend, JOB, PATIENCE, on_status=told.append)) == SUCCEEDED
+    assert own_time.run(wait(backend, JOB, PATIENCE, on_status=told.append)) == SUCCEEDED
     assert [status.state for status in told] == [JobState.PENDING, JobState.RUNNING, JobState.SUCCEEDED]
     assert backend.times == [0, 10, 20]
     assert backend.cancelled == []
@@ -67,13 +41,13 @@ def test_a_job_is_asked_for_until_it_has_ended() -> None:
 @pytest.mark.parametrize("state", [state for state in JobState if state.is_final])
 def test_a_job_that_ended_badly_is_no_error_of_waiting(state: JobState) -> None:
     status = JobStatus(state, "so it ended")
-    assert _run(wait(ScriptedBackend([status]), JOB, PATIENCE)) == status
+    assert own_time.run(wait(ScriptedBackend([status]), JOB, PATIENCE)) == status
 
 
 def test_a_job_is_cancelled_when_its_time_is_up() -> None:
     backend = TimedBackend(RUNNING)
     with pytest.raises(TrainingError, match=r"^job job-1 was not done after 25 s and was cancelled$"):
-        _run(wait(backend, JOB, Patience(poll_interval=10, timeout=25)))
+        own_time.run(wait(backend, JOB, Patience(poll_interval=10, timeout=25)))
     assert backend.times == [0, 10, 20]
     assert backend.cancelled == [JOB]
 
@@ -98,13 +72,13 @@ def test_a_job_that_cannot_be_cancelled_is_told(cancelling: Any, reason: str) ->
     with pytest.raises(
         TrainingError, match=rf"after 25 s and could not be cancelled: {reason}; it may still be going on"
     ):
-        _run(wait(backend, JOB, Patience(timeout=25)))
+        own_time.run(wait(backend, JOB, Patience(timeout=25)))
 
 
 def test_a_job_is_cancelled_when_waiting_for_it_is(caplog: pytest.LogCaptureFixture) -> None:
     backend = TimedBackend(RUNNING)
     with caplog.at_level(logging.WARNING), pytest.raises(asyncio.CancelledError, match="job job-1 was cancelled"):
-        _run(_interrupted(backend, after=15))
+        own_time.run(_interrupted(backend, after=15))
     assert backend.times == [0, 10]
     assert backend.cancelled == [JOB]
     assert caplog.messages == ["job job-1 was cancelled"]
@@ -113,7 +87,7 @@ def test_a_job_is_cancelled_when_waiting_for_it_is(caplog: pytest.LogCaptureFixt
 def test_an_interrupted_job_that_cannot_be_cancelled_is_told(caplog: pytest.LogCaptureFixture) -> None:
     backend = ScriptedBackend([RUNNING], cancelling=_refuse)
     with caplog.at_level(logging.WARNING), pytest.raises(asyncio.CancelledError):
-        _run(_interrupted(backend, after=15))
+        own_time.run(_interrupted(backend, after=15))
     assert "could not be cancelled: not allowed; it may still be going on" in caplog.text
 
 
@@ -126,7 +100,7 @@ async def _interrupted(backend: Backend, after: float) -> None:
 
 def test_a_back_end_that_fails_is_asked_less_often_and_then_as_before() -> None:
     backend = TimedBackend(RUNNING, *[AWAY] * 4, RUNNING, AWAY, SUCCEEDED)
-    assert _run(wait(backend, JOB, PATIENCE)) == SUCCEEDED
+    assert own_time.run(wait(backend, JOB, PATIENCE)) == SUCCEEDED
     pauses = [later - earlier for earlier, later in zip(backend.times, backend.times[1:], strict=False)]
     assert pauses == [10, 20, 40, 60, 60, 10, 20]
 
@@ -134,7 +108,7 @@ def test_a_back_end_that_fails_is_asked_less_often_and_then_as_before() -> None:
 def test_a_back_end_that_cannot_be_asked_for_too_long_is_given_up_and_its_job_is_not_cancelled() -> None:
     backend, told = TimedBackend(RUNNING, AWAY), []
     with pytest.raises(StatusUnknown, match=r"job job-1 could not be asked for 300 s.*going on: no answer"):
-        _run(wait(backend, JOB, PATIENCE, on_status=told.append))
+        own_time.run(wait(backend, JOB, PATIENCE, on_status=told.append))
     assert backend.times == [0, 10, 30, 70, 130, 190, 250, 310]
     assert backend.cancelled == []
     assert told == [RUNNING]
@@ -142,14 +116,14 @@ def test_a_back_end_that_cannot_be_asked_for_too_long_is_given_up_and_its_job_is
 
 def test_an_outage_lasts_from_the_first_failure_and_not_from_the_last_answer() -> None:
     backend = TimedBackend(RUNNING, AWAY, SUCCEEDED)
-    assert _run(wait(backend, JOB, Patience(poll_interval=3600, unreachable=900))) == SUCCEEDED
+    assert own_time.run(wait(backend, JOB, Patience(poll_interval=3600, unreachable=900))) == SUCCEEDED
     assert backend.times == [0, 3600, 7200]
 
 
 def test_a_failure_that_will_not_pass_ends_the_waiting_at_once() -> None:
     backend = TimedBackend(RUNNING, TrainingError("no such job"))
     with pytest.raises(TrainingError, match=r"^no such job$"):
-        _run(wait(backend, JOB, PATIENCE))
+        own_time.run(wait(backend, JOB, PATIENCE))
     assert backend.times == [0, 10]
     assert backend.cancelled == []
 
@@ -157,5 +131,5 @@ def test_a_failure_that_will_not_pass_ends_the_waiting_at_once() -> None:
 def test_a_time_out_of_the_back_ends_own_is_not_taken_for_the_end_of_the_jobs_time() -> None:
     backend = TimedBackend(TimeoutError("a bug"))
     with pytest.raises(TimeoutError, match="a bug"):
-        _run(wait(backend, JOB, PATIENCE))
+        own_time.run(wait(backend, JOB, PATIENCE))
     assert backend.cancelled == []
