@@ -37,6 +37,10 @@ def test_money(cost: float | None, told: str) -> None:
     assert telling.money(cost) == told
 
 
+def test_no_rows_are_no_lines() -> None:
+    assert telling.columns([], left=1) == []
+
+
 def test_columns_begin_left_and_end_right() -> None:
     rows = [("step", "", "calls"), ("rewards", "x", "1"), ("a", "long", "1,000")]
     assert telling.columns(rows, left=2) == [

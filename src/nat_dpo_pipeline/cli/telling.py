@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
 
 def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     """Rows of cells as lines: the first `left` columns begin, the others end, below each other."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
 
     def line(row: Sequence[str]) -> str:
         cells = (

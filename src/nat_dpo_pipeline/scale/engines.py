@@ -81,6 +81,7 @@ class LocalEngine:
 
     def run(self, tasks: "Sequence[Task]") -> "Iterator[Done]":
         threads = ThreadPoolExecutor(self._workers)
+        self._is_closed = False
         try:
             for future in as_completed([threads.submit(self._do, task) for task in tasks]):
                 yield future.result()
@@ -97,7 +98,7 @@ class LocalEngine:
             worker = self._worker()
             try:
                 answer = worker.do(task)
-            except (EOFError, OSError):
+            except (EOFError, OSError, ValueError):  # the last of pipes that were closed when the process was ended
                 ended = worker.end()
                 continue
             self._idle.put(worker)
@@ -127,6 +128,8 @@ class LocalEngine:
             self._is_closed = True
             for worker in self._started:
                 worker.end()
+            self._started.clear()
+            self._idle = SimpleQueue()
 
 
 class _Worker:
