@@ -196,3 +196,25 @@ def test_memory_is_said_in_units() -> None:
     for text in ("", "G", "4 G", "-1G", "4X", "1.5G"):
         with pytest.raises(ConfigurationError, match="--memory must be like 4G or 512M"):
             bytes_of(text)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([_row(question, f"{place}", 1.0) for question in range(3) for place in range(2)], "3 tie"),
+        ([_row(question, "a", 1.0) for question in range(3)], "every candidate is alone in its turn"),
+    ],
+)
+def test_a_run_without_a_pair_says_why_in_one_line(tmp_path: Path, rows: list[dict[str, Any]], why: str) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = _pairs(tmp_path / "rows.jsonl", "-o", tmp_path / "out", "--engine", "local", "--workers", 1)
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == f"Error: no pair was made of {len(rows)} candidates: {why}"
+
+
+def test_a_run_that_finds_its_turns_scattered_goes_on(tmp_path: Path) -> None:
+    rows = [_row(question, f"{place}", place) for place in range(3) for question in range(3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = _pairs(tmp_path / "rows.jsonl", "-o", tmp_path / "out", "--engine", "local", "--workers", 1)
+    assert done.exit_code == 0, done.output
+    assert "9 candidates in 3 turns" in done.output

@@ -31,3 +31,10 @@ def test_a_refused_prompt_is_not_taken_for_the_next_one() -> None:
             _decoded(decoder, input="")
         assert refused.value.reason is RefusalReason.MISSING_PROMPT
     assert _decoded(decoder).prompt == (Message("user", "Why?"),)
+
+
+@pytest.mark.parametrize("index", ["9" * 4301, "9" * 20, 2**63, -(2**63), 10**400, 1e300, 1.5, True, [0]])
+def test_an_index_that_cannot_be_one_is_malformed(index: object) -> None:
+    with pytest.raises(CandidateRefused) as refused:
+        _decoded(CandidateDecoder("e"), turn_id="t", candidate_index=index)
+    assert refused.value.reason == RefusalReason.MALFORMED

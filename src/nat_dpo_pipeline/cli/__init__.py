@@ -11,13 +11,15 @@ from nat_dpo_pipeline.cli.inspect import inspect_command
 from nat_dpo_pipeline.cli.pairs import pairs_command
 from nat_dpo_pipeline.cli.report import report_command
 from nat_dpo_pipeline.cli.resume import resume_command
+from nat_dpo_pipeline.cli.saying import errors_in_one_line
 from nat_dpo_pipeline.cli.status import status_command
 
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with errors_in_one_line():
+                return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "nat":
                 raise

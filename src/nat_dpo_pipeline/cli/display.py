@@ -11,13 +11,14 @@ from textwrap import shorten
 from threading import Event, Thread
 from typing import TextIO
 
-import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nat_dpo_pipeline.cli.saying import say
 from nat_dpo_pipeline.cli.telling import duration, money, number
+from nat_dpo_pipeline.core.printable import printable
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage
 
@@ -156,7 +157,7 @@ def table_of(reading: Reading) -> RenderableType:
     for step in reading.steps:
         asks = bool(step.expected or step.answered or step.retries)
         table.add_row(
-            step.name,
+            printable(step.name),
             number(step.done),
             number(step.running),
             Text(number(step.failed), style="red" if step.failed else ""),
@@ -254,7 +255,7 @@ def _lines(meter: Meter, console: Console, seconds: float) -> Iterator[None]:
             reading = meter.read()
             waited_for = {one.llm for one in reading.waiting}
             if time.monotonic() >= due or not waited_for <= told:
-                click.echo(line_of(reading), file=console.file)
+                say(line_of(reading), file=console.file)
                 told, due = waited_for, time.monotonic() + seconds
 
     teller = Thread(target=tell, daemon=True)
@@ -264,4 +265,4 @@ def _lines(meter: Meter, console: Console, seconds: float) -> Iterator[None]:
     finally:
         ended.set()
         teller.join()
-        click.echo(line_of(meter.read()), file=console.file)
+        say(line_of(meter.read()), file=console.file)

@@ -15,24 +15,21 @@ def inspect_command(paths: tuple[Path, ...], max_chars: int | None) -> None:
     itself. Exit code 1 when a trainer would stop, drop rows or
     learn nothing from them.
     """
+    from nat_dpo_pipeline.cli.saying import say
     from nat_dpo_pipeline.dataset.inspecting import FileReport, inspect
-    from nat_dpo_pipeline.errors import DPOPipelineError
 
     def told(report: FileReport) -> None:
         rows, prompts = f"{report.rows:,} rows", f"{len(report.prompts):,} prompts"
-        click.echo(f"{report.path}: {report.format or 'no known format'}, {rows}, {prompts}")
+        say(f"{report.path}: {report.format or 'no known format'}, {rows}, {prompts}")
         for problem, count in report.problems.most_common():
             mark = "✗" if problem.is_fatal else "·"
             lines = ", ".join(map(str, report.lines.get(problem, ())))
             where = f" ({report.unit} {lines}{', …' if count > len(report.lines[problem]) else ''})" if lines else ""
-            click.echo(f"  {mark} {count:,} {problem.replace('_', ' ')}: {problem.meaning}{where}")
+            say(f"  {mark} {count:,} {problem.replace('_', ' ')}: {problem.meaning}{where}")
 
-    try:
-        reports = inspect(paths, max_chars)
-    except DPOPipelineError as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
+    reports = inspect(paths, max_chars)
     for report in reports:
         told(report)
     unfit = [report for report in reports if not report.is_fit]
-    click.echo(f"{len(unfit)} of {len(reports)} files would make a trainer stumble" if unfit else "nothing to mend")
+    say(f"{len(unfit)} of {len(reports)} files would make a trainer stumble" if unfit else "nothing to mend")
     raise SystemExit(bool(unfit))

@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import click
-from pydantic import ValidationError
-
+from nat_dpo_pipeline.cli.saying import say
 from nat_dpo_pipeline.cli.sharding import ShardOptions, is_for_shards, run_shards
 from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_of, training_of
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of
-from nat_dpo_pipeline.errors import DPOPipelineError, InputError
+from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import PairedDataset
 from nat_dpo_pipeline.pairing.recorded import file_counts, pair_files
 from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
-from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.report.summary import listed
 
 _REFUSALS_TOLD = 5
@@ -74,20 +71,16 @@ class PairsOptions:
 
 
 def run_pairs(options: PairsOptions) -> int:
-    """The exit code: 1 when there is no pair. Raises ClickException with one line for what a user can mend."""
-    try:
-        builder, split, dataset = options.chosen().settings()
-        files = options.files or tuple(builder.source or ())
-        if not all(files) or not files:
-            raise InputError("there is nothing to read: name files of recorded candidates")
-        if is_for_shards(files, options.engine):
-            return run_shards(files, options.output_dir, builder, split, dataset, options.shards())
-        if unheard := options.for_shards_alone():
-            click.echo(f"{', '.join(unheard)}: not heard, as these files are paired in memory (--engine)", err=True)
-        return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
-    except (DPOPipelineError, ValidationError) as error:
-        said = in_words(error) if isinstance(error, ValidationError) else str(error)
-        raise click.ClickException(" ".join(said.split())) from error
+    """The exit code: 1 when there is no pair. Raises DPOPipelineError for what a user can mend."""
+    builder, split, dataset = options.chosen().settings()
+    files = options.files or tuple(builder.source or ())
+    if not all(files) or not files:
+        raise InputError("there is nothing to read: name files of recorded candidates")
+    if is_for_shards(files, options.engine):
+        return run_shards(files, options.output_dir, builder, split, dataset, options.shards())
+    if unheard := options.for_shards_alone():
+        say(f"{', '.join(unheard)}: not heard, as these files are paired in memory (--engine)", err=True)
+    return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
 
 
 def _run_in_memory(
@@ -97,7 +90,7 @@ def _run_in_memory(
     read, paired = pair_files(paths, output_dir, builder, split, dataset, partial(_keep_first, refusals))
     _tell(read, refusals, paired)
     if not any(paired.written.pairs.values()):
-        raise click.ClickException(_no_pair(read, paired))
+        raise CollectionError(_no_pair(read, paired))
     _tell_of_the_split(paired, split.validation_fraction)
     return 0
 
@@ -118,20 +111,20 @@ def _keep_first(refusals: list[RefusedRecord], refusal: RefusedRecord) -> None:
 
 def _tell(read: ReadFiles, refusals: list[RefusedRecord], paired: PairedDataset) -> None:
     for file in file_counts(read):
-        click.echo(f"  {file}")
+        say(f"  {file}")
     for refusal in refusals:
-        click.echo(f"    {refusal}")
+        say(f"    {refusal}")
     if (more := read.refused.total() - len(refusals)) > 0:
-        click.echo(f"    and {number(more)} more")
+        say(f"    and {number(more)} more")
     for problem in read.problems:
-        click.echo(f"  {problem}")
+        say(f"  {problem}")
     split = f" ({number(read.turns_split)} split, as their prompts differ)" if read.turns_split else ""
-    click.echo(f"  {'candidates':<12}{number(read.candidates):>9}")
-    click.echo(f"  {'turns':<12}{number(read.turns):>9}{split}")
+    say(f"  {'candidates':<12}{number(read.candidates):>9}")
+    say(f"  {'turns':<12}{number(read.turns):>9}{split}")
     for line in pairs_of(paired.written, paired.skipped):
-        click.echo(line)
+        say(line)
     for line in (*columns(dataset_files(paired.written), left=2), *training_of(paired.written)):
-        click.echo(line)
+        say(line)
 
 
 def _no_pair(read: ReadFiles, paired: PairedDataset) -> str:
@@ -147,7 +140,7 @@ def _tell_of_the_split(paired: PairedDataset, fraction: float) -> None:
     pairs = paired.written.pairs
     empty = [side for side in SplitName if not pairs[side]]
     if empty and fraction:
-        click.echo(
+        say(
             f"  no pair is in {empty[0]}: each prompt's side follows from its text, so with few prompts one side may "
             "be empty; another --seed or --validation-fraction draws anew"
         )

@@ -1,11 +1,10 @@
 """What `nat dpo report` does, and what `nat dpo generate` does at its end."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten, wrap
 
-import click
-
+from nat_dpo_pipeline.cli.saying import in_one_line, say_all
 from nat_dpo_pipeline.cli.telling import columns, money, number
 from nat_dpo_pipeline.errors import DPOPipelineError
 from nat_dpo_pipeline.pairing.runs import paired_run
@@ -23,14 +22,11 @@ _MOST_SUBTOPICS = 15
 
 
 def run_report(run_dir: Path, output: Path | None, *, text: bool) -> None:
-    """Write the report, or tell it. Raises ClickException with one line for what a user can mend."""
-    try:
-        if is_training(run_dir):
-            _say(_lines_of_training(run_dir) if text else [f"Report: {write_training_report(run_dir, output)}"])
-        else:
-            _say(_lines_of_run(run_dir) if text else [written(run_dir, output)])
-    except DPOPipelineError as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
+    """Write the report, or tell it. Raises DPOPipelineError for what a user can mend."""
+    if is_training(run_dir):
+        say_all(_lines_of_training(run_dir) if text else [f"Report: {write_training_report(run_dir, output)}"])
+    else:
+        say_all(_lines_of_run(run_dir) if text else [written(run_dir, output)])
 
 
 def written_after(run_dir: Path) -> str:
@@ -38,7 +34,7 @@ def written_after(run_dir: Path) -> str:
     try:
         return written(run_dir)
     except DPOPipelineError as error:
-        return f"No report: {' '.join(str(error).split())}"
+        return f"No report: {in_one_line(error)}"
 
 
 def written(run_dir: Path, output: Path | None = None) -> str:
@@ -186,10 +182,4 @@ def _percent(share: float) -> str:
 
 
 def _name(text: str) -> str:
-    """On one line, without what would move the cursor or colour a terminal."""
-    return shorten("".join(one if one.isprintable() else " " for one in text), _LONGEST_NAME, placeholder="…")
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    return shorten(text, _LONGEST_NAME, placeholder="…")

@@ -3,18 +3,16 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import click
-
 from nat_dpo_pipeline.cli import telling
 from nat_dpo_pipeline.cli.display import watching
 from nat_dpo_pipeline.cli.reporting import written_after
+from nat_dpo_pipeline.cli.saying import say, say_all
 from nat_dpo_pipeline.core.pairs import PairingRules
-from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError, ModelError
+from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.plan import Plan
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
@@ -66,29 +64,20 @@ class _Job:
 
 
 def run_generate(options: GenerateOptions) -> int:
-    """The exit code: 0 complete, 130 interrupted, else 1. Raises ClickException for what a user can mend."""
+    """The exit code: 0 complete, 130 interrupted, else 1. Raises DPOPipelineError for what a user can mend."""
     try:
-        with _errors_in_one_line():
-            return _run(options)
+        return _run(options)
     except KeyboardInterrupt:  # NAT would exit with 1
-        click.echo("Interrupted at once: what was asked for last may be asked for again.", err=True)
+        say("Interrupted at once: what was asked for last may be asked for again.", err=True)
         return _INTERRUPTED
 
 
 def _run(options: GenerateOptions) -> int:
     job = _job(options)
     if options.dry_run:
-        _say(telling.plan_lines(job.plan))
+        say_all(telling.plan_lines(job.plan))
         return 0
     return _preview(job) if options.preview else _generate(job, options)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except DPOPipelineError as error:
-        raise click.ClickException(" ".join(str(error).split())) from error
 
 
 def _job(options: GenerateOptions) -> _Job:
@@ -104,7 +93,7 @@ def _job(options: GenerateOptions) -> _Job:
 def _generate(job: _Job, options: GenerateOptions) -> int:
     started = time.monotonic()
     outcome = _generated_on_ray(job, options) if options.engine == "ray" else _generated(job, options.run_dir)
-    _say(_told(outcome, time.monotonic() - started))
+    say_all(_told(outcome, time.monotonic() - started))
     if outcome.error is not None:
         raise outcome.error
     if outcome.status is RunStatus.INTERRUPTED:
@@ -181,8 +170,8 @@ def _preview(job: _Job) -> int:
     plan = plan_of(job.config, small, previewed(job.inputs, small))
     turns, record = asyncio.run(preview(job.config, job.workflow, job.inputs, _watch(plan)))
     builder = builder_of(job.config)
-    _say(telling.preview_lines(turns, PairingRules() if builder is None else builder.pairing_rules()))
-    _say(_previewed(record, job.plan.calibrated(plan, record.usage)))
+    say_all(telling.preview_lines(turns, PairingRules() if builder is None else builder.pairing_rules()))
+    say_all(_previewed(record, job.plan.calibrated(plan, record.usage)))
     if record.stopped is not None:
         raise ModelError(record.stopped)
     if not record.counts["candidates"]:
@@ -197,8 +186,3 @@ def _previewed(record: GenerationRecord, plan: Plan) -> Iterator[str]:
     if failures := telling.failures_of(record):
         yield from ("", *failures)
     yield from ("", "The whole run would take", *telling.plan_lines(plan, measured=True))
-
-
-def _say(lines: "Iterator[str] | list[str]") -> None:
-    for line in lines:
-        click.echo(line)

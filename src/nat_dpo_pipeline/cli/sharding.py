@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
+from nat_dpo_pipeline.cli.saying import say
 from nat_dpo_pipeline.cli.telling import columns, number
 from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
 from nat_dpo_pipeline.dataset.files import WrittenFile
@@ -17,9 +16,10 @@ from nat_dpo_pipeline.dataset.recorded.lines import parsed, pieces
 from nat_dpo_pipeline.dataset.recorded.reading import files_of
 from nat_dpo_pipeline.dataset.recorded.turn_rows import TURN_ROWS
 from nat_dpo_pipeline.dataset.recorded.values import mapping
-from nat_dpo_pipeline.errors import ConfigurationError, InputError
+from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.scale.api import described, pair_files
 from nat_dpo_pipeline.scale.options import Decontamination, EngineName, FileKind, ScaleOptions
 
@@ -98,11 +98,12 @@ def run_shards(
     inputs = list(_inputs(files))
     result = pair_files(inputs, str(output_dir), builder.pairing_rules(), selection, options, _Told())
     for line in described(result):
-        click.echo(f"  {line}")
+        say(f"  {line}")
     for line in columns([(f"{name}/", f"{number(rows)} rows") for name, rows in _rows_of(result.files)], left=2):
-        click.echo(line)
+        say(line)
     if not any(result.pairs.values()):
-        raise click.ClickException(f"no pair was made of {number(result.candidates)} candidates")
+        why = listed({**result.refused, **result.skipped}) or "every candidate is alone in its turn"
+        raise CollectionError(f"no pair was made of {number(result.candidates)} candidates: {why}")
     return 0
 
 
@@ -153,4 +154,4 @@ class _Told:
         now = time.monotonic()
         if now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
-            click.echo(f"{stage}: {done:,} of {tasks:,}", err=True)
+            say(f"{stage}: {done:,} of {tasks:,}", err=True)

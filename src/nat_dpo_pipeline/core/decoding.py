@@ -9,6 +9,8 @@ from nat_dpo_pipeline.core.rendering import render_prompt, render_response, with
 from nat_dpo_pipeline.errors import CandidateRefused
 
 _NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
+# Of an index: a whole number that JSON's readers hold exactly, also as a float.
+_MOST = 2**53
 
 
 class CandidateDecoder:
@@ -39,7 +41,7 @@ class CandidateDecoder:
             response = render_response(response)
         position = self._turn_sizes.get(turn_id, 0)
         self._turn_sizes[turn_id] = position + 1
-        if type(index) is not int:
+        if type(index) is not int or not -_MOST <= index <= _MOST:
             index = _index(index, position)
         return Candidate(self._example_id, turn_id, index, prompt, response, score, _NO_ATTRIBUTES, None, metadata)
 
@@ -75,8 +77,8 @@ def _turn_id(raw: object) -> str:
 def _index(raw: object, position: int) -> int:
     if raw is None:
         return position
-    if isinstance(raw, str) and raw.isdecimal():
-        return int(raw)
-    if isinstance(raw, float) and raw.is_integer():
+    if isinstance(raw, str) and raw.isdecimal() and len(raw) <= len(str(_MOST)):
+        raw = int(raw)
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and raw == raw // 1 and abs(raw) <= _MOST:
         return int(raw)
     raise CandidateRefused(RefusalReason.MALFORMED)

@@ -1,10 +1,10 @@
 """The prompts of an evaluation set: JSON, JSONL or plain lines."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_json
 
 _KEYS = ("prompt", "question", "instruction", "problem", "query", "input", "text", "messages", "turns")
 
@@ -49,8 +49,8 @@ def _row(path: Path, number: int, line: str) -> object:
 
 def _json(text: str) -> object:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except InputError:
         return None
 
 

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_document, parse_json
 
 #: Keys whose text is read like an input on the command line, as `nat eval` does with its `question`.
 _TEXT_KEYS = ("question", "input")
@@ -48,8 +49,8 @@ def _first_lines(lines: Iterable[str]) -> tuple[str, str]:
 
 def _listed(path: Path, text: str) -> list[object]:
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        rows = parse_document(text)
+    except InputError as error:
         raise InputError(f"{str(path)!r} starts like a JSON list, but is none: {error}") from error
     is_one_conversation = all(isinstance(row, dict) and "role" in row for row in rows)
     return [rows] if rows and is_one_conversation else list(rows)
@@ -58,8 +59,8 @@ def _listed(path: Path, text: str) -> list[object]:
 def _row(line: str) -> object:
     text = line.strip()
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except InputError:
         # A topic that starts with a brace is a broken row more often than a topic.
         return {"not JSON": text} if text.startswith("{") else text
 
@@ -67,8 +68,8 @@ def _row(line: str) -> object:
 def is_json(text: str) -> bool:
     """Whether the text is JSON, of any kind."""
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        parse_json(text)
+    except InputError:
         return False
     return True
 

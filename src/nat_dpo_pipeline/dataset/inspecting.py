@@ -7,14 +7,13 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
-import orjson
-
 from nat_dpo_pipeline.core.candidates import Message, Prompt, is_blank, prompt_key
 from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.dataset.manifest import ManifestKind, is_ours
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_document, parse_json
 
 _LINES_TOLD = 5
 _SUFFIXES = (".jsonl", ".parquet")
@@ -180,16 +179,16 @@ def _starts_an_array(path: Path) -> bool:
 
 def _array_rows(path: Path) -> list[Mapping[str, object] | None]:
     try:
-        elements = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
+        elements = parse_document(path.read_bytes(), strict=True)
+    except InputError as error:
         raise InputError(f"{str(path)!r} starts like a JSON array, but cannot be read as one: {error}") from error
     return [element if isinstance(element, dict) else None for element in elements]
 
 
 def _json(line: bytes) -> Mapping[str, object] | None:
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        row = parse_json(line, strict=True)
+    except InputError:
         return None
     return row if isinstance(row, dict) else None
 

@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
-import orjson
-
 from nat_dpo_pipeline.dataset.files import WrittenFile, json_text
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_json
 
 MANIFEST_NAME = "manifest.json"
 GENERATOR = "nat-dpo-pipeline"
@@ -46,8 +46,8 @@ class Manifest:
 def is_ours(folder: Path, kind: ManifestKind) -> bool:
     """Whether the manifest in `folder` says that this package wrote it, beside files of this kind."""
     try:
-        manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        manifest = parse_json((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, InputError):
         return False
     if not isinstance(manifest, dict) or manifest.get("generator") != GENERATOR:
         return False

@@ -1,6 +1,5 @@
 """Rows of scored candidates that somebody else made."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
+from nat_dpo_pipeline.json_text import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def read_row(text: str, keys: RowKeys, record: GenerationRecord) -> list[Candida
 def read_object(text: str) -> Mapping[str, object]:
     """A JSON object, which may hold escaped halves of surrogate pairs. Raises InputError for anything else."""
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(text)
+    except InputError as error:
         raise InputError(f"not a JSON object: {text[:80]!r} ({error})") from error
     if not isinstance(row, dict):
         raise InputError(f"a row must be a JSON object, got {text[:80]!r}")

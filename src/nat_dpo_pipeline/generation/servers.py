@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from nat_dpo_pipeline.core.printable import printable
 from nat_dpo_pipeline.errors import ConfigurationError
 
 _LONGEST_QUOTE = 300
@@ -77,7 +78,7 @@ def quoted(said: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET:
             said = said.replace(secret, "***")
-    return " ".join(said.split())[:_LONGEST_QUOTE]
+    return printable(" ".join(said.split()))[:_LONGEST_QUOTE]
 
 
 def quiet_request_logs() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.strategies import Strategy
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig
+from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, checked
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.core.pairs import PairingRules
@@ -216,7 +216,7 @@ class BuilderSettings(StrictConfig):
 
 
 def recorded_builder(settings: Mapping[str, object]) -> BuilderSettings:
-    """The settings that a manifest tells of. Raises ValidationError."""
+    """The settings that a manifest tells of. Raises ConfigurationError."""
     # A manifest has `exhaustive_pairs` with its default, which would contradict a strategy.
     left_out = ("exhaustive_pairs",) if settings.get("strategy") is not None else ()
-    return BuilderSettings.model_validate({name: value for name, value in settings.items() if name not in left_out})
+    return checked(BuilderSettings, {name: value for name, value in settings.items() if name not in left_out})

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.pairing.strict import checked
+from nat_dpo_pipeline.pairing.yaml_text import read_yaml
 
 Fields = dict[str, object]
 # A configuration of NAT has one of these at its top, and rules have none.
@@ -34,11 +34,11 @@ class Rules:
         return Rules(before | _set(builder), self.trainer | _set(trainer), self.adapter | _set(adapter))
 
     def settings(self) -> tuple[BuilderSettings, SplitSettings, DatasetSettings]:
-        """Raises ValidationError, which says what is wrong in words."""
+        """Raises ConfigurationError."""
         return (
-            BuilderSettings.model_validate(self.builder),
-            SplitSettings.model_validate(self.trainer),
-            DatasetSettings.model_validate(self.adapter),
+            checked(BuilderSettings, self.builder),
+            checked(SplitSettings, self.trainer),
+            checked(DatasetSettings, self.adapter),
         )
 
 
@@ -47,14 +47,7 @@ def read_rules(path: Path) -> Rules | None:
 
     Raises ConfigurationError.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        # Not all of what it says: it quotes the file, in which there may be a key.
-        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        raise ConfigurationError(f"{str(path)!r}{line} cannot be read as YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{str(path)!r} cannot be read: {error}") from error
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise ConfigurationError(f"{str(path)!r} must be a mapping: fields of dpo_traj_builder, or a configuration")
     return (

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection
 from nat_dpo_pipeline.dataset.run_folder import DATASET
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
-from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn
 from nat_dpo_pipeline.report.run import read_manifest, read_turns
 
@@ -60,9 +57,8 @@ def _settings(run_dir: Path) -> dict[str, object]:
 def _builder(settings: dict[str, object]) -> BuilderSettings:
     try:
         return recorded_builder(settings)
-    except ValidationError as error:
-        said = in_words(error)
-        raise ConfigurationError(f"the run's manifest has a trajectory_builder that is none: {said}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the run's manifest has a trajectory_builder that is none: {error}") from error
 
 
 def paired_turn(turn: Turn, rules: PairingRules) -> PairedTurn:

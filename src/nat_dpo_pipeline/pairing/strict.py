@@ -1,14 +1,19 @@
 """The base of every configuration model."""
 
-from typing import Any, ClassVar, Self, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.redacted import redacted
 
 #: The name that TTC steps have and that is collected, unless a configuration says otherwise.
 DEFAULT_STEP_NAME = "dpo_candidate_move"
+
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
 
 
 class StrictConfig(BaseModel):
@@ -23,8 +28,8 @@ class StrictConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls))):
-            raise ValueError(f"{type_name(cls)} has no {unknown[0]!r}{_suggestion(unknown[0], cls)}")
+        if isinstance(values, dict) and (unknown := sorted(set(values) - _accepted_keys(cls), key=str)):
+            raise ValueError(f"{type_name(cls)} has no {unknown[0]!r}{_suggestion(str(unknown[0]), cls)}")
         return values
 
     @model_validator(mode="wrap")
@@ -34,6 +39,14 @@ class StrictConfig(BaseModel):
             return handler(values)
         except ValidationError as error:
             raise ValueError("; ".join(_in_words(cls, details) for details in error.errors())) from error
+
+
+def checked(kind: type[_Settings], fields: Mapping[str, object]) -> _Settings:
+    """Return the settings with these fields. Raises ConfigurationError, which says in words what is wrong."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigurationError(in_words(error)) from error
 
 
 def in_words(error: ValidationError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nat_dpo_pipeline.dataset.input_rows import is_json, unused_name
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_document, parse_json
 from nat_dpo_pipeline.plugin.nat_api import EvalInput, EvalInputItem
 
 
@@ -41,8 +42,8 @@ def _rows(text: str) -> Iterator[tuple[int, str]]:
 def _listed(text: str) -> list[object] | None:
     """The rows of a JSON list; None for lines of which the first happens to hold a list."""
     try:
-        return list(json.loads(text))
-    except (ValueError, RecursionError) as error:
+        return list(parse_document(text))
+    except InputError as error:
         if is_json(text.strip().split("\n", 1)[0]):
             return None
         raise InputError(f"the dataset starts like a JSON list, but is none: {error}") from error
@@ -51,8 +52,8 @@ def _listed(text: str) -> list[object] | None:
 def _unique_id(row: str, number: int, id_key: str, used: set[str]) -> str:
     """The row's id, or `row-<number>`; NAT drops rows whose id it has seen, so a repeated id gets a suffix."""
     try:
-        name = str(json.loads(row)[id_key])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        name = str(parse_json(row)[id_key])
+    except (InputError, KeyError, TypeError):
         name = f"row-{number}"  # what is wrong with the row is for the workflow to say
     return unused_name(name, used)
 

@@ -86,6 +86,8 @@ def load_any(config_file: Path, overrides: tuple[tuple[str, str], ...] = ()) -> 
         # The second logs the whole text of a file that is no YAML, with the keys in it.
         with _quiet("nat.utils.exception_handlers.schemas"), _quiet("nat.utils.io.yaml_tools"):
             return load_config(config_file, overrides)
+    except ConfigurationError:
+        raise
     except Exception as error:  # NAT's loader, and the plugins it asks, raise many kinds
         raise ConfigurationError(f"{str(config_file)!r} cannot be used: {_said(error)}") from error
 

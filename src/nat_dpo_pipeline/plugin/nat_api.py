@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from pathlib import Path
 
-import yaml
+from expandvars import expand
 from nat.builder.context import ContextState
 from nat.cli.register_workflow import register_trainer, register_trainer_adapter, register_trajectory_builder
 from nat.cli.type_registry import GlobalTypeRegistry
@@ -40,6 +40,9 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from nat.utils.io.yaml_tools import yaml_load
 from nat.utils.reactive.subject import Subject
+
+from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.pairing.yaml_text import parse_yaml
 
 __all__ = [
     "BaseExporter",
@@ -86,9 +89,14 @@ __all__ = [
 def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """The configuration in `path`, with values, given as YAML, put in at their dotted paths.
 
-    NAT's own function for it logs the whole configuration, keys and all. Raises ValueError, OSError and YAMLError.
+    NAT's own function for it logs the whole configuration, keys and all. Raises ConfigurationError, ValueError, OSError
+    and YAMLError.
     """
     discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    # NAT's loader copies aliases, those of themselves too, without an end.
+    text = expand(path.read_text(encoding="utf-8"), surrounded_vars_only=True)
+    if not isinstance(parse_yaml(text, repr(str(path))), dict):
+        raise ConfigurationError(f"{str(path)!r} must be a mapping of sections, such as workflow and llms")
     source = yaml_load(path)
     for name, value in overrides:
         *folders, last = name.split(".")
@@ -97,7 +105,7 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
             place = place.setdefault(folder, {})
             if not isinstance(place, dict):
                 raise ValueError(f"{name!r} cannot be set: {folder!r} is {place!r:.80}")
-        place[last] = yaml.safe_load(value)
+        place[last] = parse_yaml(value, f"the value of {name!r}")
     config: Config = validate_schema(source, Config)
     return config
 

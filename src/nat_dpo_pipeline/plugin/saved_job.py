@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
 from pydantic import ValidationError
 
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.pairing.strict import in_words, type_name
 from nat_dpo_pipeline.plugin.backends import JOB_ADAPTERS
@@ -68,14 +68,14 @@ def read_saved_job(folder: Path) -> SavedJob:
     """The job that was submitted last from a run with this output folder. Raises InputError."""
     path = folder / JOB_FILE
     try:
-        found = orjson.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         ref = TrainingJobRef.model_validate(found["job"])
         return SavedJob(ref, str(found["trainer_adapter"]), dict(found["settings"]), tuple(found["left_out"]))
     except FileNotFoundError as error:
         raise InputError(
             f"{str(folder)!r} has no {JOB_FILE}: give the finetuning.output_dir of a run that submitted a job"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(path)!r} does not describe a training job: {error}") from error
 
 

@@ -1,6 +1,5 @@
 """From the configuration of a scorer to a scorer."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -9,7 +8,7 @@ from pydantic import BaseModel
 
 from nat_dpo_pipeline.core.candidates import Message, as_messages, finite_number
 from nat_dpo_pipeline.core.rewards import weights_named
-from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import ChatModel, Route
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
@@ -22,6 +21,7 @@ from nat_dpo_pipeline.generation.scorers import (
     Scorer,
     TurnScorer,
 )
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.plugin.scorer_config import (
     LLM,
     ClassifyConfig,
@@ -140,8 +140,8 @@ def _plain(result: object) -> object:
     if not isinstance(result, str):
         return result
     try:
-        return json.loads(result)
-    except (ValueError, RecursionError):
+        return parse_json(result)
+    except InputError:
         return result
 
 

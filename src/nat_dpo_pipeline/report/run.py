@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import orjson
-
 from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
@@ -14,6 +12,7 @@ from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_object, read_row
 from nat_dpo_pipeline.generation.turns import Flaw
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.report.paired import clean
 
 _Json = Mapping[str, object]
@@ -103,10 +102,10 @@ def read_facts(folder: Path) -> RunFacts:
 def read_manifest(folder: Path) -> _Json:
     """The manifest of ours in `folder`, or nothing: a run that was killed has none."""
     try:
-        manifest = orjson.loads((folder / MANIFEST_NAME).read_bytes())
+        manifest = parse_json((folder / MANIFEST_NAME).read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, orjson.JSONDecodeError) as error:
+    except (OSError, InputError) as error:
         raise InputError(f"{str(folder / MANIFEST_NAME)!r} cannot be read: {error}") from error
     return manifest if isinstance(manifest, dict) and manifest.get("generator") == GENERATOR else {}
 

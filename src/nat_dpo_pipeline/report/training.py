@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 from markupsafe import Markup
 
 from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.dataset.files import check_writable, replace_file
 from nat_dpo_pipeline.errors import InputError, OutputError
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.report.document import asset, environment, json_for_html, policy
 from nat_dpo_pipeline.report.paired import clean
 
@@ -59,9 +59,9 @@ def is_training(folder: Path) -> bool:
 def read_training(folder: Path) -> TrainingRun:
     """Raises InputError when the result cannot be read; a damaged line of the curves is passed over."""
     try:
-        result = orjson.loads((folder / RESULT).read_bytes())
+        result = parse_json((folder / RESULT).read_bytes())
         lines = (folder / METRICS).read_bytes().splitlines()
-    except (OSError, orjson.JSONDecodeError) as error:
+    except (OSError, InputError) as error:
         raise InputError(f"{str(folder)!r} holds no training that can be read: {error}") from error
     found = _mapping(result)
     figures, training = _numbers(found.get("figures")), _numbers(found.get("training"))
@@ -113,8 +113,8 @@ def training_page(run: TrainingRun) -> str:
 def _read(lines: list[bytes]) -> Iterator[_Json]:
     for line in lines:
         try:
-            found = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            found = parse_json(line)
+        except InputError:
             continue
         if isinstance(found, dict) and isinstance(found.get("step"), int):
             yield found

@@ -1,14 +1,14 @@
 """Rows in JSONL files, compressed or not."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import pyarrow
 
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.scale.columns import Columns, Key
 from nat_dpo_pipeline.scale.inputs import UNREADABLE, InputRange, Troubles, first_line
 from nat_dpo_pipeline.scale.options import BadInput
@@ -81,12 +81,9 @@ def tell_row(troubles: Troubles, part: InputRange, offset: int, reason: str) -> 
 def parsed_row(text: bytes) -> Mapping[str, Any] | str:
     """The object on a line, which may hold NaN and escaped halves of surrogate pairs; else what is wrong with it."""
     try:
-        row = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            return f"not JSON: {text[:60].decode(errors='replace')!r}"
+        row = parse_json(text)
+    except InputError:
+        return f"not JSON: {text[:60].decode(errors='replace')!r}"
     return row if isinstance(row, dict) else f"not an object: {text[:60].decode(errors='replace')!r}"
 
 

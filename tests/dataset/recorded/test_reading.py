@@ -118,7 +118,9 @@ def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, t
     assert "\n" not in said
 
 
-@pytest.mark.parametrize(("depth", "candidates"), [(100, {2}), (500, {2}), (990, {1, 2}), (1010, {1, 2}), (5000, {1})])
+@pytest.mark.parametrize(
+    ("depth", "candidates"), [(100, {2}), (190, {2}), (210, {1}), (990, {1}), (1010, {1}), (5000, {1})]
+)
 def test_however_deep_a_row_is_nested_it_is_read_or_counted(tmp_path: Path, depth: int, candidates: set[int]) -> None:
     deep = f'{{"prompt": "q", "response": "a", "reward": 1, "notes": {"[" * depth}{"]" * depth}}}'
     (tmp_path / "rows").write_text("\n".join([json.dumps(_rows(1)[0]), deep]))

@@ -9,9 +9,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-import orjson
-
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_document, parse_json
 
 _GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
 
@@ -32,12 +31,16 @@ class NotJson(NamedTuple):
 def parsed(text: bytes) -> object:
     """The JSON value, which may be NaN and hold escaped halves of surrogate pairs; NotJson for anything else."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
+        return parse_json(text)
+    except InputError:
+        return NotJson(text.decode(errors="replace"))
+
+
+def _document(text: bytes) -> object:
+    """As `parsed`; of an array, an element that cannot be kept is null."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_document(text)
+    except InputError:
         return NotJson(text.decode(errors="replace"))
 
 
@@ -113,7 +116,7 @@ def _elements(first: Piece, lines: Iterator[Piece]) -> Iterator[Piece]:
 
 def _rest(start: int, text: bytes) -> Iterator[Piece]:
     """What no line closed: elements that end elsewhere, or one that is cut off."""
-    value = parsed(b"[" + text)
+    value = _document(b"[" + text)
     if isinstance(value, list):
         yield from _list_elements(start, value)
     else:
@@ -127,7 +130,7 @@ def _is_whole(line: bytes) -> bool:
 def _whole(lines: list[Piece]) -> Iterator[Piece]:
     """A document's elements if it is an array, else itself; broken lines where it is neither."""
     text = b"".join(line.text for line in lines)
-    value = parsed(text)
+    value = _document(text)
     if isinstance(value, list):
         yield from _list_elements(lines[0].line, value)
     elif isinstance(value, NotJson):
