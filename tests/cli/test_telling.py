@@ -121,6 +121,21 @@ def test_spending_is_told_by_step_in_the_order_of_the_recipe() -> None:
     assert rows[2].split() == ["total", "10", "1", "1,000,000", "500,000", "4.00"]
 
 
+def test_tokens_that_the_server_did_not_count_are_unknown_and_not_none() -> None:
+    record = GenerationRecord()
+    record.usage["responses", "writer"] = ModelUsage("writer", requests=3, uncounted=3)
+    record.usage["rewards", "judge"] = ModelUsage("judge", requests=2, prompt_tokens=7, uncounted=1)
+    _, writer, judge, _, note = telling.spending_of(record)
+    assert writer.split()[-2:] == ["unknown", "unknown"]
+    assert judge.split()[-2:] == ["7", "0"]
+    assert note == "  without the tokens of 4 replies, which the server did not count"
+
+
+def test_an_unknown_finish_reason_is_told_by_its_word() -> None:
+    lines = telling.counts_of(_record(responses=3, finish_reason_moon=2, finish_reason_OTHER=1))
+    assert lines[-1] == "  replies with an unknown finish_reason: 2 moon, 1 OTHER"
+
+
 def test_a_price_that_is_missing_is_a_cost_that_is_not_known() -> None:
     *_, rewards, total = telling.spending_of(_used(writer=Price(0.0, 4.0)))
     assert rewards.split()[-1] == total.split()[-1] == "-"

@@ -34,9 +34,7 @@ from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Response, aft
 
 Server = Callable[..., LoopbackServer]
 LIMITS = Limits(max_concurrency=16, first_pause_seconds=0.01, max_retries=12)
-# Replies that end so, and content of this form, are not read yet.
-NOT_READ = {Fault.GIVEN_UP, Fault.ABORTED, Fault.CONTENT_IN_PARTS}
-TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED} - NOT_READ)
+TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED})
 PAIRED = RecipeSettings(n_subtopics=3, n_questions=4, responses=ResponseMode.PAIRED, seed=3)
 INDEPENDENT = replace(PAIRED, responses=ResponseMode.INDEPENDENT, n_responses=3)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,31 @@ async def test_a_failed_call_is_never_on_record(tmp_path: Path) -> None:
         assert (await scripted(journal, model).complete(QUESTION)).text == "at last"
         assert (await scripted(journal, model).complete(QUESTION)).replayed
     assert len(model.calls) == 3
+
+
+async def test_a_reply_that_was_given_up_and_yet_put_on_record_is_asked_for_again(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: "whole")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await scripted(journal, model).complete(QUESTION)
+    _rewrite(tmp_path / "journal", {"choices": [{"finish_reason": "abort", "message": {"content": "ha"}}]})
+    with closing(Journal(tmp_path / "journal")) as journal:
+        again = await scripted(journal, model).complete(QUESTION)
+        assert (again.text, again.replayed) == ("whole", False)
+        assert (await scripted(journal, model).complete(QUESTION)).replayed
+    assert len(model.calls) == 2
+
+
+async def test_a_reply_on_record_is_read_anew(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: "<think>\nHm.\n</think>\n\nYes.")
+    with closing(Journal(tmp_path / "journal")) as journal:
+        await scripted(journal, model).complete(QUESTION)
+        again = await scripted(journal, model).complete(QUESTION)
+    assert (again.text, again.thoughts, again.replayed) == ("Yes.", "Hm.", True)
+
+
+def _rewrite(path: Path, body: Mapping[str, object]) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE replies SET body = ?", (json.dumps(body),))
 
 
 def test_the_file_holds_neither_keys_nor_messages(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
-from nat_dpo_pipeline.generation.replies import ChatReply, Usage, read_reply
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response
 
@@ -436,37 +436,23 @@ async def test_a_message_that_is_not_unicode_is_not_sent_and_not_repeated(
     assert script.asked == []
 
 
-@pytest.mark.parametrize("reason", [None, 3, ["stop"]])
-def test_a_finish_reason_that_is_no_text_is_none(reason: object) -> None:
-    body = {"choices": [{"finish_reason": reason, "message": {"content": "a"}}]}
-    assert read_reply(body, "m").finish_reason is None
-
-
 @pytest.mark.parametrize(
-    "usage", [None, [], "12", {}, {"prompt_tokens": None}, {"prompt_tokens": "x"}, {"completion_tokens": [1]}]
-)
-def test_tokens_that_were_not_counted_are_none(usage: object) -> None:
-    assert read_reply({**BODY, "usage": usage}, "m").usage == Usage(0, 0)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [None, {}, {"content": None}, {"content": [{"type": "text", "text": "a"}]}, "text", [], ["text"]],
-)
-def test_a_message_without_text_is_empty(message: object) -> None:
-    assert read_reply({"choices": [{"message": message}]}, "m").text == ""
-
-
-@pytest.mark.parametrize(
-    ("choice", "refused"),
+    ("choice", "kinds", "said"),
     [
-        ({"message": {"content": None, "refusal": "I cannot."}}, True),
-        ({"message": {"content": "a", "refusal": None}}, False),
-        ({"message": {"content": ""}, "finish_reason": "content_filter"}, True),
+        ({"finish_reason": "abort"}, {"transient"}, "gave up a reply under way: finish_reason 'abort'"),
+        ({"finish_reason": "error", "error": {"code": 502, "message": "Gone"}}, {"transient"}, "answered 502: Gone"),
+        ({"error": {"code": 429, "message": "Busy"}}, {"transient", "throttled"}, "answered 429: Busy"),
+        ({"error": {"message": "Gone"}}, {"transient"}, "Gone"),
     ],
 )
-def test_a_refusal_that_the_server_marks_is_one(choice: dict[str, object], refused: bool) -> None:
-    assert read_reply({"choices": [choice]}, "m").refused is refused
+async def test_a_reply_that_was_given_up_under_way_may_be_whole_the_next_time(
+    settings: ModelSettings, script: Script, choice: dict[str, object], kinds: set[str], said: str
+) -> None:
+    script.response = Response(body={**BODY, "choices": [{"message": {"content": "Half an"}, **choice}]})
+    with pytest.raises(ModelError, match="my_llm") as error:
+        await _ask(settings)
+    assert _kinds(error.value) == kinds
+    assert said in str(error.value)
 
 
 def test_the_key_is_not_in_the_repr_of_the_settings(settings: ModelSettings) -> None:

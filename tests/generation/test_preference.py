@@ -586,13 +586,83 @@ async def test_a_flawed_response_is_scored_when_it_is_to_be_kept_and_says_so(fla
     assert "missing_responses" not in record.counts
 
 
-async def test_a_refusal_that_the_server_reports_is_one() -> None:
-    filtered = _body("", "content_filter")
-    turns, record = await _run(
-        _recipe(responder=_responder({"Why?": ["So.", filtered]}), settings=_independent(2, max_top_ups=0)), "Why?"
-    )
-    assert [one.response.flaw for one in turns[0].unscored] == [Flaw.REFUSAL]
-    assert _failures(record) == [("responses", "Why?", "refusal")]
+CALLING = {"choices": [{"message": {"content": "Well", "tool_calls": [{"id": "1"}]}}]}
+PICTURE = {"choices": [{"message": {"content": [{"type": "text", "text": "See"}, {"type": "image_url"}]}}]}
+THINKING = {"choices": [{"finish_reason": "length", "message": {"content": None, "reasoning": "Hm."}}]}
+# Whatever is to be kept, these are no answers; asked again they would end alike.
+NO_ANSWERS_AT_ALL = {
+    "filtered": (_body("", "content_filter"), Flaw.FILTERED, "finish_reason 'content_filter'"),
+    "filtered half way": (_body("It is", "SAFETY"), Flaw.FILTERED, "finish_reason 'SAFETY'"),
+    "a call of a tool": (CALLING, Flaw.TOOL_CALL, None),
+    "a call of a tool, by its reason": (_body("Well", "tool_use"), Flaw.TOOL_CALL, "finish_reason 'tool_use'"),
+    "a word that nobody knows": (_body("It is.", "moon"), Flaw.UNKNOWN_ENDING, "finish_reason 'moon'"),
+    "a picture": (PICTURE, Flaw.CONTENT_NOT_TEXT, "the content holds image_url"),
+    "thoughts that were cut": (THINKING, Flaw.ONLY_THOUGHTS, "finish_reason 'length'"),
+    "thoughts without an end": ("<think>Hm.", Flaw.ONLY_THOUGHTS, "finish_reason 'stop'"),
+    "nothing, as it was cut": (_body("", "max_tokens"), Flaw.TRUNCATED, "finish_reason 'max_tokens'"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ANSWERS_AT_ALL)
+async def test_what_is_no_answer_is_marked_kept_and_not_asked_for_again(name: str) -> None:
+    reply, flaw, detail = NO_ANSWERS_AT_ALL[name]
+    responder = _responder({"Why?": ["So.", reply]})
+    settings = _independent(2, keep_truncated=True, keep_refusals=True)
+    turns, record = await _run(_recipe(responder=responder, settings=settings), "Why?")
+    assert _responses(turns[0]) == ["So."]
+    (unscored,) = turns[0].unscored
+    assert (unscored.response.flaw, unscored.reason, unscored.detail) == (flaw, flaw, detail)
+    assert _failures(record) == [("responses", "Why?", flaw.failure)]
+    assert detail is None or detail in record.failures[0].detail
+    assert len(responder.calls) == 2
+
+
+async def test_an_unknown_finish_reason_is_counted_by_its_word() -> None:
+    responder = _responder({"Why?": ["So.", _body("It is.", "moon")]})
+    _, record = await _run(_recipe(responder=responder, settings=_independent(2)), "Why?")
+    assert record.counts["finish_reason_moon"] == 1
+
+
+async def test_thoughts_are_kept_beside_the_answer_that_is_scored() -> None:
+    rewarder = _rewarder()
+    responder = _responder({"Why?": ["<think>\nHm.\n</think>\n\nSo.", "Because."]})
+    recipe = _recipe(responder=responder, rewarder=rewarder, settings=_independent(2))
+    turns, _ = await _run(recipe, "Why?")
+    assert [(one.response, one.metadata.get("reasoning")) for one in turns[0].candidates] == [
+        ("So.", "Hm."),
+        ("Because.", None),
+    ]
+    assert [call.messages[-1].content for call in rewarder.calls] == ["So.", "Because."]
+
+
+async def test_a_paired_reply_of_thoughts_alone_costs_one_call() -> None:
+    responder = _responder({"Why?": THINKING})
+    turns, record = await _run(_recipe(responder=responder), "Why?")
+    assert [(one.response.index, one.reason) for one in turns[0].unscored] == [
+        (0, "only_thoughts"),
+        (1, "only_thoughts"),
+    ]
+    assert turns[0].unscored[0].response.thoughts == "Hm."
+    assert _failures(record) == [("responses", "Why?", "only_thoughts")] * 2
+    assert record.counts["missing_responses"] == 2
+    assert len(responder.calls) == 1
+
+
+async def test_a_paired_reply_is_read_without_its_thoughts() -> None:
+    said = "<think>RESPONSE A: no\nRESPONSE B: no</think>RESPONSE A: a\nRESPONSE B: b"
+    turns, _ = await _run(_recipe(responder=_responder({"Why?": said})), "Why?")
+    assert _responses(turns[0]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("step", ["subtopics", "questions"])
+async def test_a_list_of_thoughts_alone_costs_one_call(step: str) -> None:
+    subject = {"subtopics": "Tea", "questions": "Green"}[step]
+    writer = _writer({subject: THINKING})
+    _, record = await _run(_recipe(writer=writer))
+    assert _failures(record) == [(step, subject, "only_thoughts")]
+    assert record.failures[0].reply == "Hm."
+    asked = [call for call in writer.calls if (_asked(call).step, _asked(call).subject) == (step, subject)]
+    assert len(asked) == 1
 
 
 async def test_a_kept_flaw_whose_score_failed_is_told_as_that_and_not_as_a_flaw() -> None:

@@ -22,6 +22,7 @@ NOTHING = {
     "replayed": 0,
     "prompt_tokens": 0,
     "completion_tokens": 0,
+    "uncounted": 0,
     "replayed_prompt_tokens": 0,
     "replayed_completion_tokens": 0,
     "cost": None,
@@ -146,7 +147,7 @@ def test_requests_in_vain_are_counted_for_the_models_that_failed() -> None:
     record.spent("responses", last)
     record.note("responses", "q", last)
     assert _spending(record) == {
-        ("responses", "third"): {"requests": 1},
+        ("responses", "third"): {"requests": 1, "uncounted": 1},
         ("responses", "first"): {"requests": 5, "retries": 3},
         ("responses", "second"): {"requests": 2},
     }

@@ -3,6 +3,8 @@ from collections.abc import Mapping
 import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.filters import FLAWS
+from nat_dpo_pipeline.generation.record import FailureReason
 from nat_dpo_pipeline.generation.scorers import Score
 from nat_dpo_pipeline.generation.turns import (
     Answered,
@@ -107,3 +109,9 @@ def test_a_question_whose_best_response_is_poor_is_set_aside(
     turn = make_turn("row", "question-0.0", QUESTION, scored, least)
     assert turn.set_aside == set_aside
     assert len(turn.candidates) == sum(score is not None for score in scores)
+
+
+@pytest.mark.parametrize("flaw", Flaw)
+def test_every_flaw_keeps_a_candidate_out_of_pairs_and_is_counted(flaw: Flaw) -> None:
+    assert flaw in FLAWS
+    assert flaw.failure in FailureReason

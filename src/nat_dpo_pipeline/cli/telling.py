@@ -12,7 +12,7 @@ from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.writer import WrittenDataset
 from nat_dpo_pipeline.generation import plan as estimate
 from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.report.summary import listed
@@ -25,9 +25,15 @@ _ADVICE = {
     FailureReason.MALFORMED_INPUT: "mend these inputs",
     FailureReason.UNPARSABLE_REPLY: "the replies are in the file; another model or a lower temperature may keep to "
     "the form",
-    FailureReason.EMPTY_REPLY: "a model that thinks first may need more max_tokens",
+    FailureReason.EMPTY_REPLY: "look at what the server sends; another model or a higher temperature may say more",
     FailureReason.TRUNCATED_REPLY: "raise max_tokens (sampling.responses.max_tokens), or set keep_truncated",
+    FailureReason.ONLY_THOUGHTS: "the thoughts used up the tokens: raise max_tokens (sampling.<step>.max_tokens), or "
+    "have the model think less",
     FailureReason.REFUSAL: "they teach to refuse; keep_refusals: true scores them all the same",
+    FailureReason.FILTERED_REPLY: "a content filter of the service stopped these; another model may answer",
+    FailureReason.TOOL_CALL: "the model calls tools instead of answering: leave them out of its extra_body",
+    FailureReason.CONTENT_NOT_TEXT: "the file names what was sent in place of text; ask a model that answers in text",
+    FailureReason.UNKNOWN_ENDING: "the file has the server's finish_reason; these may be no whole answers",
     FailureReason.MODEL_ERROR: "the same command asks again for what failed",
     FailureReason.REQUEST_REFUSED: "the file says why, for instance too long for the model; asking again is of no use",
 }
@@ -79,13 +85,16 @@ def counts_of(record: GenerationRecord) -> list[str]:
         told = ", ".join(_counted(count, name.removesuffix("s")) for name, count in repeats.items() if count)
         lines.append(f"  repeats replaced or left out: {told}")
     lines += _missing(record)
-    set_aside = {
-        name.removeprefix("questions_"): count for name, count in counts.items() if name.startswith("questions_")
-    }
-    if set_aside:
+    if set_aside := _starting_with("questions_", counts):
         lines.append(f"  questions set aside, with their responses: {_in_words(set_aside)}")
-    dropped = {name.removeprefix("dropped_"): count for name, count in counts.items() if name.startswith("dropped_")}
+    if endings := _starting_with("finish_reason_", counts):
+        lines.append(f"  replies with an unknown finish_reason: {listed(endings)}")
+    dropped = _starting_with("dropped_", counts)
     return [*lines, f"  dropped by the pipeline: {_in_words(dropped)}"] if dropped else lines
+
+
+def _starting_with(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
+    return {name.removeprefix(prefix): count for name, count in counts.items() if name.startswith(prefix)}
 
 
 def _missing(record: GenerationRecord) -> Iterator[str]:
@@ -135,8 +144,7 @@ def spending_of(record: GenerationRecord) -> list[str]:
             number(used.requests),
             number(used.retries),
             number(used.replayed),
-            number(used.prompt_tokens),
-            number(used.completion_tokens),
+            *tokens_of(used),
             money(used.cost(price)),
         )
         for step, llm, used, price in usage
@@ -145,7 +153,17 @@ def spending_of(record: GenerationRecord) -> list[str]:
     heads = ("step", "model", "requests", "retried", "replayed", "prompt tokens", "reply tokens", "cost")
     shown = [place for place in range(8) if (place != 4 or replayed) and (place != 7 or record.prices)]
     table = [heads, *rows, (*total, money(record.total_cost()))]
-    return columns([[row[place] for place in shown] for row in table], left=2)
+    lines = columns([[row[place] for place in shown] for row in table], left=2)
+    uncounted = sum(used.uncounted for *_, used, _ in usage)
+    without = f"  without the tokens of {_counted(uncounted, 'reply')}, which the server did not count"
+    return [*lines, without] if uncounted else lines
+
+
+def tokens_of(used: ModelUsage) -> tuple[str, str]:
+    """The tokens of prompts and replies, unknown where the server counted none."""
+    if used.uncounted and not used.prompt_tokens + used.completion_tokens:
+        return ("unknown",) * 2
+    return number(used.prompt_tokens), number(used.completion_tokens)
 
 
 _SUMMED = ("requests", "retries", "replayed", "prompt_tokens", "completion_tokens")

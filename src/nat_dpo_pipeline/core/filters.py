@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from nat_dpo_pipeline.core.candidates import Candidate, finite_number
 
 #: What `flaw` in a candidate's metadata says when it counts; anything else there is somebody else's.
-FLAWS = frozenset(("truncated", "refusal", "empty"))
+FLAWS = frozenset(
+    ("truncated", "refusal", "empty", "only_thoughts", "filtered", "tool_call", "content_not_text", "unknown_ending")
+)
 
 
 def is_blank(candidate: Candidate) -> bool:
@@ -13,7 +15,7 @@ def is_blank(candidate: Candidate) -> bool:
 
 
 def is_flawed(candidate: Candidate) -> bool:
-    """Whether its metadata say that it was cut, declines to answer or is empty."""
+    """Whether its metadata say that it is no whole answer: cut, filtered, declining or empty."""
     flaw = candidate.metadata.get("flaw")
     return isinstance(flaw, str) and flaw in FLAWS
 

@@ -219,7 +219,8 @@ def _number(text: str) -> float | None:
 def _content(message: object) -> str:
     # The hosted nemotron-4-340b-reward sends `message` as a list of one message.
     content = _mapping(_first(message) if isinstance(message, list) else message).get("content")
-    return content if isinstance(content, str) else ""
+    parts = [_mapping(part).get("text") for part in _sequence(content)] if isinstance(content, list) else [content]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _first(value: object) -> object:

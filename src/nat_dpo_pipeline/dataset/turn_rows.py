@@ -118,5 +118,6 @@ def _unscored(one: Scored) -> dict[str, object]:
         "llm": response.llm,
         "flaw": response.flaw,
         "reason": one.reason,
+        **({"reasoning": response.thoughts} if response.thoughts else {}),
         **({} if one.detail is None else {"detail": one.detail}),
     }

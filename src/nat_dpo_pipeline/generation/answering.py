@@ -7,10 +7,9 @@ from weakref import WeakKeyDictionary
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_two_responses
-from nat_dpo_pipeline.core.refusals import is_refusal
 from nat_dpo_pipeline.errors import ParseError
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.asking import Asking, call_of, folded, nth
+from nat_dpo_pipeline.generation.asking import Asking, call_of, flaw_of, folded, nth, told_of, why_silent
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
@@ -30,7 +29,11 @@ class _Said:
     texts: set[str] = field(default_factory=set)
 
     def is_unwanted(self, response: Response) -> bool:
-        return not response.text or folded(response.text) in self.texts
+        """Whether another response is to be asked for; one that is silent for a reason would be so again."""
+        return response.flaw is Flaw.EMPTY or self.has(response)
+
+    def has(self, response: Response) -> bool:
+        return bool(response.text) and folded(response.text) in self.texts
 
     def add(self, response: Response) -> None:
         self.texts.add(folded(response.text))
@@ -59,9 +62,10 @@ class Answering(Asking):
         messages = (*sample.question.messages[:-1], Message("user", prompt))
         reply, texts = await self._pair(item, messages)
         index = 2 * sample.index
-        # Only the second can have been cut.
+        # Of two that are there only the second can have been cut.
+        first = replace(reply, finish_reason=None, calls_tools=False) if texts[0] else reply
         return [
-            self._response(sample, index, texts[0], replace(reply, finish_reason=None)),
+            self._response(sample, index, texts[0], first),
             self._response(sample, index + 1, texts[1], reply),
         ]
 
@@ -71,11 +75,11 @@ class Answering(Asking):
         for attempt in range(self._settings.max_top_ups):
             reply = await self._sampled(item, messages, attempt)
             try:
-                return reply, _two_unlike(reply.text)
+                return reply, _two_unlike(reply)
             except ParseError as error:
                 self._record.note(StepName.RESPONSES, sample.question.text, error)
         reply = await self._sampled(item, messages, self._settings.max_top_ups)
-        return reply, _two_unlike(reply.text)
+        return reply, _two_unlike(reply)
 
     async def independent(self, item: Item[Sample]) -> AsyncIterator[Response]:
         """One response to the question itself; another one when it is empty or was given before."""
@@ -89,7 +93,7 @@ class Answering(Asking):
             self._withdraw(response)
             said.top_ups -= 1
             response = await self._responded(item, self._settings.max_top_ups - said.top_ups)
-        if response.text and said.is_unwanted(response):
+        if said.has(response):
             self._withdraw(response)
         elif response is not first:
             yield response
@@ -116,6 +120,7 @@ class Answering(Asking):
         return nth(self._temperatures(StepName.RESPONSES), sample.index // len(self._responders))
 
     def _response(self, sample: Sample, index: int, text: str, reply: ChatReply) -> Response:
+        flaw = flaw_of(text, reply)
         varies = len(self._temperatures(StepName.RESPONSES)) > 1
         return Response(
             sample.question,
@@ -123,8 +128,10 @@ class Answering(Asking):
             text,
             llm=reply.llm,
             model=reply.model,
-            flaw=_flaw(text, reply),
+            flaw=flaw,
             temperature=self._temperature(sample) if varies else None,
+            thoughts=reply.thoughts,
+            detail=told_of(flaw, reply),
         )
 
 
@@ -140,16 +147,11 @@ def _is_to_be_asked(question: Question) -> bool:
     return not question.claim.is_withdrawn
 
 
-def _two_unlike(reply: str) -> tuple[str, str]:
-    first, second = parse_two_responses(reply)
+def _two_unlike(reply: ChatReply) -> tuple[str, str]:
+    """The two responses in a reply, both empty where asking again is of no use."""
+    if why_silent(reply) is not None:
+        return "", ""
+    first, second = parse_two_responses(reply.text)
     if folded(first) == folded(second):
-        raise ParseError("the two responses are the same", reply)
+        raise ParseError("the two responses are the same", reply.text)
     return first, second
-
-
-def _flaw(text: str, reply: ChatReply) -> Flaw | None:
-    if reply.refused or is_refusal(text):
-        return Flaw.REFUSAL
-    if not text:
-        return Flaw.EMPTY
-    return Flaw.TRUNCATED if reply.finish_reason == "length" else None

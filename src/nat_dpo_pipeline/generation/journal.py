@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 
@@ -50,9 +50,12 @@ class Journal:
             return None if row is None else json.loads(row[0])
 
     def replayed(self, llm: str, key: bytes) -> ChatReply | None:
-        """The reply on record, as that of the model which the user calls `llm`."""
+        """The reply on record, as that of the model which the user calls `llm`; None when there is none to use."""
         body = self.find(key)
-        return None if body is None else read_reply(body, llm, replayed=True)
+        try:
+            return None if body is None else read_reply(body, llm, replayed=True)
+        except ModelError:
+            return None  # given up under way, and put on record by an earlier version
 
     def add(self, key: bytes, body: Mapping[str, object]) -> None:
         """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""

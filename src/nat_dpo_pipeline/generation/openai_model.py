@@ -93,6 +93,9 @@ class OpenAIChatModel:
         key = "choices" if route is Route.CHAT else "data"
         if not (isinstance(body, dict) and body.get(key)):
             raise self._without_an_answer(body, key)
+        choice = body[key][0] if route is Route.CHAT and isinstance(body[key], list) else None
+        if isinstance(choice, dict) and isinstance(choice.get("error"), dict):
+            raise self._without_an_answer(choice, key)  # OpenRouter, when the provider fails under way
         return read_reply(body, self._settings.name, self._settings.model)
 
     def _without_an_answer(self, body: object, key: str) -> ModelError:

@@ -101,8 +101,9 @@ class PreferenceRecipe:
     def _tell(self, turn: Turn, record: GenerationRecord) -> None:
         flawed = [(one.response, flaw) for one in turn.unscored if (flaw := one.response.flaw) and one.reason == flaw]
         for response, flaw in flawed:
-            detail = f"response {response.index} of {response.model}"
-            record.add(Failure(StepName.RESPONSES, turn.question.text, flaw.failure, detail, response.text))
+            detail = ", ".join(filter(None, (f"response {response.index} of {response.model}", response.detail)))
+            said = response.text or response.thoughts
+            record.add(Failure(StepName.RESPONSES, turn.question.text, flaw.failure, detail, said))
         counts = record.counts
         counts["responses"] += len(turn.candidates) + len(turn.unscored)
         counts["candidates"] += len(turn.candidates)

@@ -25,7 +25,12 @@ class FailureReason(StrEnum):
     UNPARSABLE_REPLY = "unparsable_reply"
     EMPTY_REPLY = "empty_reply"
     TRUNCATED_REPLY = "truncated_reply"
+    ONLY_THOUGHTS = "only_thoughts"
     REFUSAL = "refusal"
+    FILTERED_REPLY = "filtered_reply"
+    TOOL_CALL = "tool_call"
+    CONTENT_NOT_TEXT = "content_not_text"
+    UNKNOWN_ENDING = "unknown_ending"
     MODEL_ERROR = "model_error"
     REQUEST_REFUSED = "request_refused"
 
@@ -66,7 +71,8 @@ class ModelUsage:
     """What one model was asked in one step.
 
     `requests` were sent, `retries` of them because another had failed. Replies from a journal were paid for by an
-    earlier process; their tokens are counted apart.
+    earlier process; their tokens are counted apart. The tokens of `uncounted` replies are missing: the server did not
+    report them.
     """
 
     model: str = ""
@@ -77,9 +83,11 @@ class ModelUsage:
     completion_tokens: int = 0
     replayed_prompt_tokens: int = 0
     replayed_completion_tokens: int = 0
+    uncounted: int = 0
 
     def add(self, reply: ChatReply) -> None:
         self.model = reply.model
+        self.uncounted += not reply.usage.is_reported
         if reply.replayed:
             self.replayed += 1
             self.replayed_prompt_tokens += reply.usage.prompt_tokens

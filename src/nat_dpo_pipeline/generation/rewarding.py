@@ -37,11 +37,11 @@ class _Rewards:
         return Scored(response, reason=FailureReason.of(error), detail=str(error))
 
     def _why_unscored(self, response: Response) -> str | None:
-        kept = {None, Flaw.TRUNCATED if self._settings.keep_truncated else None}
-        kept.add(Flaw.REFUSAL if self._settings.keep_refusals else None)
+        kept = {Flaw.TRUNCATED: self._settings.keep_truncated, Flaw.REFUSAL: self._settings.keep_refusals}
         if response.question.claim.is_withdrawn or response.claim.is_withdrawn:
             return _DUPLICATE
-        return None if response.flaw in kept else response.flaw
+        is_kept = response.flaw is None or (kept.get(response.flaw, False) and response.text)
+        return None if is_kept else response.flaw
 
     def _turn(self, item: Item[Any], scored: Sequence[Scored]) -> Turn:
         value = item.value
@@ -68,7 +68,7 @@ class _Scores(_Rewards):
     async def rewards(self, item: Item[Response]) -> Scored:
         response = item.value
         if (reason := self._why_unscored(response)) is not None:
-            return Scored(response, reason=reason)
+            return Scored(response, reason=reason, detail=response.detail)
         try:
             score = await self._scorer.score(response.question.messages, response.text, self._spent_on_rewards)
         except (ModelError, ParseError) as error:
@@ -97,7 +97,7 @@ class _Comparisons(_Rewards):
             [response for response, reason in zip(item.value.responses, reasons, strict=True) if reason is None]
         )
         others = [
-            Scored(response, reason=reason)
+            Scored(response, reason=reason, detail=response.detail)
             for response, reason in zip(item.value.responses, reasons, strict=True)
             if reason is not None
         ]

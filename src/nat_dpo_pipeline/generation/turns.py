@@ -77,7 +77,12 @@ class Flaw(StrEnum):
 
     EMPTY = "empty"
     TRUNCATED = "truncated"
+    ONLY_THOUGHTS = "only_thoughts"
     REFUSAL = "refusal"
+    FILTERED = "filtered"
+    TOOL_CALL = "tool_call"
+    CONTENT_NOT_TEXT = "content_not_text"
+    UNKNOWN_ENDING = "unknown_ending"
 
     @property
     def failure(self) -> FailureReason:
@@ -88,13 +93,21 @@ class Flaw(StrEnum):
 _FAILURES = {
     Flaw.EMPTY: FailureReason.EMPTY_REPLY,
     Flaw.TRUNCATED: FailureReason.TRUNCATED_REPLY,
+    Flaw.ONLY_THOUGHTS: FailureReason.ONLY_THOUGHTS,
     Flaw.REFUSAL: FailureReason.REFUSAL,
+    Flaw.FILTERED: FailureReason.FILTERED_REPLY,
+    Flaw.TOOL_CALL: FailureReason.TOOL_CALL,
+    Flaw.CONTENT_NOT_TEXT: FailureReason.CONTENT_NOT_TEXT,
+    Flaw.UNKNOWN_ENDING: FailureReason.UNKNOWN_ENDING,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response before it is scored. `llm` is the user's name of the model, `model` what the server calls it."""
+    """A response before it is scored, apart from what the model thought before it.
+
+    `llm` is the user's name of the model, `model` what the server calls it; `detail` is what the flaw follows from.
+    """
 
     question: Question
     index: int
@@ -104,6 +117,8 @@ class Response:
     flaw: Flaw | None = None
     temperature: float | None = None
     claim: Claim = field(default_factory=Claim, compare=False, repr=False)
+    thoughts: str = ""
+    detail: str | None = None
 
     def __str__(self) -> str:
         return self.question.text
@@ -111,7 +126,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A response with its score, or with the reason why it has none: one word, and as `detail` the error's message."""
+    """A response with its score, or with the reason why it has none: one word, and as `detail` what is known of it."""
 
     response: Response
     score: Score | None = None
@@ -174,6 +189,7 @@ def _candidate(example_id: str, turn_id: str, response: Response, score: Score, 
             "llm": response.llm,
             "reward_model": score.model,
             "flaw": response.flaw,
+            **({"reasoning": response.thoughts} if response.thoughts else {}),
             **({} if response.temperature is None else {"temperature": response.temperature}),
             **({"member_scores": dict(score.members), "agreement": agreed} if score.members else {}),
         },

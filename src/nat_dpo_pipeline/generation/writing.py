@@ -12,11 +12,12 @@ from nat_dpo_pipeline.core.parsing import parse_lines, parse_terms
 from nat_dpo_pipeline.core.similarity import NearDuplicates
 from nat_dpo_pipeline.errors import ModelError, ParseError
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.asking import Asking, call_of, nth
+from nat_dpo_pipeline.generation.asking import Asking, call_of, nth, told_of, why_silent
 from nat_dpo_pipeline.generation.chat import ChatModel
+from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.listing import Listing
-from nat_dpo_pipeline.generation.record import GenerationRecord
+from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Claim, Question, Subtopic
@@ -101,6 +102,10 @@ class Writing(Asking):
             sampling = self._sampling(step, attempt, nth(self._temperatures(step), attempt))
             call = call_of(item, (Message("user", prompt),), sampling, attempt, attempt)
             reply = await self._reply(step, self._writer, call)
+            if (flaw := why_silent(reply)) is not None:
+                detail = told_of(flaw, reply) or "no text"
+                self._record.add(Failure(step, subject, flaw.failure, detail, reply.thoughts))
+                return None
             items = form.parse(reply.text, missing)
         except ModelError as error:
             self._record.note(step, subject, error)
@@ -109,7 +114,7 @@ class Writing(Asking):
             self._record.note(step, subject, error)
             return []
         # The last item of a list that was cut is cut too.
-        return items[:-1] if reply.finish_reason == "length" else items
+        return items if reply.ending is Ending.WHOLE else items[:-1]
 
     def _told(self, step: StepName, found: int, expected: int, listing: Listing) -> None:
         counts = self._record.counts

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from nat_dpo_pipeline.generation.turns import Flaw
 from nat_dpo_pipeline.report.numbers import Numbers
 
 LONGER_CHOSEN = 0.65
@@ -170,14 +171,15 @@ def _few_prompts(numbers: Numbers) -> Iterator[Danger]:
 def _flawed(numbers: Numbers) -> Iterator[Danger]:
     flaws = numbers.flaws
     if flaws.responses >= _ENOUGH and flaws.share > FLAWED:
-        parts = (("cut off", flaws.truncated), ("refused", flaws.refused), ("empty", flaws.empty))
+        named = {Flaw.TRUNCATED: "cut off", Flaw.REFUSAL: "refused"}
+        parts = ((named.get(Flaw(flaw), flaw.replace("_", " ")), count) for flaw, count in flaws.counts.items())
         yield Danger(
             DangerKind.FLAWED_RESPONSES,
             "Many responses are no whole answers",
             f"{_percent(flaws.share)} of {flaws.responses:,} responses: "
-            f"{', '.join(f'{count:,} {name}' for name, count in parts if count)}.",
+            f"{', '.join(f'{count:,} {name}' for name, count in parts)}.",
             "They cost money, and where they are kept they teach to stop early or to decline.",
-            "Raise max_tokens for what is cut off; look at what is refused in failures.jsonl and the candidates.",
+            "Raise max_tokens for what is cut off or only thoughts; look at the others in failures.jsonl.",
         )
 
 

@@ -85,7 +85,7 @@ class _Flow:
 
     def flaws(self) -> told.Flaws:
         found = self.flawed + self.set_aside.flaws
-        return told.Flaws(found[Flaw.TRUNCATED], found[Flaw.REFUSAL], found[Flaw.EMPTY], self._responses())
+        return told.Flaws({str(flaw): found[flaw] for flaw in Flaw if found[flaw]}, self._responses())
 
     def _responses(self) -> int:
         return self.counts["candidates"] + self.set_aside.scored + self.set_aside.responses.total()

@@ -1,5 +1,6 @@
 """The numbers of a report: values only, the same in report.json, on the page and on the terminal."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import sqrt
 
@@ -164,16 +165,14 @@ class Ties:
 
 @dataclass(frozen=True, slots=True)
 class Flaws:
-    """Responses that are no whole answer, scored or not."""
+    """Responses that are no whole answer, scored or not, by their flaws."""
 
-    truncated: int = 0
-    refused: int = 0
-    empty: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     responses: int = 0
 
     @property
     def share(self) -> float:
-        return _share(self.truncated + self.refused + self.empty, self.responses)
+        return _share(sum(self.counts.values()), self.responses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ class Spending:
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
+    uncounted: int = 0
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the server counted tokens, as far as is known."""
+        return not self.uncounted or self.prompt_tokens + self.completion_tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,7 @@ def _spending(row: object) -> Spending:
         prompt_tokens=_count(facts.get("prompt_tokens")),
         completion_tokens=_count(facts.get("completion_tokens")),
         cost=finite_number(facts.get("cost")),
+        uncounted=_count(facts.get("uncounted")),
     )
 
 
