@@ -73,6 +73,14 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     assert reading.elapsed == 50.0
 
 
+def test_tokens_that_are_not_counted_are_unknown_in_the_table() -> None:
+    record = GenerationRecord()
+    record.usage["responses", "writer"] = ModelUsage("m", requests=3, uncounted=3)
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(table_of(Meter(record).read()))
+    assert shown.getvalue().count("unknown") == 2
+
+
 def test_what_is_left_is_reckoned_from_what_was_sent_and_not_from_what_was_replayed() -> None:
     clock, record = Clock(), GenerationRecord()
     used = record.usage["responses", "writer"] = ModelUsage(replayed=500)

@@ -122,3 +122,9 @@ def test_rows_can_be_read_several_times_at_once(spool: TurnSpool) -> None:
         spool.add((number,), _turn(str(number)), "example")
     one, other = spool.rows(to_pair=True), spool.rows(to_pair=True)
     assert list(zip(one, other, strict=True)) == [(row, row) for row in spool.rows(to_pair=True)]
+
+
+def test_thoughts_without_an_answer_are_kept() -> None:
+    response = Response(QUESTION, 0, "", "writer", "served-name", Flaw.ONLY_THOUGHTS, thoughts="Hm.")
+    (row,) = json.loads(turn_row(_turn(unscored=(Scored(response, reason="only_thoughts"),)), "example"))["unscored"]
+    assert (row["flaw"], row["reasoning"]) == ("only_thoughts", "Hm.")

@@ -227,6 +227,17 @@ async def test_tokens_are_booked_before_calls_are_sent_so_that_a_burst_keeps_to_
     assert 30 <= len(sent) <= (10_000 + 2_000) / 256 + 1
 
 
+async def test_where_the_server_counts_no_tokens_the_estimate_keeps_the_pace() -> None:
+    asked = limited(Model(never, tokens=0), tokens_per_minute=60_000, max_concurrency=1)
+    started = time.monotonic()
+
+    for _ in range(60):
+        await asked.complete(ASKED)
+
+    # Ten seconds' worth may go at once; a reply is taken to have 256 tokens until one was counted.
+    assert time.monotonic() - started >= (59 * 256 - 10_000) / 1000
+
+
 async def test_what_was_booked_for_a_call_that_failed_is_given_back() -> None:
     model = Model(lambda number: ModelError("reset", transient=True) if 1 < number <= 9 else None, tokens=256)
     asked = limited(model, tokens_per_minute=6_000, max_retries=20)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nat_dpo_pipeline.cli.saying import say
-from nat_dpo_pipeline.cli.telling import duration, money, number
+from nat_dpo_pipeline.cli.telling import duration, money, number, tokens_of
 from nat_dpo_pipeline.core.printable import printable
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage
@@ -45,6 +45,7 @@ class StepReading:
     retries: int
     prompt_tokens: int
     completion_tokens: int
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Meter:
             retries=sum(one.retries for one in used),
             prompt_tokens=sum(one.prompt_tokens for one in used),
             completion_tokens=sum(one.completion_tokens for one in used),
+            uncounted=sum(one.uncounted for one in used),
         )
 
     def _rates(self, now: float, requests: int, tokens: int) -> tuple[float, float]:
@@ -162,8 +164,7 @@ def table_of(reading: Reading) -> RenderableType:
             number(step.running),
             Text(number(step.failed), style="red" if step.failed else ""),
             _calls(step) if asks else "",
-            number(step.prompt_tokens) if asks else "",
-            number(step.completion_tokens) if asks else "",
+            *(tokens_of(step.prompt_tokens, step.completion_tokens, step.uncounted) if asks else ("", "")),
         )
     waits = (Text(wait, style="yellow") for wait in _waits(reading))
     return Group("", table, Text(" · ".join(_facts(reading)), style="dim"), *waits)

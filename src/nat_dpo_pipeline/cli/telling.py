@@ -12,7 +12,7 @@ from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.writer import WrittenDataset
 from nat_dpo_pipeline.generation import plan as estimate
 from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.report.summary import listed
@@ -144,7 +144,7 @@ def spending_of(record: GenerationRecord) -> list[str]:
             number(used.requests),
             number(used.retries),
             number(used.replayed),
-            *tokens_of(used),
+            *tokens_of(used.prompt_tokens, used.completion_tokens, used.uncounted),
             money(used.cost(price)),
         )
         for step, llm, used, price in usage
@@ -159,11 +159,11 @@ def spending_of(record: GenerationRecord) -> list[str]:
     return [*lines, without] if uncounted else lines
 
 
-def tokens_of(used: ModelUsage) -> tuple[str, str]:
+def tokens_of(prompt_tokens: int, completion_tokens: int, uncounted: int) -> tuple[str, str]:
     """The tokens of prompts and replies, unknown where the server counted none."""
-    if used.uncounted and not used.prompt_tokens + used.completion_tokens:
+    if uncounted and not prompt_tokens + completion_tokens:
         return ("unknown",) * 2
-    return number(used.prompt_tokens), number(used.completion_tokens)
+    return number(prompt_tokens), number(completion_tokens)
 
 
 _SUMMED = ("requests", "retries", "replayed", "prompt_tokens", "completion_tokens")

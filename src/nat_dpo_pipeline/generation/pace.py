@@ -124,6 +124,9 @@ class Pace:
         return booked
 
     def answered(self, booked: float, usage: Usage) -> None:
+        """Put right what was booked; where the server does not count tokens the estimate stands."""
+        if not usage.is_reported:
+            return
         self._reply_tokens += (usage.completion_tokens - self._reply_tokens) / 8
         self.used(booked, usage.prompt_tokens + usage.completion_tokens)
 

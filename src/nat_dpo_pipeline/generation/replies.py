@@ -9,8 +9,8 @@ from nat_dpo_pipeline.core.thoughts import split_thoughts
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.endings import Ending, ending_of, shown
 
-# No call has more; sums of what is below it fit into 64 bits.
-_MOST_TOKENS = 10**12
+# No model takes more, and a limit of tokens a minute would wait for whatever is claimed.
+_MOST_TOKENS = 10**8
 
 
 @dataclass(frozen=True, slots=True)
