@@ -1,12 +1,9 @@
 """A module with NAT components, as if it were installed, for commands that a test starts."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
-NAT = Path(sys.executable).with_name("nat")
+from tests import commands
 
 
 def install(folder: Path, module: str, source: str | None = None, target: str | None = None) -> None:
@@ -26,23 +23,8 @@ def install_project(folder: Path, project: Path) -> None:
         install(folder, name, target=module)
 
 
-def environment(*folders: Path) -> dict[str, str]:
-    """The environment of a command that finds the modules in `folders`."""
-    path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1"}
-
-
-def run_nat(place: Path, *arguments: str, modules: tuple[Path, ...] = (), timeout: float = 120) -> str:
+def run_nat(place: Path, *arguments: str, modules: tuple[Path, ...] = ()) -> str:
     """What the command told, when it ended well; started in `place`, which may hold modules itself."""
-    done = subprocess.run(
-        [str(NAT), *arguments],
-        cwd=place,
-        env=environment(place, *modules),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    done = commands.run_nat(place, *arguments, env=commands.environment(place, *modules))
+    assert done.code == 0, done.said
+    return done.said

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,43 +19,11 @@ from click.testing import CliRunner
 from nat.cli.commands.validate import validate_command
 
 from nat_dpo_pipeline.demo import create_app
+from tests.commands import Done, run_nat
 
 ROOT = Path(__file__).parents[1]
-NAT = Path(sys.executable).with_name("nat")
 MAGPIE = ROOT.parent / "shared" / "data" / "magpie_5x5_armorm.jsonl"
-KEYS = ("NVIDIA_API_KEY", "NVIDIA_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 QUESTION = "What does `heapq.nlargest` do?"
-
-
-@dataclass(frozen=True)
-class Done:
-    """A command that ended: its exit code and both of its outputs, logs and all."""
-
-    code: int
-    output: str
-
-    def last_line(self) -> str:
-        return next(line for line in reversed(self.output.splitlines()) if line.strip(" \x1b[0m"))
-
-    def value(self, name: str) -> int:
-        """The number in a line of the report."""
-        return int(next(line for line in self.output.splitlines() if line.startswith(f"  {name} ")).split()[-1])
-
-
-def _nat(folder: Path, *arguments: str) -> Done:
-    environment = {name: value for name, value in os.environ.items() if name not in KEYS}
-    environment |= {"NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1"}
-    done = subprocess.run(
-        [str(NAT), *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout)
 
 
 def _with_configs(folder: Path) -> Path:
@@ -71,8 +37,8 @@ def place(tmp_path: Path) -> Path:
     return _with_configs(tmp_path)
 
 
-def _finetune(folder: Path, config: str, *arguments: str) -> Done:
-    return _nat(folder, "finetune", "--config_file", f"configs/{config}", *arguments)
+def _finetune(folder: Path, config: str, *arguments: str, afresh: bool = False) -> Done:
+    return run_nat(folder, "finetune", "--config_file", f"configs/{config}", *arguments, afresh=afresh)
 
 
 def _rows(folder: Path, *names: str) -> list[dict[str, Any]]:
@@ -84,23 +50,23 @@ def _prompts(rows: list[dict[str, Any]]) -> set[str]:
 
 
 def _assert_quiet(done: Done) -> None:
-    assert "Traceback" not in done.output
-    warnings = [line for line in done.output.splitlines() if "WARNING" in line and "nat_dpo_pipeline" in line]
+    assert "Traceback" not in done.said
+    warnings = [line for line in done.said.splitlines() if "WARNING" in line and "nat_dpo_pipeline" in line]
     assert warnings == []
 
 
 def test_the_demo_goes_from_topics_to_a_dataset_and_is_the_same_every_time(place: Path) -> None:
     dataset = place / "runs" / "demo" / "dataset"
     done = _finetune(place, "demo.yml")
-    assert done.code == 0, done.output
+    assert done.code == 0, done.said
     _assert_quiet(done)
-    assert (done.value("topics"), done.value("subtopics")) == (3, 15)
-    assert done.value("candidates") == 4 * done.value("questions") > 0
-    assert done.value("turns") == done.value("questions")
-    assert 0 < done.value("pairs") <= 6 * done.value("turns")
-    assert "  skipped pairs " in done.output
+    assert (done.count("topics"), done.count("subtopics")) == (3, 15)
+    assert done.count("candidates") == 4 * done.count("questions") > 0
+    assert done.count("turns") == done.count("questions")
+    assert 0 < done.count("pairs") <= 6 * done.count("turns")
+    assert "  skipped pairs " in done.said
     files = {name: dataset / name for name in ("trl/train.jsonl", "trl/validation.jsonl", "manifest.json")}
-    assert all(f"runs/demo/dataset/{name}" in done.output for name in files)
+    assert all(f"runs/demo/dataset/{name}" in done.said for name in files)
 
     train, validation = _rows(dataset, "train.jsonl"), _rows(dataset, "validation.jsonl")
     assert train
@@ -111,16 +77,16 @@ def test_the_demo_goes_from_topics_to_a_dataset_and_is_the_same_every_time(place
     assert manifest["counts"] == {"train_pairs": len(train), "validation_pairs": len(validation)}
 
     before = {name: path.read_bytes() for name, path in files.items() if name.startswith("trl/")}
-    assert _finetune(place, "demo.yml").code == 0
+    assert _finetune(place, "demo.yml", afresh=True).code == 0
     assert {name: files[name].read_bytes() for name in before} == before
 
 
 def test_a_topic_can_be_run_alone(place: Path) -> None:
-    done = _nat(place, "run", "--config_file", "configs/demo.yml", "--input", "Data structures")
-    assert done.code == 0, done.output
+    done = run_nat(place, "run", "--config_file", "configs/demo.yml", "--input", "Data structures")
+    assert done.code == 0, done.said
     _assert_quiet(done)
-    assert '"topics": 1' in done.output
-    assert '"candidates": 80' in done.output
+    assert '"topics": 1' in done.said
+    assert '"candidates": 80' in done.said
 
 
 @dataclass(frozen=True)
@@ -144,9 +110,11 @@ def server() -> Iterator[Server]:
         serving = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = Thread(target=serving.run, args=([listener],))
         thread.start()
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", requests)
-        serving.should_exit = True
-        thread.join()
+        try:
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", requests)
+        finally:
+            serving.should_exit = True
+            thread.join()
 
 
 def _change(folder: Path, config: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -164,20 +132,20 @@ def test_a_question_is_asked_of_a_server_once_even_when_the_command_is_repeated(
 
     _change(place, "demo.yml", served)
     for _ in range(2):
-        done = _nat(place, "run", "--config_file", "configs/demo.yml", "--input", QUESTION)
-        assert done.code == 0, done.output
+        done = run_nat(place, "run", "--config_file", "configs/demo.yml", "--input", QUESTION)
+        assert done.code == 0, done.said
         _assert_quiet(done)
-        assert '"questions": 1' in done.output
-        assert '"candidates": 4' in done.output
+        assert '"questions": 1' in done.said
+        assert '"candidates": 4' in done.said
         assert server.requests == ["/v1/chat/completions"] * 8
 
 
 def test_the_demo_can_be_evaluated(place: Path) -> None:
-    done = _nat(place, "eval", "--config_file", "configs/demo.yml")
-    assert done.code == 0, done.output
+    done = run_nat(place, "eval", "--config_file", "configs/demo.yml")
+    assert done.code == 0, done.said
     _assert_quiet(done)
-    assert "3/3" in done.output
-    assert "Workflow Status: COMPLETED" in done.output
+    assert "3/3" in done.said
+    assert "Workflow Status: COMPLETED" in done.said
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yml")))
@@ -192,16 +160,16 @@ def test_a_configuration_is_valid(place: Path, config: str) -> None:
 def test_candidates_of_ones_own_become_pairs(place: Path) -> None:
     output = ("-o", "trainer_adapters.dataset.output_dir", str(place / "out"))
     done = _finetune(place, "candidates.yml", "--dataset", str(MAGPIE), *output)
-    assert done.code == 0, done.output
+    assert done.code == 0, done.said
     _assert_quiet(done)
-    assert (done.value("turns"), done.value("candidates")) == (5, 25)
+    assert (done.count("turns"), done.count("candidates")) == (5, 25)
     expected = [
         (high["response"], low["response"])
         for row in map(json.loads, MAGPIE.read_text().splitlines())
         for high, low in combinations(sorted(row["candidates"], key=lambda one: -one["score"]), 2)
         if high["score"] > low["score"]
     ]
-    assert done.value("pairs") == len(expected)
+    assert done.count("pairs") == len(expected)
     train, validation = _rows(place / "out", "train.jsonl"), _rows(place / "out", "validation.jsonl")
     found = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in train + validation]
     assert sorted(found) == sorted(set(expected))
@@ -231,11 +199,11 @@ def test_nvidias_yaml_is_taken_and_malformed_rows_cost_no_good_one(place: Path) 
     rows = [json.dumps(good[0]), *broken, *map(json.dumps, good[1:])]
     (place / "mine.jsonl").write_text("\n".join(rows))
     done = _finetune(place, "candidates.yml", "--dataset", "mine.jsonl")
-    assert done.code == 0, done.output
-    assert "Traceback" not in done.output
-    assert "`custom_step_name` is an old name of `ttc_step_name`" in done.output
-    assert (done.value("candidates"), done.value("pairs")) == (6, 3)
-    assert "skipped input         4 malformed_input" in done.output
+    assert done.code == 0, done.said
+    assert "Traceback" not in done.said
+    assert "`custom_step_name` is an old name of `ttc_step_name`" in done.said
+    assert (done.count("candidates"), done.count("pairs")) == (6, 3)
+    assert "skipped input         4 malformed_input" in done.said
     runs = place / "runs" / "candidates"
     assert len(_rows(runs / "dataset", "train.jsonl", "validation.jsonl")) == 3
     (failures,) = (runs / "run").glob("failures_*.jsonl")
@@ -305,6 +273,6 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 def test_a_mistake_is_told_in_one_last_line(outcomes: dict[str, Done], name: str) -> None:
     done = outcomes[name]
     assert done.code != 0
-    assert "Traceback" not in done.output
-    assert done.last_line().startswith("Error: "), done.output
+    assert "Traceback" not in done.said
+    assert done.last_line().startswith("Error: "), done.said
     assert MISTAKES[name].says in done.last_line()

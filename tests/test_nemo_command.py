@@ -1,23 +1,21 @@
 """`nat finetune` with NVIDIA's own YAML, against NeMo Microservices on this machine."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from nat_dpo_pipeline.testing.nemo import NemoService, serving_nemo
+from tests.commands import NAT, Command, Done, environment, started
 
 pytestmark = pytest.mark.skipif(
     find_spec("nat.plugins.customizer") is not None, reason="NVIDIA's package keeps its own names"
 )
-NAT = Path(sys.executable).with_name("nat")
 TRAINING, VALIDATION = "training/training_file.jsonl", "validation/validation_file.jsonl"
 # As NVIDIA's guide to DPO with NeMo Customizer writes it; workflow and dataset are ours, and the polling is faster.
 YAML = """
@@ -96,8 +94,11 @@ def nemo() -> Iterator[NemoService]:
         yield service
 
 
+Start = Callable[[], AbstractContextManager[Command]]
+
+
 @pytest.fixture
-def start(tmp_path: Path, nemo: NemoService) -> Callable[[], subprocess.Popen[str]]:
+def start(tmp_path: Path, nemo: NemoService) -> Start:
     """Starts the command on ten questions of three candidates each."""
     rows = [
         {"prompt": f"Why {n}?", "candidates": [{"response": f"{n} {score}", "score": score} for score in range(3)]}
@@ -105,39 +106,26 @@ def start(tmp_path: Path, nemo: NemoService) -> Callable[[], subprocess.Popen[st
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "config.yml").write_text(YAML)
-    hosts = {"CUSTOMIZER_HOST": nemo.url, "DATASTORE_HOST": nemo.url}
-
-    def run() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(NAT), "finetune", "--config_file", "config.yml"],
-            cwd=tmp_path,
-            env={**os.environ, **hosts, "NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return run
+    env = environment(CUSTOMIZER_HOST=nemo.url, DATASTORE_HOST=nemo.url)
+    return partial(started, tmp_path, NAT, "finetune", "--config_file", "config.yml", env=env)
 
 
-def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
+def _ended(start: Start) -> Done:
+    with start() as running:
+        return running.end()
 
 
-def test_pairs_become_a_model_that_is_deployed(
-    nemo: NemoService, start: Callable[[], subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_pairs_become_a_model_that_is_deployed(nemo: NemoService, start: Start, tmp_path: Path) -> None:
     nemo.statuses = [
         {"status": "created", "percentage_done": None},
         {"status": "running", "percentage_done": 50.0, "train_loss": 0.5},
         {"status": "completed", "percentage_done": 100.0},
     ]
     nemo.deployment_statuses = [{"status": "pending"}, {"status": "ready"}]
-    code, output = _ended(start())
-    assert code == 0, output
-    assert "Traceback" not in output
-    assert "running 50 %" in output
+    done = _ended(start)
+    assert done.code == 0, done.said
+    assert "Traceback" not in done.said
+    assert "running 50 %" in done.said
     ((repo, _),) = nemo.repos.items()
     assert repo.startswith("my-dpo-project/dpo-training-data-")
     training, validation = (nemo.rows(repo, name) for name in (TRAINING, VALIDATION))
@@ -147,32 +135,28 @@ def test_pairs_become_a_model_that_is_deployed(
     assert job["hyperparameters"]["epochs"] == 3
     (config,) = nemo.deployment_configs.values()
     assert (config["model"], config["nim_deployment"]["gpu"]) == (job["output_model"], 2)
-    assert "deployment my-dpo-project/nat-deployment-cust-1 is ready" in output
+    assert "deployment my-dpo-project/nat-deployment-cust-1 is ready" in done.said
     metrics = json.loads((tmp_path / ".tmp/nat/finetuning/output/final_metrics.json").read_text())
     assert metrics["status"] == "completed"
     assert len(list((tmp_path / ".tmp/output/datasets").glob("*/training_file.jsonl"))) == 1
 
 
-def test_a_job_that_fails_fails_the_command_and_says_why(
-    nemo: NemoService, start: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_a_job_that_fails_fails_the_command_and_says_why(nemo: NemoService, start: Start) -> None:
     logs = [{"updated_at": "1", "message": "training failed", "detail": "CUDA out of memory"}]
     nemo.statuses = [{"status": "running"}, {"status": "failed", "status_logs": logs}]
-    code, output = _ended(start())
-    assert code != 0
-    assert "Traceback" not in output
-    last = [line for line in output.splitlines() if line.strip(" \x1b[0m")][-1]
+    done = _ended(start)
+    assert done.code != 0
+    assert "Traceback" not in done.said
+    last = [line for line in done.said.splitlines() if line.strip(" \x1b[0m")][-1]
     assert last.startswith("Error: ")
     assert "training failed: CUDA out of memory" in last
 
 
-def test_ctrl_c_cancels_the_job(nemo: NemoService, start: Callable[[], subprocess.Popen[str]]) -> None:
+def test_ctrl_c_cancels_the_job(nemo: NemoService, start: Start) -> None:
     nemo.statuses = [{"status": "running"}]
-    process = start()
-    until = time.monotonic() + 100
-    while not nemo.asked("GET", "/status") and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    code, output = _ended(process)
-    assert code != 0, output
-    assert nemo.cancelled == ["cust-1"], output
+    with start() as running:
+        running.wait_until(lambda: nemo.asked("GET", "/status"))
+        running.process.send_signal(signal.SIGINT)
+        done = running.end()
+    assert done.code != 0, done.said
+    assert nemo.cancelled == ["cust-1"], done.said

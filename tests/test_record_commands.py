@@ -3,8 +3,6 @@
 import http.client
 import json
 import socket
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.own_module import NAT, environment, install, run_nat
+from tests.commands import NAT, environment, started
+from tests.own_module import install, run_nat
 
 _MODULE = """
 import asyncio
@@ -119,35 +118,27 @@ def test_a_single_run_and_fine_tuning_are_recorded(place: Path) -> None:
 
 @contextmanager
 def _serving(place: Path, config: str) -> Iterator[int]:
+    """The port of a server that is killed in the end, which is the worst that may happen to one."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [str(NAT), "serve", "--config_file", config, "--host", "127.0.0.1", "--port", str(port)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=place, env=environment(place), stdout=quiet, stderr=quiet) as process:
-        try:
-            yield port
-        finally:
-            process.kill()  # as the worst that may happen to a server
+    command = (NAT, "serve", "--config_file", config, "--host", "127.0.0.1", "--port", str(port))
+    with started(place, *command, env=environment(place)) as server:
+        server.wait_until(lambda: _answers(port))
+        yield port
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _posted(port: int, path: str, text: str) -> bytes:
     headers = {"Content-Type": "application/json", "workflow-run-id": f"run of {text}"}
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
         connection.request("POST", path, json.dumps({"text": text}), headers)
         reply = connection.getresponse()
         assert reply.status == 200
         return reply.read()
-
-
-def _await_server(port: int) -> None:
-    for _ in range(300):
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError(port)
 
 
 def test_two_servers_record_what_they_are_asked_and_being_killed_costs_nothing(place: Path) -> None:
@@ -155,8 +146,6 @@ def test_two_servers_record_what_they_are_asked_and_being_killed_costs_nothing(p
     pytest.importorskip("sqlalchemy", reason="`nat serve` needs sqlalchemy")
     config = _config(place, max_bytes=1000)
     with _serving(place, config) as first, _serving(place, config) as second, ThreadPoolExecutor(8) as pool:
-        for port in (first, second):
-            _await_server(port)
         asked = [
             pool.submit(_posted, port, path, f"{port} {path} {number}")
             for number in range(10)

@@ -1,11 +1,9 @@
 """`nat finetune` with `openai_trainer_adapter`, as a user starts it, against a server on this machine."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ import pytest
 import yaml
 
 from nat_dpo_pipeline.testing.fine_tuning import KEY, After, FineTuningServer, metrics_event, serving
+from tests.commands import NAT, Command, Done, environment, started
 
 ROOT = Path(__file__).parents[1]
-NAT = Path(sys.executable).with_name("nat")
 MODEL = "gpt-4.1-mini-2025-04-14"
 CREATE = "POST /fine_tuning/jobs"
 
@@ -40,21 +38,14 @@ def place(tmp_path: Path, server: FineTuningServer) -> Path:
     return tmp_path
 
 
-def _start(place: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(NAT), "finetune", "--config_file", "config.yml", "--dataset", "rows.jsonl"],
-        cwd=place,
-        env=os.environ | {"NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1", "OPENAI_API_KEY": KEY},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
+def _start(place: Path) -> AbstractContextManager[Command]:
+    command = (NAT, "finetune", "--config_file", "config.yml", "--dataset", "rows.jsonl")
+    return started(place, *command, env=environment(OPENAI_API_KEY=KEY))
 
 
-def _finetune(place: Path) -> tuple[int, str]:
+def _finetune(place: Path) -> Done:
     with _start(place) as running:
-        output, _ = running.communicate(timeout=120)
-    return running.returncode, output
+        return running.end()
 
 
 def _metrics(place: Path) -> dict[str, Any]:
@@ -65,18 +56,18 @@ def _metrics(place: Path) -> dict[str, Any]:
 def test_pairs_become_a_model_although_the_reply_to_the_job_gets_lost(place: Path, server: FineTuningServer) -> None:
     server.faults[CREATE].append(After.LOST_CONNECTION)
     server.events = [metrics_event(5, 20, train_loss=0.5)]
-    code, output = _finetune(place)
-    assert code == 0, output
-    assert "Traceback" not in output
-    assert KEY not in output
+    done = _finetune(place)
+    assert done.code == 0, done.said
+    assert "Traceback" not in done.said
+    assert KEY not in done.said
     assert len(server.created) == server.asked(CREATE) == 1
     request = server.created[0]
     assert (request["model"], request["suffix"]) == (MODEL, "preferred")
     prompts = [{row["input"]["messages"][0]["content"] for row in server.rows(number)} for number in (0, 1)]
     assert (len(server.rows(0)), len(server.rows(1))) == (27, 3)
     assert prompts[0].isdisjoint(prompts[1])
-    assert "openai job ftjob-0: running 25 %, Step 5/20" in output
-    assert f"openai job ftjob-0: succeeded 100 %, ft:{MODEL}:mine" in output
+    assert "openai job ftjob-0: running 25 %, Step 5/20" in done.said
+    assert f"openai job ftjob-0: succeeded 100 %, ft:{MODEL}:mine" in done.said
     metrics = _metrics(place)
     assert metrics["status"] == "completed"
     assert metrics["job"]["job_id"] == "ftjob-0"
@@ -90,12 +81,12 @@ def test_a_job_that_fails_is_told_in_the_last_line(place: Path, server: FineTuni
         "message": "Training file has 27 examples",
         "param": "training_file",
     }
-    code, output = _finetune(place)
-    assert code != 0
-    last = next(line for line in reversed(output.splitlines()) if line.strip())
+    done = _finetune(place)
+    assert done.code != 0
+    last = done.last_line()
     assert last.startswith("Error: training job ")
     assert last.endswith("failed: invalid_n_examples: Training file has 27 examples (training_file)")
-    assert "Traceback" not in output
+    assert "Traceback" not in done.said
     assert _metrics(place)["status"] == "failed"
 
 
@@ -103,29 +94,24 @@ def test_a_wrong_key_is_told_before_anything_is_generated(place: Path, server: F
     source = yaml.safe_load((place / "config.yml").read_text())
     source["trainer_adapters"]["openai"]["api_key"] = "sk-wrong"
     (place / "config.yml").write_text(yaml.safe_dump(source))
-    code, output = _finetune(place)
-    assert code != 0
-    last = next(line for line in reversed(output.splitlines()) if line.strip())
+    done = _finetune(place)
+    assert done.code != 0
+    last = done.last_line()
     assert "answered 401 when asked for its jobs: Incorrect API key provided: *** (check its api_key)" in last
-    assert "sk-wrong" not in output
-    assert "Running workflow" not in output
+    assert "sk-wrong" not in done.said
+    assert "Running workflow" not in done.said
     assert server.files == {}
 
 
 def test_ctrl_c_cancels_the_job(place: Path, server: FineTuningServer) -> None:
     server.states = ["running"]
     with _start(place) as running:
-        assert running.stdout is not None
-        told = []
-        for line in running.stdout:
-            told.append(line)
-            if "openai job ftjob-0: running" in line:
-                break
-        running.send_signal(signal.SIGINT)
-        rest, _ = running.communicate(timeout=60)
-    assert running.returncode == 1
-    assert server.jobs["ftjob-0"]["status"] == "cancelled", "".join(told) + rest
-    assert "interrupted: cancelling the job; once more ends at once" in rest
-    assert rest.splitlines()[-1] == "Error: interrupted: job ftjob-0 was cancelled"
-    assert "Traceback" not in rest
+        running.wait_until(lambda: "openai job ftjob-0: running" in running.said)
+        running.process.send_signal(signal.SIGINT)
+        done = running.end()
+    assert done.code == 1
+    assert server.jobs["ftjob-0"]["status"] == "cancelled", done.said
+    assert "interrupted: cancelling the job; once more ends at once" in done.logs
+    assert done.last_line() == "Error: interrupted: job ftjob-0 was cancelled"
+    assert "Traceback" not in done.said
     assert _metrics(place)["status"] == "canceled"

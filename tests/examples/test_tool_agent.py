@@ -1,15 +1,14 @@
 """The worked example, as its README says to run it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.own_module import run_nat
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "tool_agent"
@@ -35,19 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _nat(place: Path, *arguments: str) -> str:
-    path = os.pathsep.join(filter(None, (str(place / "installed"), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("nat")), *arguments],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": path, "NAT_TELEMETRY_ENABLED": "false", "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return run_nat(place, *arguments, modules=(place / "installed",))
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Event
@@ -20,6 +17,7 @@ from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.recorded import collect_recorded
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.report.summary import describe, total
+from tests.commands import run_nat
 
 
 def _write(path: Path, rows: Iterable[object]) -> Path:
@@ -105,7 +103,7 @@ async def test_reading_that_is_cancelled_ends_at_the_next_record(
 
     def watched(*arguments: Any) -> object:
         begun.set()
-        arguments[-1].wait(timeout=60)
+        arguments[-1].wait()
         try:
             return collect_recorded(*arguments)
         except InputError as error:
@@ -153,16 +151,8 @@ def test_nat_finetune_needs_no_evaluation(source: Path, tmp_path: Path) -> None:
         },
     }
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("nat"), "finetune", "--config_file", "config.yml"],
-        cwd=tmp_path,
-        env={**os.environ, "NAT_TELEMETRY_ENABLED": "false"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_nat(tmp_path, "finetune", "--config_file", "config.yml")
+    assert done.code == 0, done.logs
     rows = [json.loads(line) for line in (tmp_path / "dataset" / "trl" / "train.jsonl").read_text().splitlines()]
     assert [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows] == [
         ("a 2", "a 0"),

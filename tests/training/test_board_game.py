@@ -19,7 +19,7 @@ def test_a_model_learns_from_solved_games(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     install_project(tmp_path, EXAMPLE)
     config = ("--config_file", "examples/board_game/train.yml", "-o", "trainer_adapters.local.epochs", "2")
-    told = run_nat(tmp_path, "finetune", *config, modules=(EXAMPLE,), timeout=280)
+    told = run_nat(tmp_path, "finetune", *config, modules=(EXAMPLE,))
     (job,) = (tmp_path / "runs" / "board_game_train" / "training").iterdir()
     result = json.loads((job / "result.json").read_text())
     assert result["sentence"] in told
