@@ -1,40 +1,64 @@
-"""Processes that are killed at moments nobody chose."""
+"""Processes that are killed at moments spread over a run: when so many files are there."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
 from typing import Any
 
+from tests.commands import run, started
+from tests.waiting import wait_until
 
-def command(path: Path, output: Path, options: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-m", "tests.scale.command", str(path), str(output), json.dumps(options)]
+_SCRIPT = Path(__file__).with_name("command.py")
 
-
-def run_to_its_end(arguments: Sequence[str]) -> float:
-    """Seconds that it took. It must succeed and say nothing."""
-    started = time.monotonic()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return time.monotonic() - started
+Command = tuple[str | Path, ...]
 
 
-def run_and_kill(arguments: Sequence[str], after: float) -> bool:
-    """Whether the process was killed before it ended."""
-    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after)
-    was_alive = process.poll() is None
-    process.kill()
-    process.wait()
-    return was_alive
+def command(path: Path, output: Path, options: dict[str, Any]) -> Command:
+    return _SCRIPT, path, output, json.dumps(options)
+
+
+def run_to_its_end(command: Command) -> None:
+    """It must succeed and say nothing."""
+    done = run(Path(), *command)
+    assert (done.code, done.said) == (0, "")
+
+
+def run_counting_files(command: Command, output: Path) -> int:
+    """Run to the end; give the largest number of files that were in `output` at once."""
+    counts = [0]
+
+    def is_done() -> bool:
+        counts.append(count_files(output))
+        return running.process.poll() is not None
+
+    with started(Path(), *command) as running:
+        wait_until(is_done)
+        assert (running.end().code, running.said) == (0, "")
+    return max(counts)
+
+
+def run_and_kill(command: Command, is_time: Callable[[], object]) -> bool:
+    """Whether the process was killed before it ended. Processes that it started are left alone."""
+    with started(Path(), *command) as running:
+        process = running.process
+        wait_until(lambda: is_time() or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+
+def count_files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def moments(most: int, count: int, seed: object) -> list[int]:
+    """Numbers of files, spread over the run in which there are `most` at once; the first is at the very beginning."""
+    draw = Random(str(seed))
+    return [0, *(int(most * (place + draw.random()) / (count - 1)) for place in range(count - 1))]
 
 
 def children(names: str, root: int | None = None) -> list[int]:
@@ -54,32 +78,26 @@ def children(names: str, root: int | None = None) -> list[int]:
     return found
 
 
-class Killer:
-    """In a `with` block kills one process of those that `find` finds, after so many seconds."""
+@contextmanager
+def killing(find: Callable[[], list[int]], is_time: Callable[[], object], seed: int = 0) -> Iterator[list[int]]:
+    """Kill one process of those that `find` finds as soon as it is time; give those that were killed."""
+    draw, is_over, killed = Random(seed), Event(), list[int]()
 
-    def __init__(self, find: Callable[[], list[int]], after: float, seed: int) -> None:
-        self._find = find
-        self._after = after
-        self._draw = Random(seed)
-        self._is_over = Event()
-        self._thread = Thread(target=self._kill)
-        self.killed = 0
-
-    def __enter__(self) -> "Killer":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _kill(self) -> None:
-        self._is_over.wait(self._after)
-        while not self._is_over.is_set():
-            found = self._find()
-            if found:
+    def kill() -> None:
+        def has_killed() -> bool:
+            found = find() if is_time() else []
+            for process in found and [draw.choice(found)]:
                 with suppress(ProcessLookupError):
-                    os.kill(self._draw.choice(found), signal.SIGKILL)
-                    self.killed += 1
-                return
-            self._is_over.wait(0.005)
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+            return bool(killed)
+
+        wait_until(lambda: is_over.is_set() or has_killed())
+
+    thread = Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        thread.join()

@@ -1,9 +1,7 @@
 """What is killed, at any moment, loses and doubles nothing; what is already there is not made again."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -14,16 +12,25 @@ from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.scale.api import pair_files
 from nat_dpo_pipeline.scale.options import ScaleOptions
 from tests.scale.candidates import make_rows, snapshot, write_jsonl
-from tests.scale.killing import Killer, children, command, run_and_kill, run_to_its_end
+from tests.scale.killing import (
+    children,
+    command,
+    count_files,
+    killing,
+    moments,
+    run_and_kill,
+    run_counting_files,
+    run_to_its_end,
+)
 
-TURNS = 1500
+TURNS = 700
 #: A shard that is looked at once, twice because the whole run decides, and one that is partitioned first.
 WAYS: dict[str, dict[str, Any]] = {
     "at once": {},
-    "decided": {"deduplicate": True, "max_pairs": 3000, "min_margin_quantile": 0.2},
+    "decided": {"deduplicate": True, "max_pairs": 1400, "min_margin_quantile": 0.2},
     "scattered": {"scattered": True, "deduplicate": True},
 }
-MOMENTS = 10
+MOMENTS = 5
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _no_worker_is_left() -> Iterator[None]:
     yield
-    assert not children("nat_dpo_pipeline.scale.worker")
+    assert not workers()
+
+
+def workers() -> list[int]:
+    return children("nat_dpo_pipeline.scale.worker")
 
 
 def options_of(way: str) -> dict[str, Any]:
@@ -43,17 +54,18 @@ def options_of(way: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_command_killed_at_any_moment_leaves_what_the_next_one_completes(
-    tmp_path: Path, path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, way: str
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("src", os.environ.get("PYTHONPATH", ""))))
-    draw = Random(way)
-    seconds = run_to_its_end(command(path, tmp_path / "whole", options_of(way)))
+    most = run_counting_files(command(path, tmp_path / "whole", options_of(way)), tmp_path / "whole")
     expected = snapshot(tmp_path / "whole")
     killed = 0
-    for moment in range(MOMENTS if way == "decided" else 4):
-        output = tmp_path / f"killed-{moment}"
-        killed += run_and_kill(command(path, output, options_of(way)), draw.uniform(0.2, 1.0) * seconds)
-        run_to_its_end(command(path, output, options_of(way)))
+    for files in moments(most, MOMENTS if way == "decided" else 3, way):
+        output = tmp_path / f"killed-at-{files}"
+        options = options_of(way)
+        killed += run_and_kill(
+            command(path, output, options), lambda at=files, folder=output: count_files(folder) >= at
+        )
+        run_to_its_end(command(path, output, {**options, "workers": 1}))
         assert snapshot(output) == expected
     assert killed
 
@@ -61,21 +73,21 @@ def test_a_command_killed_at_any_moment_leaves_what_the_next_one_completes(
 def test_a_worker_killed_at_any_moment_is_replaced(tmp_path: Path, path: Path) -> None:
     options = ScaleOptions(shard_bytes=40_000, workers=2, deduplicate=True)
     pair_files([str(path)], str(tmp_path / "whole"), PairingRules(), options=options)
+    expected = snapshot(tmp_path / "whole")
     killed = 0
-    for moment in range(MOMENTS):
-        output = tmp_path / f"killed-{moment}"
-        after = Random(moment).uniform(0.0, 0.5)
-        with Killer(lambda: children("nat_dpo_pipeline.scale.worker"), after, moment) as killer:
+    for files in moments(len(expected), MOMENTS, "worker"):
+        output = tmp_path / f"killed-at-{files}"
+        with killing(workers, lambda at=files, folder=output: count_files(folder) >= at, files) as victims:
             pair_files([str(path)], str(output), PairingRules(), options=options)
-        killed += killer.killed
-        assert snapshot(output) == snapshot(tmp_path / "whole")
+        killed += len(victims)
+        assert snapshot(output) == expected
     assert killed > MOMENTS // 2
 
 
 def test_a_shard_that_ends_its_process_each_time_is_named(tmp_path: Path, path: Path) -> None:
     options = ScaleOptions(workers=1, retries=0)
     with (
-        Killer(lambda: children("nat_dpo_pipeline.scale.worker"), 0.0, 0),
+        killing(workers, lambda: True),
         pytest.raises(OutputError, match=r"shard 0 ended its process 1 times, at last with signal 9.*shard_bytes"),
     ):
         pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)

@@ -59,7 +59,7 @@ def test_every_format_is_written_byte_for_byte_as_in_memory(tmp_path: Path) -> N
     assert not result.scattered
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), SELECTIONS, st.booleans(), st.none() | st.integers(1, 60), st.booleans())
 def test_what_the_whole_run_decides_is_decided_as_in_memory(
     tmp_path_factory: pytest.TempPathFactory,
