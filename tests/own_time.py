@@ -43,6 +43,11 @@ class OwnTimeLoop(asyncio.SelectorEventLoop):
         with patch.object(time, "monotonic", self.time):
             super().run_forever()
 
+    def run_until_complete(self, future: Any) -> Any:
+        # Where NAT has patched event loops it does not call run_forever.
+        with patch.object(time, "monotonic", self.time):
+            return super().run_until_complete(future)
+
     def run_in_executor(self, executor: Any, func: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
         future = super().run_in_executor(executor, func, *arguments)
         self._clock.at_work += 1

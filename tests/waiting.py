@@ -6,7 +6,9 @@ A machine under load is slow, and a test that is slow is no failure. One that ha
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 # Processes and threads of other loops set no event here, so their traces are looked for: 200 times a second.
 _PAUSE_SECONDS = 0.005
@@ -36,3 +38,29 @@ async def until(happened: Condition, is_alive: Condition = forever) -> None:
             assert happened(), "the cause ended before the event"
             return
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+@dataclass
+class Ticks:
+    """How many turns of its loop a task has had."""
+
+    count: int = 0
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[Ticks]:
+    """Count turns of the loop, which does not go on while something blocks it."""
+    ticks = Ticks()
+
+    async def tick() -> None:
+        while True:
+            ticks.count += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield ticks
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -17,6 +17,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus, generate, inputs_of, load, preview, previewed
 from nat_dpo_pipeline.testing.server import Answer, Fault, LoopbackServer, Request, Response, after, asgi_answer
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 HEAPS = "What does `heapq.nlargest` do?"
@@ -298,16 +299,11 @@ async def test_a_bug_of_a_step_is_in_the_outcome_and_what_was_collected_is_kept(
     assert _manifest(tmp_path)["status"] == "failed"
 
 
-async def _answered(server: LoopbackServer, count: int) -> None:
-    while server.answered < count:  # noqa: ASYNC110 - the server does not tell
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_lets_the_calls_under_way_end(tmp_path: Path, number: signal.Signals) -> None:
     async with LoopbackServer(asgi_answer(create_app()), latency=lambda _: 0.1) as server:
         running = asyncio.create_task(_run(tmp_path, url=server.url))
-        await _answered(server, 8)
+        await until(lambda: server.answered >= 8, lambda: not running.done())
         os.kill(os.getpid(), number)
         outcome = await running
         assert outcome.status is RunStatus.INTERRUPTED
@@ -346,11 +342,10 @@ async def test_to_be_cancelled_ends_at_once_and_leaves_no_task(tmp_path: Path) -
     hang = after(7, Fault.HANG)
     async with LoopbackServer(asgi_answer(create_app()), fault=hang) as server:
         running = asyncio.create_task(_run(tmp_path, url=server.url))
-        await _answered(server, 7)
-        await asyncio.sleep(0.1)
+        await until(lambda: len(server.requests) > 7, lambda: not running.done())
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(running, 5)
+            await running
     own = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert own == []
 
@@ -419,9 +414,9 @@ def test_an_id_on_the_command_line_and_one_in_the_file_differ(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("secret: planted\nworkflow: [", "cannot be used"),
+        ("secret: planted\nworkflow: [", "cannot be read as YAML"),
         ("workflow: ${", "cannot be used"),
-        ("- a list", "cannot be used"),
+        ("- a list", "must be a mapping of sections"),
         ("workflow: {_type: scored_candidates}", "is of type 'scored_candidates'; generate runs preference_data"),
         ("workflow: {_type: no_such_thing}", "cannot be used"),
     ],

@@ -11,7 +11,10 @@ import pytest
 from nat.data_models.runtime_enum import RuntimeTypeEnum
 from nat.plugin_api import Builder
 
+from tests import own_time
 from tests.plugin.functions import BODIES, CLOSED, Asked, Source, workflow, wrapped
+
+pytestmark = pytest.mark.own_time
 
 LATER = ["It is so.", "Because of the tides and the moon.", "No idea"]
 
@@ -139,7 +142,7 @@ async def test_otherwise_the_caller_waits(
 ) -> None:
     async with workflow(_source(tmp_path, is_recorded=is_recorded, **settings), runtime_type) as built:
         running = asyncio.create_task(built.run("Why?"))
-        await asyncio.sleep(0.1)
+        await own_time.until_nothing_moves()
         assert not running.done()
         gate.may_go_on.set()
         run = await running
@@ -233,8 +236,8 @@ async def test_the_end_of_the_caller_before_the_answer_is_the_end_of_all_calls(g
     gate.called = 1
     async with workflow(_source(tmp_path, calls_at_once=2)) as built:
         running = asyncio.create_task(built.run("Why?"))
-        while gate.called < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await own_time.until_nothing_moves()
+        assert gate.called == 3
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from nat_dpo_pipeline.plugin.best_of_n.repeating import answered_by, ended_by, has_result
 
+pytestmark = pytest.mark.own_time
+
 
 async def _after(seconds: float, error: Exception | None = None) -> str:
     await asyncio.sleep(seconds)

@@ -17,12 +17,13 @@ from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.http import TRIES
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests.waiting import ticking, until
 
 MakeBackend = Callable[..., NemoCustomizerBackend]
 MakeData = Callable[..., TrainingData]
 TRAINING, VALIDATION = "training/training_file.jsonl", "validation/validation_file.jsonl"
 JOBS = "/v1/customization/jobs"
-QUICK = Patience(poll_interval=0.002, longest_pause=0.002, timeout=10)
+QUICK = Patience(poll_interval=0.002, longest_pause=0.002)
 
 
 @pytest.fixture
@@ -354,7 +355,7 @@ async def test_a_job_that_takes_too_long_is_cancelled(
     nemo.statuses = [{"status": "unknown"}]
     job = await _submitted(backend, make_data)
     with pytest.raises(TrainingError, match=r"job cust-1 was not done after 0\.05 s and was cancelled"):
-        await asyncio.wait_for(wait(backend, job, Patience(0.002, timeout=0.05)), 10)
+        await wait(backend, job, Patience(0.002, timeout=0.05))
     assert nemo.cancelled == ["cust-1"]
 
 
@@ -440,33 +441,18 @@ async def test_the_event_loop_is_never_blocked(
     nemo: NemoService, make_backend: MakeBackend, make_data: MakeData
 ) -> None:
     """No request is answered before a coroutine beside it has gone on twenty times."""
-    ticks = 0
-    blocked: list[str] = []
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0.001)
 
     async def slow(request: Request) -> Response:
-        begin = ticks
-        for _ in range(400):
-            if ticks >= begin + 20:
-                break
-            await asyncio.sleep(0.005)
-        else:
-            blocked.append(request.path)
+        begin = ticks.count
+        await until(lambda: ticks.count >= begin + 20)
         return await nemo.answer(request)
 
-    ticking = asyncio.create_task(tick())
-    with serving(LoopbackServer(slow)) as url:
-        nemo.url = url.removesuffix("/v1")
-        nemo.stored_apart = True
-        backend = make_backend(entity_host=nemo.url, datastore_host=nemo.url)
-        await backend.check()
-        job = await backend.submit(make_data())
-        assert (await wait(backend, job, QUICK)).state is JobState.SUCCEEDED
-        await backend.cancel(job)
-    ticking.cancel()
-    assert blocked == []
+    async with ticking() as ticks:
+        with serving(LoopbackServer(slow)) as url:
+            nemo.url = url.removesuffix("/v1")
+            nemo.stored_apart = True
+            backend = make_backend(entity_host=nemo.url, datastore_host=nemo.url)
+            await backend.check()
+            job = await backend.submit(make_data())
+            assert (await wait(backend, job, QUICK)).state is JobState.SUCCEEDED
+            await backend.cancel(job)

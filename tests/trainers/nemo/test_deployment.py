@@ -17,7 +17,7 @@ MakeBackend = Callable[..., NemoCustomizerBackend]
 MakeData = Callable[..., TrainingData]
 NIM = NimDeployment("nvcr.io/nim/m", "1.2", gpu=2, description="served")
 NAME = "ns/nat-deployment-cust-1"
-QUICK = Patience(poll_interval=0.002, timeout=10)
+QUICK = Patience(poll_interval=0.002)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
-import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +11,7 @@ from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Resp
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
 from nat_dpo_pipeline.trainers.nemo.http import TRIES, Host, Service, connected
 from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from tests.waiting import ticking, until
 
 SECRET = "nvapi-very-secret"
 
@@ -126,34 +125,17 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         Host.of("NeMo", address, "", "access_token")
 
 
-@contextmanager
-def _answering_once_the_client_went_on(ticks: list[int], answer: Callable[[Request], Response]) -> Iterator[str]:
-    async def patient(request: Request) -> Response:
-        begin = ticks[0]
-        for _ in range(500):
-            if ticks[0] >= begin + 5:
-                return answer(request)
-            await asyncio.sleep(0.01)
-        return Response(418)
-
-    with serving(LoopbackServer(patient)) as url:
-        yield url
-
-
 async def test_the_event_loop_goes_on_while_a_file_is_sent(tmp_path: Path) -> None:
     """The server does not answer before a coroutine beside the request went on."""
-    ticks = [0]
     file = tmp_path / "file"
     file.write_bytes(b"x" * 2_000_000)
 
-    async def tick() -> None:
-        while True:
-            ticks[0] += 1
-            await asyncio.sleep(0.001)
+    async def patient(_: Request) -> Response:
+        begin = ticks.count
+        await until(lambda: ticks.count >= begin + 5)
+        return Response(body={})
 
-    ticking = asyncio.create_task(tick())
-    with _answering_once_the_client_went_on(ticks, lambda _: Response(body={})) as url:
-        async with aiohttp.ClientSession() as session:
+    async with ticking() as ticks, aiohttp.ClientSession() as session:
+        with serving(LoopbackServer(patient)) as url:
             service = Service(session, Host.of("NeMo", url, "", ""), _settings(url))
             assert (await service.put_file(f"{url}/upload", file, {})).status == 200
-    ticking.cancel()

@@ -95,7 +95,7 @@ async def test_a_web_page_is_a_wrong_address(server: FineTuningServer) -> None:
 
 async def test_a_wrong_key_is_told_and_not_repeated(server: FineTuningServer) -> None:
     with pytest.raises(TrainingError) as caught:
-        await _backend(server, api_key="sk-mine").check()
+        await _backend(server, api_key="sk-of-mine").check()
     assert str(caught.value) == (
         f"the fine-tuning API at {server.url} answered 401 when asked for its jobs: Incorrect API key provided: *** "
         "(check its api_key)"
@@ -289,7 +289,7 @@ async def test_a_job_whose_creation_was_not_confirmed_is_found(
 ) -> None:
     server.faults[CREATE].append(fault)
     server.keeps_metadata = keeps_metadata
-    backend = _backend(server, request_timeout=0.5 if fault is After.SILENCE else 30.0)
+    backend = _backend(server, request_timeout=0.5 if fault is After.SILENCE else 120.0)
     job = await backend.submit(_data())
     assert job.id == "ftjob-0"
     assert job.facts["rows"] == {"train": 12, "validation": 1}

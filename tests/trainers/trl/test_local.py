@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from nat_dpo_pipeline.trainers.trl.job import (
 from nat_dpo_pipeline.trainers.trl.local import TrlBackend, check_model
 from nat_dpo_pipeline.trainers.trl.settings import Device, TrlSettings
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests.waiting import ticking
 
-QUICK = Patience(poll_interval=0.05)
+QUICK = Patience(poll_interval=0.005)
 ROWS = {
     SplitName.TRAIN: [PreferenceRow("Why?", "Because.", "No."), PreferenceRow("How?", "So.", "Not so.")],
     SplitName.VALIDATION: [PreferenceRow("When?", "Now.", "Never.")],
@@ -50,7 +52,8 @@ def say(state, message, progress=None, metrics={}):
 """
 TRAINS = """
 say("running", "step 1 of 2", 50.0, {"loss": 0.5})
-time.sleep(0.3)
+while not (folder / "go").exists():
+    time.sleep(0.005)
 (folder / "result.json").write_text("{}")
 (folder / "checkpoints").mkdir()
 say("succeeded", "learned: everything", 100.0, {"held_out_accuracy_after": 1.0})
@@ -64,9 +67,9 @@ def stop(*_):
     sys.exit(3)
 signal.signal(signal.SIGTERM, stop)
 say("running", "step 1 of 9")
-time.sleep(60)
+signal.pause()
 """
-STUBBORN = 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay("running", "step 1 of 9")\ntime.sleep(60)'
+STUBBORN = 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsay("running", "step 1 of 9")\nsignal.pause()'
 
 
 @pytest.fixture
@@ -82,26 +85,37 @@ async def make_backend(tmp_path: Path) -> AsyncIterator[Callable[..., TrlBackend
         return made[-1]
 
     yield make
-    async with asyncio.timeout(30):
-        for backend in made:
-            for process in backend._processes.values():  # noqa: SLF001 - nobody else has them
-                await process.wait()
+    for backend in made:
+        for process in backend._processes.values():  # noqa: SLF001 - nobody else has them
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 def _data(run_id: str = "run") -> TrainingData:
     return TrainingData(run_id, ROWS, seed=3)
 
 
+def _let_go_on(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "run" / "go").touch()
+
+
 async def _until_running(backend: TrlBackend, job: Job) -> JobStatus:
     while (status := await backend.status(job)).state is JobState.PENDING:  # noqa: ASYNC110 - a process sets no event
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.005)
     return status
 
 
 async def test_a_job_is_trained(make_backend: Callable[..., TrlBackend], tmp_path: Path) -> None:
     backend, told = make_backend(TRAINS), list[JobStatus]()
+
+    def tell(status: JobStatus) -> None:
+        told.append(status)
+        if status.state is JobState.RUNNING:
+            _let_go_on(tmp_path)
+
     job = await backend.submit(_data())
-    status = await wait(backend, job, QUICK, on_status=told.append)
+    status = await wait(backend, job, QUICK, on_status=tell)
     folder = JobFolder(tmp_path / "jobs" / "run")
     assert status == JobStatus(
         JobState.SUCCEEDED, "learned: everything", 100.0, {"held_out_accuracy_after": 1.0}, str(folder.model)
@@ -147,7 +161,7 @@ async def test_cancelling_lets_the_worker_stop(make_backend: Callable[..., TrlBa
 
 
 async def test_a_job_that_was_stopped_goes_on_in_another_process(
-    make_backend: Callable[..., TrlBackend], monkeypatch: pytest.MonkeyPatch
+    make_backend: Callable[..., TrlBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "check_packages", lambda: None)
     first = make_backend(STOPS)
@@ -157,6 +171,7 @@ async def test_a_job_that_was_stopped_goes_on_in_another_process(
     second = make_backend(TRAINS)
     await second.resume(job)
     assert (await second.status(job)).state in (JobState.PENDING, JobState.RUNNING)
+    _let_go_on(tmp_path)
     assert (await wait(second, job, QUICK)).message == "learned: everything"
 
 
@@ -200,29 +215,21 @@ async def test_another_process_sees_that_the_worker_is_gone(make_backend: Callab
 
 
 async def test_the_event_loop_goes_on_while_a_job_is_submitted_and_looked_at(
-    make_backend: Callable[..., TrlBackend],
+    make_backend: Callable[..., TrlBackend], tmp_path: Path
 ) -> None:
     """Nothing is awaited that takes turns with the loop only at its end: a ticking task is never starved."""
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0)
-
     backend = make_backend(TRAINS)
-    ticking = asyncio.create_task(tick())
-    job = await backend.submit(_data())
-    during_submit = ticks
-    await backend.status(job)
-    assert 0 < during_submit < ticks
+    async with ticking() as ticks:
+        job = await backend.submit(_data())
+        during_submit = ticks.count
+        await backend.status(job)
+        assert 0 < during_submit < ticks.count
+    _let_go_on(tmp_path)
     await wait(backend, job, QUICK)
-    ticking.cancel()
 
 
 async def test_a_folder_is_never_used_again(make_backend: Callable[..., TrlBackend]) -> None:
-    backend = make_backend(TRAINS)
+    backend = make_backend(FAILS)
     await wait(backend, await backend.submit(_data()), QUICK)
     with pytest.raises(TrainingError, match=r"jobs/run' exists: a job's folder is never used again"):
         await backend.submit(_data())
