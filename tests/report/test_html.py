@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.generation.turns import Flaw
 from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report import pair_data
 from nat_dpo_pipeline.report.document import json_for_html
@@ -186,3 +187,7 @@ def test_json_in_a_script_block_comes_back_and_ends_no_block(text: str) -> None:
     written = json_for_html([text])
     assert json.loads(written) == [text]
     assert not set(written) & set("<>&\u2028\u2029")
+
+
+def test_reasons_are_keys_of_json_as_their_words() -> None:
+    assert json_for_html({Flaw.TRUNCATED: 1}) == '{"truncated":1}'

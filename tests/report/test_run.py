@@ -32,6 +32,11 @@ def test_a_run_that_was_killed_has_no_manifest(runs: Any) -> None:
     assert read_facts(folder).train_pairs is None
 
 
+def test_a_count_beyond_what_can_be_written_is_damage(runs: Any) -> None:
+    folder = runs.write(runs.scored(1, 2.0, 1.0), spending=[{"requests": 2**60, "retries": 3}])
+    assert [(one.requests, one.retries) for one in read_facts(folder).spending] == [(0, 3)]
+
+
 def test_a_folder_without_a_run_and_a_broken_manifest_are_told(runs: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no candidates\.jsonl: give a folder that `nat dpo generate` or"):
         read_facts(tmp_path)

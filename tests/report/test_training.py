@@ -68,6 +68,12 @@ def test_without_held_out_pairs_there_is_a_page_all_the_same(tmp_path: Path) -> 
     assert "held-out pairs ranked right" not in page
 
 
+@pytest.mark.parametrize("gone", FIGURES)
+def test_a_figure_that_is_missing_costs_no_page(tmp_path: Path, gone: str) -> None:
+    figures = {name: value for name, value in FIGURES.items() if name != gone}
+    assert training_page(read_training(_folder(tmp_path, figures=figures)))
+
+
 def test_what_the_worker_wrote_is_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     folder = _folder(tmp_path, sentence=evil, model={"base": evil}, settings={evil: evil}, versions={"x": evil})

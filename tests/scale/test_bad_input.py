@@ -154,6 +154,24 @@ def test_an_empty_file_makes_an_empty_dataset(tmp_path: Path) -> None:
     assert "manifest.json" in snapshot(tmp_path / "out")
 
 
+def test_the_same_column_twice_is_refused(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist(rows(2))
+    parquet.write_table(table.append_column("prompt", table["prompt"]), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"rows.parquet' has several columns 'prompt': leave one of them"):
+        paired(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_what_has_no_value_in_python_does_not_end_a_run(tmp_path: Path, scattered: bool) -> None:
+    table = pyarrow.Table.from_pylist(rows(2))
+    bad = pyarrow.array([b"\xff", b"a", b"b", b"c"]).view(pyarrow.string())
+    late = pyarrow.array([2**62, 0, 1, 2], pyarrow.timestamp("ms"))
+    table = table.append_column("notes", bad).append_column("at", late).append_column("flaw", late)
+    parquet.write_table(table.set_column(2, "prompt", bad), tmp_path / "rows.parquet")
+    result = paired(tmp_path / "rows.parquet", ScaleOptions(formats=("trl", "helpsteer3"), scattered=scattered))
+    assert result.refused == {"invalid_unicode": 1}
+
+
 def test_a_format_without_fixed_columns_is_no_parquet(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", rows(1))
     with pytest.raises(ConfigurationError, match="'ultrafeedback' has no fixed columns"):

@@ -87,5 +87,5 @@ def read_rows(path: Path) -> Iterator[Mapping[str, object]]:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1000):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise InputError(f"{str(path)!r} is no Parquet file that can be read: {error}") from error

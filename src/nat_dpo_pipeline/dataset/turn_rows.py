@@ -1,7 +1,6 @@
 """The turns of a generation run on disk: written as they come, read in the order of the inputs."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import orjson
 
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.candidates import Candidate, as_messages
+from nat_dpo_pipeline.dataset.scratch import full_disk_told, scratch_database
 from nat_dpo_pipeline.generation.turns import Scored, Turn
 
 
@@ -16,11 +16,11 @@ class TurnSpool:
     """Rows by path in a SQLite file, so that neither order nor memory depends on which turn was ready first."""
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None)
+        self._path = path
         # What is lost with a crash comes back from the journal.
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute("CREATE TABLE turns (path BLOB PRIMARY KEY, to_pair, row BLOB NOT NULL) WITHOUT ROWID")
+        self._database = scratch_database(
+            path, "CREATE TABLE turns (path BLOB PRIMARY KEY, to_pair, row BLOB NOT NULL) WITHOUT ROWID"
+        )
 
     def add(self, path: tuple[int, ...], turn: Turn, example_id: str) -> None:
         to_pair = bool(turn.candidates) and turn.set_aside is None
@@ -29,12 +29,14 @@ class TurnSpool:
     def add_row(self, path: tuple[int, ...], row: bytes, *, to_pair: bool) -> None:
         """Add a turn that has been made a row already."""
         key = b"".join(number.to_bytes(4, "big") for number in path)
-        self._database.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?)", (key, to_pair, row))
+        with full_disk_told(self._path):
+            self._database.execute("INSERT OR REPLACE INTO turns VALUES (?, ?, ?)", (key, to_pair, row))
 
     def rows(self, *, to_pair: bool) -> Iterator[bytes]:
         """The rows of the turns that can be paired, or of the others, in the order of their paths."""
-        found = self._database.execute("SELECT row FROM turns WHERE to_pair = ? ORDER BY path", (to_pair,))
-        return (row for (row,) in found)
+        with full_disk_told(self._path):
+            for (row,) in self._database.execute("SELECT row FROM turns WHERE to_pair = ? ORDER BY path", (to_pair,)):
+                yield row
 
     def close(self) -> None:
         self._database.close()

@@ -7,6 +7,7 @@ its process over the same input asks. Neither keys nor messages are written, onl
 import asyncio
 import hashlib
 import json
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,8 @@ class Journal:
     """The SQLite file of one run, opened at its first use."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
+        # Path.resolve raises RuntimeError for a link to itself until Python 3.12.
+        self._path = Path(os.path.realpath(path))
         self._database: sqlite3.Connection | None = None
         self._asking: dict[bytes, asyncio.Event] = {}
         self._unfinished: set[asyncio.Task[ChatReply]] = set()

@@ -50,7 +50,7 @@ def _hash(text: str) -> str:
 
 def json_for_html(found: object) -> str:
     """`found` as JSON that can stand in a <script> block."""
-    return orjson.dumps(found).decode().translate(_ESCAPES)
+    return orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS).decode().translate(_ESCAPES)
 
 
 def count(number: float) -> str:

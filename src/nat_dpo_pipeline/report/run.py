@@ -224,7 +224,8 @@ def _text(value: object) -> str | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    # More is damage; what reads the report holds no more exactly.
+    return value if isinstance(value, int) and abs(value) < 2**53 else 0
 
 
 def _counts(reasons: object) -> dict[str, int]:

@@ -18,6 +18,8 @@ _REQUIRED = ("example_id", "turn_id", "prompt", "response", "score")
 _COLUMNS = ("run_id", *_REQUIRED)
 _KEYS = ("run_id", "example_id", "turn_id")
 _MOST_ROWS = 1 << 15
+# Refused as such.
+_NO_TEXT = "\udcff"
 
 
 def opened(part: InputRange) -> Any:
@@ -26,10 +28,14 @@ def opened(part: InputRange) -> Any:
 
 
 def check_columns(file: Any, path: str) -> None:
-    """Raise InputError unless the file has the columns of flat rows."""
-    missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
+    """Raise InputError unless the file has the columns of flat rows, each once."""
+    names = file.schema_arrow.names
+    missing = [name for name in _REQUIRED if name not in names]
     if missing:
-        raise InputError(f"{path!r} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+        raise InputError(f"{path!r} has no column {missing[0]!r}; it has {', '.join(names)}")
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path!r} has several columns {repeated!r}: leave one of them")
 
 
 def group_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
@@ -89,7 +95,7 @@ def batch_columns(batch: Any) -> Columns:
     others = [name for name in batch.schema.names if name not in _COLUMNS]
     values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _COLUMNS]
     rows = Rows()
-    raw = batch.select(others).to_pylist(maps_as_pydicts="lossy") if others else repeat({})
+    raw = _objects(batch.select(others)) if others else repeat({})
     for run_id, example_id, turn_id, prompt, response, score, rest in zip(*values, raw, strict=False):
         known = {name: value for name, value in rest.items() if value is not None}
         rows.add_values(run_id, example_id, turn_id, prompt, response, score, known)
@@ -133,13 +139,22 @@ def _values(column: Any) -> Sequence[object]:
             return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
         return column.to_pylist()  # type: ignore[no-any-return]
     except UNREADABLE:
-        # Not UTF-8: what is no text becomes half of a surrogate pair, which is refused as such.
-        return [None if one is None else one.decode(errors="surrogateescape") for one in _as_bytes(column)]
+        batch = pyarrow.RecordBatch.from_arrays([column], ["it"])
+        return [one["it"] for one in _objects(batch)]
 
 
-def _as_bytes(column: Any) -> list[bytes | None]:
-    kind = pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()
-    return column.view(kind).to_pylist()  # type: ignore[no-any-return]
+def _objects(batch: Any) -> list[dict[str, object]]:
+    """The rows, of which a value that cannot be read is None, or half of a surrogate pair where it is not UTF-8."""
+    try:
+        return batch.to_pylist(maps_as_pydicts="lossy")  # type: ignore[no-any-return]
+    except UNREADABLE as error:
+        if batch.num_rows > 1:
+            return [one for row in range(batch.num_rows) for one in _objects(batch.slice(row, 1))]
+        if batch.num_columns > 1:
+            return [
+                {name: value for one in batch.schema.names for name, value in _objects(batch.select([one]))[0].items()}
+            ]
+        return [{batch.schema.names[0]: _NO_TEXT if isinstance(error, UnicodeDecodeError) else None}]
 
 
 def turns_of_batch(batch: Any) -> Iterator[tuple[str, str, str] | None]:

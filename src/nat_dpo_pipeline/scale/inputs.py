@@ -9,8 +9,8 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.scale.options import BadInput
 from nat_dpo_pipeline.scale.storage import Place
 
-#: What reading a file may raise when the file is damaged.
-UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError)
+#: What reading a file may raise when the file is damaged, or holds what Python has no value for (a date of year 0).
+UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError)
 _MOST_TOLD = 5
 
 

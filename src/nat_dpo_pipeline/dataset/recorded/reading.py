@@ -1,6 +1,7 @@
 """Files of recorded candidates to turns, with what was read of each and what was refused."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ OnRefusal = Callable[[RefusedRecord], object]
 
 def files_of(patterns: Iterable[str | Path]) -> list[Path]:
     """The files that are named, patterns such as `runs/*.jsonl` expanded, each once. Raises InputError for none."""
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for pattern in patterns:
         paths = _matching(str(pattern))
         if not paths:
@@ -68,7 +69,8 @@ def files_of(patterns: Iterable[str | Path]) -> list[Path]:
         for path in paths:
             if path.is_dir():
                 raise InputError(f"{str(path)!r} is a folder: name the files in it, as in '{path}/*.jsonl'")
-            found.setdefault(path.resolve(), path)
+            # Path.resolve raises RuntimeError for a link to itself until Python 3.12.
+            found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 

@@ -1,7 +1,6 @@
 """Candidates in a file of their own on disk: put in as they come, taken out by turn, as often as one likes."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
@@ -13,7 +12,8 @@ import orjson
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, RefusalReason, Turn, as_messages
 from nat_dpo_pipeline.dataset.recorded.values import Found
-from nat_dpo_pipeline.errors import CandidateRefused, OutputError
+from nat_dpo_pipeline.dataset.scratch import full_disk_told, scratch_database
+from nat_dpo_pipeline.errors import CandidateRefused
 
 _ROWS_A_WRITE = 500
 
@@ -26,12 +26,10 @@ class CandidateSpool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._database = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode = OFF", "synchronous = OFF"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute("CREATE TABLE turns (number INTEGER PRIMARY KEY, scope BLOB, name BLOB, prompt BLOB)")
-        self._database.execute(
-            "CREATE TABLE candidates (turn INTEGER, place INTEGER, row BLOB, PRIMARY KEY (turn, place)) WITHOUT ROWID"
+        self._database = scratch_database(
+            path,
+            "CREATE TABLE turns (number INTEGER PRIMARY KEY, scope BLOB, name BLOB, prompt BLOB)",
+            "CREATE TABLE candidates (turn INTEGER, place INTEGER, row BLOB, PRIMARY KEY (turn, place)) WITHOUT ROWID",
         )
         with suppress(OSError):  # Windows keeps what is open
             # Whoever is killed leaves nothing behind.
@@ -72,25 +70,25 @@ class CandidateSpool:
         rows = self._database.execute(
             "SELECT turn, name, prompt, row FROM candidates JOIN turns ON number = turn ORDER BY turn, place"
         )
-        for _, group in groupby(rows, key=lambda row: row[0]):
-            yield _turn([row[1:] for row in group])
+        with full_disk_told(self._path):
+            for _, group in groupby(rows, key=lambda row: row[0]):
+                yield _turn([row[1:] for row in group])
 
     def turns_split(self) -> int:
         """How many turns became several, as the prompts of their candidates differed."""
         self._write()
         query = "SELECT count(*) FROM (SELECT scope FROM turns GROUP BY scope HAVING count(*) > 1)"
-        return int(self._database.execute(query).fetchone()[0])
+        with full_disk_told(self._path):
+            return int(self._database.execute(query).fetchone()[0])
 
     def _write(self) -> None:
         if not self._new_rows:
             return
-        try:
+        with full_disk_told(self._path):
             self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO turns VALUES (?, ?, ?, ?)", self._new_turns)
             self._database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", self._new_rows)
             self._database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot keep the candidates in {str(self._path.parent)!r}: {error}") from error
         self._new_turns.clear()
         self._new_rows.clear()
 
