@@ -2,10 +2,14 @@ import asyncio
 import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
 
 import authlib.deprecate  # noqa: F401 - when imported it resets warning filters; so before those of the tests are set
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.recordings import Recordings
 
 from tests.own_time import OwnTimeLoop
 
@@ -32,3 +36,14 @@ collect_ignore = [] if _is_installed("nvidia-nat-nemo-customizer") else ["compat
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run what is marked with `own_time` in a loop that does not go by the clock of the machine."""
     return {"loop": OwnTimeLoop if item.get_closest_marker("own_time") else asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> "Recordings":
+    from tests.recordings import record  # imports NAT
+
+    return record(tmp_path_factory.mktemp("recordings"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=20, help="how often tests/test_damaged_files.py damages each file")

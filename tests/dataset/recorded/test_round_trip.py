@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.core.candidates import Message, as_messages
-from tests.dataset.recorded.conftest import Recordings
 from tests.dataset.recorded.helpers import read
+from tests.recordings import Recordings
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import nemo_relay
-import pytest
 from nat.builder.builder import Builder
 from nat.builder.evaluator import EvaluatorInfo
 from nat.builder.function_info import FunctionInfo
@@ -207,9 +206,8 @@ async def _relay_rollout(folder: Path, number: int, answer: str) -> None:
     exporter.deregister("rollout")
 
 
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
-    folder = tmp_path_factory.mktemp("recordings")
+def record(folder: Path) -> Recordings:
+    """Run NAT and NeMo Relay, once in a process: NAT takes a registration once."""
     (folder / "unfiltered").mkdir()
     discover_and_register_plugins(PluginTypes.ALL)
     # In this order: NAT sees a new evaluator in configurations only when something else is new after it.
