@@ -29,6 +29,7 @@ from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.nat_api import TTCEventData
 from nat_dpo_pipeline.plugin.steps import push_candidate, push_step
+from tests.waiting import until
 
 #: Two turns for every question; the texts have what JSON must escape.
 QUESTIONS = ("tea", "milk 🥛", "water")
@@ -61,7 +62,9 @@ def _without_score(question: str) -> dict[str, Any]:
 
 
 class CandidatesConfig(FunctionBaseConfig, name="recorded_candidates"):
-    """Pushes the candidates of a question from a function of its own."""
+    """Pushes the candidates of a question from a function of its own, and waits until they are in the file of steps."""
+
+    steps: Path | None = None
 
 
 class AnswersConfig(FunctionBaseConfig, name="recorded_answers"):
@@ -72,17 +75,22 @@ class ByLengthConfig(EvaluatorBaseConfig, name="recorded_by_length"):
     """Scores by the length of the answer. NAT writes no files without an evaluator."""
 
 
-async def _build_candidates(_config: CandidatesConfig, _builder: Builder) -> AsyncIterator[FunctionInfo]:
+async def _build_candidates(config: CandidatesConfig, _builder: Builder) -> AsyncIterator[FunctionInfo]:
     from nat.plugin_api import Context
 
+    pushed = 0
+
     async def run(question: str) -> str:
+        nonlocal pushed
         manager = Context.get().intermediate_step_manager
         for candidate in _candidates(question):
             push_candidate(manager, DEFAULT_STEP_NAME, candidate, 0)
         push_step(manager, DEFAULT_STEP_NAME, **_without_score(question), score=math.nan, metadata={})
         push_candidate(manager, "another_step", _candidates(question)[0], 0)
+        pushed = ended = pushed + len(_candidates(question)) + 2
         # The file exporter drops what it has not written when the run is over.
-        await asyncio.sleep(0.2)
+        if (steps := config.steps) is not None:
+            await until(lambda: steps.exists() and steps.read_text().count('"TTC_END"') >= ended)
         return "done"
 
     yield FunctionInfo.from_fn(run, description="candidates")
@@ -114,11 +122,13 @@ def _config(folder: Path, workflow: str, **output: object) -> Config:
     dataset.write_text(
         json.dumps([{"id": place, "question": one, "answer": ""} for place, one in enumerate(QUESTIONS)])
     )
-    steps = {"_type": "file", "output_path": str(folder / f"{workflow}.jsonl"), "project": "p"}
+    path = str(folder / f"{workflow}.jsonl")
+    steps = {"_type": "file", "output_path": path, "project": "p"}
+    waits = {"steps": path} if workflow == "recorded_candidates" else {}
     return Config.model_validate(
         {
             "general": {"telemetry": {"tracing": {"file": steps}}},
-            "workflow": {"_type": workflow},
+            "workflow": {"_type": workflow, **waits},
             "eval": {
                 "general": {
                     "output_dir": str(folder / workflow),
@@ -156,6 +166,7 @@ async def _run_nat(folder: Path) -> None:
     await EvaluationRun(EvaluationRunConfig(config_file=answers, reps=3)).run_and_evaluate()
     served = recorded.model_copy(deep=True)
     served.general.telemetry.tracing.clear()
+    served.workflow.steps = None
     await _serve(served, folder)
 
 

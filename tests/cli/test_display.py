@@ -1,7 +1,6 @@
 import io
 import logging
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.console import Console
 from nat_dpo_pipeline.cli.display import Meter, line_of, table_of, watching
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage, Price, StepProgress
+from tests.waiting import wait_until
 
 
 class Clock:
@@ -112,9 +112,7 @@ def test_a_line_names_the_steps_that_ask_and_the_failures() -> None:
 def test_without_a_terminal_there_is_a_line_now_and_then_and_one_at_the_end() -> None:
     output = io.StringIO()
     with watching(_record(), console=Console(file=output), seconds_between_lines=0.01):
-        deadline = time.monotonic() + 5
-        while output.getvalue().count("\n") < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: output.getvalue().count("\n") >= 3)
     lines = output.getvalue().splitlines()
     assert len(lines) >= 4
     assert all(line.startswith("responses 30; 4 failed") for line in lines)
@@ -160,10 +158,10 @@ def _logged(monkeypatch: pytest.MonkeyPatch, level: int) -> str:
     log = logging.getLogger("nat.some.part")
     with _on_a_terminal(monkeypatch) as terminal, _logging_to(terminal, level) as handler:
         with watching(_record(), console=Console(stderr=True, width=80), refreshes_a_second=50):
-            time.sleep(0.1)
+            wait_until(lambda: "responses" in terminal.getvalue())
             log.warning("mind the gap")
             log.info("noise")
-            time.sleep(0.1)
+            wait_until(lambda: "responses" in terminal.getvalue().partition("mind the gap")[2])
         assert handler.stream is terminal
         log.info("after")
     return terminal.getvalue()
@@ -251,7 +249,6 @@ def test_a_wait_is_told_in_a_line_as_soon_as_it_begins() -> None:
     output = io.StringIO()
     waits = [True]
     with watching(_waiting_record(waits), console=Console(file=output), seconds_between_lines=3600.0):
-        while "waiting for writer" not in output.getvalue():
-            time.sleep(0.01)
+        wait_until(lambda: "waiting for writer" in output.getvalue())
         waits.clear()
     assert len(output.getvalue().splitlines()) == 2

@@ -5,11 +5,9 @@ import json
 import multiprocessing
 import os
 import resource
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
+from tests.waiting import wait_until
 
 _LARGE = 10**9
 
@@ -115,14 +114,23 @@ def _write(folder: Path, writer: int, count: int, start: "multiprocessing.synchr
     sys.exit(log.lost)
 
 
+def _is_alive(process: "multiprocessing.process.BaseProcess") -> bool:
+    return process.is_alive()
+
+
 def test_several_processes_rotate_and_lose_nothing(tmp_path: Path) -> None:
     spawning = multiprocessing.get_context("spawn")
     start = spawning.Barrier(4)
     writers = [spawning.Process(target=_write, args=(tmp_path, writer, 1_000, start)) for writer in range(4)]
-    for process in writers:
-        process.start()
-    for process in writers:
-        process.join()
+    try:
+        for process in writers:
+            process.start()
+        # Each waits for all others at the start, so one that fails is not waited for.
+        wait_until(lambda: any(process.exitcode for process in writers) or not any(map(_is_alive, writers)))
+    finally:
+        for process in writers:
+            process.kill()
+            process.join()
     assert [process.exitcode for process in writers] == [0, 0, 0, 0]
     found = [(row["writer"], row["number"]) for row in _rows(tmp_path)]
     assert len(found) == 4_000
@@ -182,18 +190,27 @@ def test_a_forked_process_has_a_lock_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_process_forked_while_another_thread_writes_can_close(tmp_path: Path) -> None:
+def test_a_process_forked_while_another_thread_writes_can_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = _log(tmp_path)
     log.check()
+    is_waiting = threading.Event()
+
+    def lock(file: int, operation: int) -> None:
+        is_waiting.set()
+        flock(file, operation)
+
     with (tmp_path / "candidates.jsonl").open("rb") as somebody:
         fcntl.flock(somebody, fcntl.LOCK_EX)
+        flock = fcntl.flock
+        monkeypatch.setattr(fcntl, "flock", lock)
         # It waits for the lock, and keeps all other threads waiting meanwhile.
         writer = threading.Thread(target=log.append, args=({"writer": "parent"},))
         writer.start()
-        time.sleep(0.01)
+        is_waiting.wait()
         child = os.fork()
         if child == 0:
-            signal.alarm(5)
             log.close()
             os._exit(0)
         writer.join()
@@ -229,16 +246,17 @@ while True:
 
 
 def test_a_killed_process_has_written_every_row_that_it_was_done_with(tmp_path: Path) -> None:
-    for attempt in range(3):
-        folder = tmp_path / str(attempt)
+    for rows in (1, 50, 300):
+        folder = tmp_path / str(rows)
         folder.mkdir()
         arguments = [sys.executable, "-c", _ENDLESS, str(folder / "candidates.jsonl")]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(0.1 * attempt)
-            process.send_signal(signal.SIGKILL)
-            done = int((process.stdout.read().splitlines() or [b"1"])[-1])
+            try:
+                told = [process.stdout.readline() for _ in range(rows)]
+            finally:
+                process.kill()
+            done = int((told + process.stdout.readlines())[-1])
         log = _log(folder)
         log.append({"number": "the next"})
         log.close()

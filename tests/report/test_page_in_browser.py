@@ -3,22 +3,24 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.expected_conditions import presence_of_all_elements_located
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
 from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report.run import read_facts
 from nat_dpo_pipeline.report.training import write_training_report
 from nat_dpo_pipeline.report.writing import examine, write_report
+from tests.waiting import wait_until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -47,8 +49,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def _await(browser: Chrome, happened: Callable[[Chrome], object]) -> None:
+    """Wait for the page as long as the browser is there; what is not on the page yet may come."""
+
+    def has_happened() -> object:
+        with suppress(NoSuchElementException, StaleElementReferenceException):
+            return happened(browser)
+        return False
+
+    wait_until(has_happened, lambda: browser.service.process.poll() is None)
 
 
 @pytest.fixture
@@ -60,9 +75,7 @@ def page(browser: Chrome) -> Iterator[Open]:
         numbers, dangers = examine(folder, read_facts(folder), turns)
         write_report(folder / "report.html", numbers, dangers, turns)
         browser.get((folder / "report.html").as_uri())
-        WebDriverWait(browser, 20).until(
-            lambda one: one.execute_script("return document.documentElement.dataset.ready")
-        )
+        _await(browser, lambda one: one.execute_script("return document.documentElement.dataset.ready"))
 
     browser.get_log("browser")
     yield opened
@@ -86,7 +99,7 @@ def _run(runs: Any, turns: int = 30) -> Path:
 
 
 def _found(browser: Chrome, text: str) -> None:
-    WebDriverWait(browser, 10).until(lambda one: one.find_element(By.ID, "found").text == text)
+    _await(browser, lambda one: one.find_element(By.ID, "found").text == text)
 
 
 def test_it_renders_without_a_word_on_the_console(browser: Chrome, page: Open, runs: Any) -> None:
@@ -126,7 +139,7 @@ def test_it_filters_by_everything(browser: Chrome, page: Open, runs: Any) -> Non
     choose("reason", "pairs")
     choose("order", "largest margin first")
     _found(browser, "60 pairs")
-    WebDriverWait(browser, 10).until(lambda one: "+1.29" in one.find_element(By.CSS_SELECTOR, ".pair .margin").text)
+    _await(browser, lambda one: "+1.29" in one.find_element(By.CSS_SELECTOR, ".pair .margin").text)
 
 
 def test_the_keyboard_opens_a_pair_and_its_differences_are_marked(browser: Chrome, page: Open, runs: Any) -> None:
@@ -149,7 +162,8 @@ def _opened_with_the_keyboard(browser: Chrome) -> list[WebElement]:
     """The answers of the first pair; the browser tells the page of its opening when it comes to it."""
     browser.find_element(By.CSS_SELECTOR, ".pair summary").send_keys(Keys.ENTER)
     answers = (By.CSS_SELECTOR, ".pair[open] .answer")
-    return WebDriverWait(browser, 20).until(presence_of_all_elements_located(answers))
+    _await(browser, lambda one: one.find_elements(*answers))
+    return browser.find_elements(*answers)
 
 
 def test_the_curves_of_a_training_are_drawn(browser: Chrome, tmp_path: Path) -> None:
@@ -157,7 +171,7 @@ def test_the_curves_of_a_training_are_drawn(browser: Chrome, tmp_path: Path) -> 
     (tmp_path / "result.json").write_text(json.dumps(result))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.7, "rewards/accuracies": 0.5}\n')
     browser.get(write_training_report(tmp_path).as_uri())
-    WebDriverWait(browser, 20).until(lambda one: len(one.find_elements(By.CSS_SELECTOR, ".chart svg")) == 3)
+    _await(browser, lambda one: len(one.find_elements(By.CSS_SELECTOR, ".chart svg")) == 3)
     assert browser.get_log("browser") == []
 
 

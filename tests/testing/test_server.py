@@ -3,8 +3,8 @@
 import asyncio
 import json
 import socket
-import time
 import urllib.request
+from math import inf
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from nat_dpo_pipeline.testing.server import (
     asgi_answer,
     serving,
 )
+from tests.waiting import until, wait_until
 
 PATH = "/v1/chat/completions"
 BODY = completion("hello")
@@ -55,7 +56,7 @@ async def _asked(server: LoopbackServer, content: bytes = b"{}") -> tuple[bytes,
     reader, writer = await _opened(server)
     try:
         writer.write(_sent(content))
-        return await asyncio.wait_for(_received(reader), 5)
+        return await _received(reader)
     finally:
         writer.close()
         await writer.wait_closed()
@@ -87,10 +88,18 @@ async def test_a_request_in_pieces_is_put_together() -> None:
 
 
 async def test_latency_is_waited_for_by_each_request_alone() -> None:
-    async with LoopbackServer(_fine, latency=lambda _: 0.1) as server:
-        started = time.monotonic()
+    numbers: list[int] = []
+
+    def latency(request: Request) -> float:
+        numbers.append(request.number)
+        return inf if request.number == 1 else 0.01
+
+    async with LoopbackServer(_fine, latency=latency) as server:
+        held = asyncio.create_task(_asked(server))
+        await until(lambda: numbers)
         await asyncio.gather(*(_asked(server) for _ in range(50)))
-    assert 0.1 <= time.monotonic() - started < 1.5
+        held.cancel()
+    assert server.answered == 50
 
 
 async def test_an_answer_may_be_awaited() -> None:
@@ -200,6 +209,7 @@ async def test_a_hanging_request_gets_not_a_byte() -> None:
     async with LoopbackServer(_fine, fault=lambda _: Fault.HANG) as server:
         reader, writer = await _opened(server)
         writer.write(_sent(b"{}"))
+        await until(lambda: server.requests)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 0.1)
         writer.close()
@@ -219,46 +229,51 @@ async def test_a_slow_reply_starts_as_the_answer_and_never_ends() -> None:
 
 @pytest.mark.parametrize("abruptly", [True, False])
 async def test_what_nobody_waits_for_any_more_is_not_answered(abruptly: bool) -> None:
-    arrived = asyncio.Event()
+    arrived, may_answer = asyncio.Event(), asyncio.Event()
 
-    def latency(_: Request) -> float:
-        arrived.set()
-        return 0.05
+    async def answer(request: Request) -> Response:
+        if request.number == 1:
+            arrived.set()
+            await may_answer.wait()
+        return Response(body=BODY)
 
-    async with LoopbackServer(_fine, latency=latency) as server:
+    async with LoopbackServer(answer) as server:
         _, writer = await _opened(server)
         writer.write(_sent(b"{}"))
         await arrived.wait()
         writer.transport.abort() if abruptly else writer.close()
-        await asyncio.sleep(0.1)
-    assert server.answered == 0
-    assert server.requests == [Exchange(1, PATH, None, None, answered=False)]
+        await _asked(server)  # until then the server has seen that the other one is gone
+        may_answer.set()
+        await until(lambda: len(server.requests) == 2)
+    assert server.answered == 1
+    assert server.requests[-1] == Exchange(1, PATH, None, None, answered=False)
 
 
 def test_a_server_in_a_thread_answers_code_that_blocks() -> None:
     server = LoopbackServer(asgi_answer(create_app(seed=1)), fault=after(2, Fault.UNAUTHORIZED))
     with serving(server) as url:
-        with urllib.request.urlopen(f"{url}/models", timeout=5) as reply:
+        with urllib.request.urlopen(f"{url}/models") as reply:
             assert {model["id"] for model in json.load(reply)["data"]} == {"demo/stdlib-writer", "demo/stdlib-reward"}
         assert server.answered == 1
         asked = {
             "model": "demo/stdlib-writer",
             "messages": [{"role": "user", "content": "What does `heapq.nlargest` do?"}],
         }
-        with urllib.request.urlopen(f"{url}/chat/completions", json.dumps(asked).encode(), timeout=5) as reply:
+        with urllib.request.urlopen(f"{url}/chat/completions", json.dumps(asked).encode()) as reply:
             assert json.load(reply)["choices"][0]["message"]["content"]
         with pytest.raises(HTTPError, match="401") as refused:
-            urllib.request.urlopen(f"{url}/models", timeout=5)
+            urllib.request.urlopen(f"{url}/models")
         refused.value.close()
     assert (server.answered, [exchange.status for exchange in server.requests]) == (2, [200, 200, 401])
 
 
 def test_a_server_in_a_thread_is_gone_afterwards_also_with_a_hanging_client() -> None:
-    with serving(LoopbackServer(_fine, fault=lambda _: Fault.HANG)) as url:
+    server = LoopbackServer(_fine, fault=lambda _: Fault.HANG)
+    with serving(server) as url:
         address = ("127.0.0.1", urlsplit(url).port or 0)
         client = socket.create_connection(address)
         client.sendall(_sent(b"{}"))
-        time.sleep(0.05)
+        wait_until(lambda: server.requests)
     with client:
         assert client.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
@@ -274,4 +289,4 @@ def test_an_error_in_a_thread_is_raised_when_the_server_stops() -> None:
         serving(LoopbackServer(answer)) as url,
         pytest.raises(OSError, match="closed"),
     ):
-        urllib.request.urlopen(f"{url}/models", timeout=5)
+        urllib.request.urlopen(f"{url}/models")
