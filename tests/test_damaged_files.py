@@ -101,7 +101,7 @@ def _commands(name: str, number: int) -> Iterator[list[str]]:
     match name.split("/")[0]:
         case "candidates.jsonl" | "flat.jsonl" | "flat.jsonl.gz" | "flat.parquet" as rows:
             engine = "local" if rows.endswith(".parquet") or number % 2 else "memory"
-            yield ["pairs", rows, *out, "--engine", engine, *(["-f", "trl", "-f", "kto"] if number % 3 else [])]
+            yield ["pairs", rows, *out, "--engine", engine, "-f", FORMATS[number % len(FORMATS)]]
         case "rules.yml" | "evaluation.jsonl":
             yield ["pairs", "flat.jsonl", "--rules", "rules.yml", *out, *(["--engine", "local"] if number % 2 else [])]
         case "atif.json" | "scores.jsonl" | "scores.csv" as given:
