@@ -56,7 +56,17 @@ def test_settings_are_told_in_words_and_what_is_not_set_is_not(tmp_path: Path) -
     }
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"step": "1", "loss": 3}', '{"loss": 3}', '{"step": 30, "loss": null}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        f'{{"step": {10**30}, "loss": 3, "other": NaN}}',
+        '{"step": "1", "loss": 3}',
+        '{"loss": 3}',
+        '{"step": 30, "loss": null}',
+    ],
+)
 def test_a_damaged_line_is_passed_over(tmp_path: Path, line: str) -> None:
     assert read_training(_folder(tmp_path, line)).curves.loss == ((1, 0.69), (10, 0.4))
 
@@ -66,6 +76,10 @@ def test_without_held_out_pairs_there_is_a_page_all_the_same(tmp_path: Path) -> 
     page = training_page(read_training(folder))
     assert "not known whether it learned" in page
     assert "held-out pairs ranked right" not in page
+
+
+def test_more_steps_than_a_page_can_hold_cost_no_page(tmp_path: Path) -> None:
+    assert training_page(read_training(_folder(tmp_path, training={"steps": 1e300})))
 
 
 @pytest.mark.parametrize("gone", FIGURES)

@@ -13,6 +13,8 @@ from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.report.document import asset, environment, json_for_html, policy
 from nat_dpo_pipeline.report.paired import clean
 
+# More is damage, and no number that a page holds exactly.
+_MOST_STEPS = 2**53
 RESULT, METRICS, PAGE = "result.json", "metrics.jsonl", "report.html"
 
 Point = tuple[int, float]
@@ -74,7 +76,7 @@ def read_training(folder: Path) -> TrainingRun:
         training=training,
         settings=_texts(found.get("settings")),
         versions=_texts(found.get("versions")),
-        curves=_curves(list(_read(lines)), figures, int(training.get("steps", 0))),
+        curves=_curves(list(_read(lines)), figures, int(min(training.get("steps", 0), _MOST_STEPS))),
     )
 
 
@@ -116,7 +118,7 @@ def _read(lines: list[bytes]) -> Iterator[_Json]:
             found = parse_json(line)
         except InputError:
             continue
-        if isinstance(found, dict) and isinstance(found.get("step"), int):
+        if isinstance(found, dict) and isinstance(step := found.get("step"), int) and abs(step) < _MOST_STEPS:
             yield found
 
 
