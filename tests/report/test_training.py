@@ -78,8 +78,9 @@ def test_without_held_out_pairs_there_is_a_page_all_the_same(tmp_path: Path) -> 
     assert "held-out pairs ranked right" not in page
 
 
-def test_more_steps_than_a_page_can_hold_cost_no_page(tmp_path: Path) -> None:
-    assert training_page(read_training(_folder(tmp_path, training={"steps": 1e300})))
+@pytest.mark.parametrize("steps", [1e300, -1e300])
+def test_more_steps_than_a_page_can_hold_cost_no_page(tmp_path: Path, steps: float) -> None:
+    assert training_page(read_training(_folder(tmp_path, training={"steps": steps})))
 
 
 @pytest.mark.parametrize("gone", FIGURES)

@@ -76,7 +76,7 @@ def read_training(folder: Path) -> TrainingRun:
         training=training,
         settings=_texts(found.get("settings")),
         versions=_texts(found.get("versions")),
-        curves=_curves(list(_read(lines)), figures, int(min(training.get("steps", 0), _MOST_STEPS))),
+        curves=_curves(list(_read(lines)), figures, int(max(0, min(training.get("steps", 0), _MOST_STEPS)))),
     )
 
 
