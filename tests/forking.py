@@ -120,6 +120,8 @@ def _import_everything() -> None:
     discover_and_register_plugins(PluginTypes.ALL)
     for package in (nat.cli, nat.plugins.eval, nat_dpo_pipeline):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if ".trl." in module.name:  # torch is for processes that are started afresh
+                continue
             with suppress(ImportError):  # of what is not installed here
                 importlib.import_module(module.name)
 

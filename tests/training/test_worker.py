@@ -8,7 +8,9 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from nat_dpo_pipeline.trainers.trl.scoring import pair_scores
 from nat_dpo_pipeline.trainers.trl.settings import Precision
 from nat_dpo_pipeline.trainers.trl.verdict import preference
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = Patience(poll_interval=0.2)
@@ -107,17 +110,17 @@ async def test_stopped_killed_and_damaged_it_ends_with_the_same_weights(
     backend = TrlBackend(settings(tmp_path, num_threads=1))
     job = await backend.submit(data())
     folder = folder_of(job)
-    await _until(lambda: _step(folder) >= 1)
+    await until(lambda: _step(folder) >= 1, _is_undecided(folder))
     await backend.cancel(job)
     assert (await backend.status(job)).state is JobState.CANCELED
     stopped_at = newest_valid(folder.checkpoints)
     assert stopped_at is not None
     assert step_of(stopped_at) < STEPS, "it was not stopped in time to show anything"
 
-    worker = await asyncio.create_subprocess_exec(*WORKER, str(folder.path), stdout=subprocess.DEVNULL, stderr=2)
-    await _until(lambda: _newest(folder) > step_of(stopped_at))
-    worker.kill()
-    assert await worker.wait() == -signal.SIGKILL
+    async with _started(*WORKER, str(folder.path), stdout=subprocess.DEVNULL, stderr=2) as worker:
+        await until(lambda: _newest(folder) > step_of(stopped_at), _is_at_work(worker))
+        worker.kill()
+        assert await worker.wait() == -signal.SIGKILL
     later = TrlBackend(settings(tmp_path))
     told = await later.status(job)
     assert told.state is JobState.FAILED
@@ -126,8 +129,8 @@ async def test_stopped_killed_and_damaged_it_ends_with_the_same_weights(
     with (newest / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
 
-    again = await asyncio.create_subprocess_exec(*WORKER, str(folder.path), stdout=subprocess.PIPE)
-    output, _ = await again.communicate()
+    async with _started(*WORKER, str(folder.path), stdout=subprocess.PIPE) as again:
+        output, _ = await again.communicate()
     assert again.returncode == 0
     assert f"{newest.name} is passed over and removed: model.safetensors is damaged" in output.decode()
     ended = Trained(folder, await later.status(job))
@@ -146,7 +149,7 @@ from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 async def main():
     settings, data = pickle.load(open(sys.argv[1], "rb"))
     await TrlBackend(settings).submit(data)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 asyncio.run(main())
 """
 
@@ -157,18 +160,17 @@ async def test_the_worker_does_not_outlive_its_parent(
 ) -> None:
     given = replace(settings(tmp_path), model=str(undisturbed.folder.tiny_model), epochs=500.0)
     (tmp_path / "given").write_bytes(pickle.dumps((given, data())))
-    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, str(tmp_path / "given"))
     folder = JobFolder(tmp_path / "run")
-    await _until(lambda: _step(folder) >= 1)
-    parent.send_signal(signal.SIGKILL)
-    await parent.wait()
+    async with _started(sys.executable, "-c", PARENT, str(tmp_path / "given")) as parent:
+        await until(lambda: _step(folder) >= 1, _is_undecided(folder))
+        parent.send_signal(signal.SIGKILL)
     backend, job = TrlBackend(given), Job("trl", "run", "run", {"folder": str(folder.path)})
     status = await wait(backend, job, QUICK)
     assert status.state is JobState.CANCELED
     assert newest_valid(folder.checkpoints) is not None
     said = read_status(folder)
     assert said is not None
-    await _until(lambda: not _is_alive(said.pid))
+    await until(lambda: not _is_alive(said.pid))
 
 
 async def test_a_killed_worker_is_told(
@@ -176,7 +178,7 @@ async def test_a_killed_worker_is_told(
 ) -> None:
     backend = TrlBackend(settings(tmp_path, model=str(undisturbed.folder.tiny_model)))
     job = await backend.submit(data())
-    await _until(lambda: read_status(folder_of(job)) is not None)
+    await until(lambda: read_status(folder_of(job)) is not None)
     said = read_status(folder_of(job))
     assert said is not None
     os.kill(said.pid, signal.SIGKILL)
@@ -204,7 +206,26 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(180):
-        while not is_so():  # noqa: ASYNC110 - another process sets no event
-            await asyncio.sleep(0.05)
+@asynccontextmanager
+async def _started(*command: str, **options: Any) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(*command, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _is_at_work(process: Process) -> Callable[[], bool]:
+    return lambda: process.returncode is None
+
+
+def _is_undecided(folder: JobFolder) -> Callable[[], bool]:
+    """Whether the worker of the folder has not said yet that it ended."""
+
+    def is_undecided() -> bool:
+        said = read_status(folder) if folder.status.exists() else None
+        return said is None or not said.state.is_final
+
+    return is_undecided
