@@ -33,6 +33,13 @@ train-demo: .venv-train/.ready ## From a topic to a trained model, offline, on t
 test: lint layers types unit docs compat readers training wheel ## Every check, as CI runs it
 	@echo "All checks passed: format, lint, layers, types, tests, coverage, docs, comparison with NVIDIA's package, TRL reads the datasets and trains, wheel."
 
+# The rooms that need no NAT.
+PURE := tests/core tests/demo tests/generation tests/pairing
+
+.PHONY: check
+check: lint layers types ## Format, lint, layers, types and the pure tests, in less than a minute
+	$(BIN)/pytest -q -n auto -m "not runs" $(PURE)
+
 .PHONY: setup
 setup: .venv/.dev ## Prepare .venv for development
 
@@ -56,7 +63,7 @@ types: .venv/.dev ## Check types
 
 .PHONY: unit
 unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
-	$(BIN)/pytest -n auto --cov --cov-report=term
+	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term
 	$(BIN)/coverage report --include='*/nat_dpo_pipeline/core/*' --fail-under=100
 
 # Strict: a link that leads nowhere fails. What is said on standard error is about MkDocs' future and NAT's past.

@@ -32,6 +32,7 @@ from nat_dpo_pipeline.testing.messages import Request as HttpRequest
 from nat_dpo_pipeline.testing.messages import content_of
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Response, after, asgi_answer, at_random, serving
 
+pytestmark = pytest.mark.runs
 Server = Callable[..., LoopbackServer]
 LIMITS = Limits(max_concurrency=16, first_pause_seconds=0.01, max_retries=12)
 TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED})

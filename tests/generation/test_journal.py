@@ -304,6 +304,7 @@ async def test_models_on_record_have_the_name_of_their_model(tmp_path: Path) -> 
 # Files that cannot be used.
 
 
+@pytest.mark.runs
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with closing(Journal(path)) as journal:
