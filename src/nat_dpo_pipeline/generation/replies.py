@@ -178,8 +178,8 @@ def _strings(value: object, names: Sequence[str] = _TEXTS, depth: int = 0) -> It
     """Every text in a value, in lists, and in objects under `names`."""
     if isinstance(value, str):
         yield value
-    elif depth < _DEEPEST:
-        inner = value if isinstance(value, list) else [_mapping(value).get(name) for name in names]
+    elif depth < _DEEPEST and isinstance(value, list | dict):
+        inner = value if isinstance(value, list) else [value[name] for name in names if name in value]
         for one in inner:
             yield from _strings(one, names, depth + 1)
 
