@@ -63,7 +63,7 @@ types: .venv/.dev ## Check types
 
 .PHONY: unit
 unit: .venv/.dev ## Run the tests; the core must be covered to the last branch
-	$(BIN)/pytest -n auto --dist loadgroup --cov --cov-report=term
+	$(BIN)/pytest -n auto --cov --cov-report=term
 	$(BIN)/coverage report --include='*/nat_dpo_pipeline/core/*' --fail-under=100
 
 # Strict: a link that leads nowhere fails. What is said on standard error is about MkDocs' future and NAT's past.

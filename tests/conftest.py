@@ -2,7 +2,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import authlib.deprecate  # noqa: F401 - when imported it resets warning filters; so before those of the tests are set
 import pytest
@@ -47,3 +47,28 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> "Recordings":
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz", type=int, default=20, help="how often tests/test_damaged_files.py damages each file")
+
+
+# What a whole file shares takes seconds to start: a cluster, a browser, commands that make mistakes.
+_ON_ONE_WORKER = (
+    "tests/report/test_page_in_browser.py",
+    "tests/scale/test_ray.py",
+    "tests/test_commands.py",
+    "tests/test_generate_on_ray.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist is not installed beside NVIDIA's package
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out tests one by one, but those of some files together.
+
+    `--dist loadgroup` does the same; that of pytest-xdist 3.8 does nothing where pytest is 9.2 or later.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, _ = nodeid.partition("::")
+            return file if file in _ON_ONE_WORKER else nodeid
+
+    return Scheduling(config, log)

@@ -12,8 +12,6 @@ from tests.commands import NAT, environment, process, run_nat, started
 from tests.generate_runs import WAITS, Served, manifest, results, served, served_config
 from tests.scale.killing import children
 
-pytestmark = pytest.mark.xdist_group("generate on ray")  # one cluster
-
 
 @pytest.fixture
 def model() -> Iterator[Served]:

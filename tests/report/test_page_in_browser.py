@@ -23,12 +23,9 @@ from nat_dpo_pipeline.report.writing import examine, write_report
 from tests.waiting import wait_until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-    ),
-    pytest.mark.xdist_group("browser"),  # of which there is one
-]
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+)
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -23,7 +23,7 @@ from tests.scale.killing import (
 )
 
 # Ray's own: it forks where threads run, and leaves sockets to the collector.
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.filterwarnings("default")
 OPTIONS = {"shard_bytes": 40_000, "workers": 2, "deduplicate": True}
 MOMENTS = 5
 
