@@ -1,10 +1,9 @@
 """The whole of the room against a server that fails: models, limits, journal and recipe over HTTP."""
 
 import json
+import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from nat_dpo_pipeline.testing.faults import VALID
 from nat_dpo_pipeline.testing.messages import Request as HttpRequest
 from nat_dpo_pipeline.testing.messages import content_of
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Response, after, asgi_answer, at_random, serving
+from tests.commands import started
 
 pytestmark = pytest.mark.runs
 Server = Callable[..., LoopbackServer]
@@ -198,6 +198,7 @@ async def _pooled(frail: str, sound: str, journal_path: Path) -> Outcome:
         return Outcome(await recipe.turns(Request(topic="Data structures"), record), record)
 
 
+_SCRIPT = Path(__file__).with_name("run_to_be_killed.py")
 KILLS = 20
 REQUESTS_BEFORE_A_KILL = 9
 
@@ -208,25 +209,21 @@ class Legs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.received = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: int | None = None
         self._kill_at: int | None = None
 
     def received_one(self, _: HttpRequest) -> float:
         self.received += 1
         if self.received == self._kill_at and self._process is not None:
-            self._process.kill()
+            os.kill(self._process, signal.SIGKILL)
         return 0.001
 
-    def go(self, url: str, requests: int | None) -> int:
+    def go(self, url: str, requests: int | None, *, afresh: bool = False) -> int:
         """The exit code of a leg that is killed at its request number `requests`."""
         self._kill_at = None if requests is None else self.received + requests
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("run_to_be_killed.py"))]
-        with subprocess.Popen([*command, url, str(self.folder)]) as process:
-            self._process = process
-            try:
-                return process.wait()
-            finally:
-                process.kill()
+        with started(Path(), _SCRIPT, url, self.folder, afresh=afresh) as running:
+            self._process = running.process.pid
+            return running.process.wait()
 
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = json.loads((self.folder / MANIFEST_NAME).read_bytes())["counts"]
@@ -253,7 +250,7 @@ def _answering_with_an_id() -> Callable[[HttpRequest], Awaitable[Response]]:
 def test_a_run_over_all_faults_that_is_killed_twenty_times_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     sound, failing = Legs(tmp_path / "sound"), Legs(tmp_path / "failing")
     with serving(LoopbackServer(_answering_with_an_id(), latency=sound.received_one)) as url:
-        assert sound.go(url, None) == 0
+        assert sound.go(url, None, afresh=True) == 0
 
     server = LoopbackServer(
         _answering_with_an_id(), fault=at_random(0.3, TRANSIENT, seed=11), latency=failing.received_one

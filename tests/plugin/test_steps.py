@@ -35,7 +35,7 @@ CANDIDATES = st.builds(
     Candidate,
     example_id=st.just("example"),
     turn_id=st.text(),
-    candidate_index=st.integers(),
+    candidate_index=st.integers(-(2**53), 2**53),  # what any reader of JSON holds exactly
     prompt=PROMPTS,
     response=st.text(),
     score=st.floats(allow_nan=False, allow_infinity=False),
