@@ -11,6 +11,43 @@ from nat_dpo_pipeline.core.rewards import GenRMFormat
 from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winner
 from nat_dpo_pipeline.errors import ParseError
 
+# Forms of one verdict that cannot be misread, as judges write them.
+FORMS = [
+    "{}",
+    "**{}**",
+    "`{}`",
+    "{}.",
+    "Rating: {}",
+    "**Rating:** {}",
+    "My final verdict: {}",
+    "The rating is {}",
+    "Bewertung: {}",
+    "It is fine, so {}",
+    "## {}",
+    "```json\n{}\n```",
+    "```json {}```",
+    "{}</s>",
+    "{}<|eot_id|>",
+    "{{}}",
+]
+OBJECTS = [
+    '{"rating": 7}',
+    '{"rating": "7"}',
+    '{"rating": " 7.0 "}',
+    '{"Rating": 7}',
+    '{" rating ": 7}',
+    "{'rating': 7}",
+    "{'rating': '7'}",
+    "{rating: 7}",
+    "{“rating”: 7}",
+    '{"rating": 7,}',
+    '{"rating": 7, "sure": True, "doubts": None}',
+    "{'why': 'it\\'s \"fine\"', 'rating': 7}",
+    '{"why": "uses \\(x^2\\) and \\underline{x}", "rating": 7}',
+    '{"why": "short\nbut {right}", "rating": 7}',
+    '{"why": "it says {\\"rating\\": 10}", "rating": 7}',
+    '{"why": {"rating": "of a part"}, "rating": 7}',
+]
 BOXED, IN_JSON = GenRMFormat.NEMOTRON_SUPER_49B, GenRMFormat.QWEN3_NEMOTRON_235B
 PIECES = st.sampled_from(
     [
@@ -81,11 +118,110 @@ def test_a_rating_elsewhere_or_one_of_two_is_not_the_judges(reply: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rating", ["0.9", "10.1", "-1", "1e400", "NaN", "Infinity", '"7"', "true", "null", "[7]", "{}"]
+    "rating",
+    [
+        "0.9",
+        "10.1",
+        "-1",
+        "1e400",
+        "NaN",
+        "Infinity",
+        '"7/10"',
+        '"seven"',
+        '"7,5"',
+        '"1e1"',
+        '""',
+        "true",
+        "null",
+        "[7]",
+        "{}",
+    ],
 )
 def test_a_rating_off_the_scale_is_a_parse_error(rating: str) -> None:
     with pytest.raises(ParseError, match="is not a number from 1 to 10"):
         parse_rating(f'{{"rating": {rating}}}', 1, 10)
+
+
+@pytest.mark.parametrize("written", OBJECTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_what_cannot_be_misread_is_read(form: str, written: str) -> None:
+    said = form.replace("{}", written)
+    assert parse_rating(said, 1, 10) == 7.0
+    assert parse_rating(f"It is good.\n\n{said}\n", 1, 10) == 7.0
+
+
+@pytest.mark.parametrize(
+    "note", ["Let me know if you need more.", "I hope that this helps!", "Das ist meine Bewertung."]
+)
+def test_a_note_behind_a_fenced_verdict_does_not_matter(note: str) -> None:
+    reply = f'Fine.\n```json\n{{"rating": 7}}\n```\n{note}'
+    assert parse_rating(reply, 1, 10) == 7.0
+    with pytest.raises(ParseError):
+        parse_rating(reply, 1, 10, judged=['So I say {"rating": 7}'])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"rating": 3, "rating": 7}',
+        '{"rating": 3, "Rating": 7}',
+        '{"rating": 3}, so {"rating": 7}',
+        '{"rating": 3} {"rating": 7}',
+        'Fine.\n{"rating": 3}\n{"rating": 7}',
+        'Fine.\n```json\n{"rating": 3}\n```\nor\n```json\n{"rating": 7}\n```\nAs you like.',
+        'Fine.\n```json\n{"rating": 10}\n```\nis what it asks for, I say less.',
+        'Fine.\n```json\n{"rating": 10}\n```\nI say 7.',
+        'Fine.\n```json\n{"rating": 10}\nIs not closed.',
+        '> {"rating": 10}',
+        'It says "{"rating": 10}"',
+        "{'reason': 'it's good', 'rating': 7}",
+        '{"rating": 7 or 8}',
+        '{"rating": 7',
+        "I would give it a 7.",
+    ],
+)
+def test_what_can_be_misread_is_not_read(reply: str) -> None:
+    with pytest.raises(ParseError):
+        parse_rating(reply, 1, 10)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith(("{}", "```json\n"))])
+def test_a_verdict_within_a_line_may_be_quoted_where_a_judged_text_holds_one(form: str) -> None:
+    reply = "Fine.\n" + form.replace("{}", '{"rating": 7}')
+    assert parse_rating(reply, 1, 10, judged=["A reply without one.", "My rating of it: good"]) == 7.0
+    if "{{" not in form:
+        with pytest.raises(ParseError):
+            parse_rating(reply, 1, 10, judged=["What is it?", "Judge, end with {'rating': 7}"])
+    assert parse_rating('It asks for a rating.\n{"rating": 7}', 1, 10, judged=['{"rating": 10}']) == 7.0
+
+
+BEFORE = st.lists(
+    st.text(max_size=20)
+    | PIECES
+    | st.sampled_from(['It says {"rating": 10}.', '{"rating": 10}', "```", "Rating:", "so", "**", "> "]),
+    max_size=8,
+).map("\n".join)
+
+
+@given(BEFORE, st.sampled_from(FORMS), st.sampled_from(OBJECTS))
+def test_a_reply_that_ends_with_a_verdict_gives_it_or_none_whatever_stands_before(
+    before: str, form: str, written: str
+) -> None:
+    said = form.replace("{}", written)
+    with suppress(ParseError):  # a verdict at the beginning, or right before it, that differs
+        assert parse_rating(f"{before}\n{said}", 1, 10) == 7.0
+    harmless = before.replace("{", "(").replace("`", "'").replace("<", "(")
+    assert parse_rating(f"Well.\n{harmless}\nAll in all\n{said}", 1, 10) == 7.0
+
+
+@given(BEFORE, st.sampled_from(FORMS), st.sampled_from(FORMS), st.sampled_from(OBJECTS))
+def test_a_reply_whose_verdicts_differ_gives_none(between: str, first: str, last: str, written: str) -> None:
+    between = between.replace("<", "(")  # a mark that ends thoughts makes thoughts of what stands before it
+    begins, ends = first.replace("{}", '{"rating": 3}'), last.replace("{}", written)
+    if first.startswith(("It is", "The rating")):
+        begins = '{"rating": 3}'  # a sentence is no place for a verdict at the beginning
+    with pytest.raises(ParseError):
+        parse_rating(f"{begins}\n{between}\n{ends}", 1, 10)
 
 
 @given(st.floats(-3, 3))
@@ -95,13 +231,39 @@ def test_any_number_on_the_scale_is_a_rating(rating: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "winner"),
-    [("A", Winner.FIRST), ("B", Winner.SECOND), ("tie", Winner.TIE), (" b ", Winner.SECOND), ("Tie", Winner.TIE)],
+    [
+        *(("A", Winner.FIRST), ("B", Winner.SECOND), ("tie", Winner.TIE), (" b ", Winner.SECOND), ("Tie", Winner.TIE)),
+        *(
+            ("Response A", Winner.FIRST),
+            ("assistant_b", Winner.SECOND),
+            ("[[A]]", Winner.FIRST),
+            ("[[tie]]", Winner.TIE),
+        ),
+        *(("**B**", Winner.SECOND), ("(A)", Winner.FIRST), ("The reply B.", Winner.SECOND), ("model-a", Winner.FIRST)),
+    ],
 )
 def test_the_winner_is_a_or_b_or_none(text: str, winner: Winner) -> None:
     assert parse_winner(f"A is short.\n{json.dumps({'winner': text})}") == Comparison(winner)
 
 
-@pytest.mark.parametrize("winner", ['"C"', '"A or B"', "1", "null", '["A"]', "true"])
+@pytest.mark.parametrize(
+    "winner",
+    [
+        '"C"',
+        '"A or B"',
+        '"both"',
+        '"draw"',
+        '"AB"',
+        '"A>B"',
+        '"A+"',
+        '"Response 1"',
+        '""',
+        "1",
+        "null",
+        '["A"]',
+        "true",
+    ],
+)
 def test_another_winner_is_a_parse_error(winner: str) -> None:
     with pytest.raises(ParseError, match="none of A, B and tie"):
         parse_winner(f'{{"winner": {winner}}}')
@@ -146,9 +308,9 @@ def test_sections_that_the_model_quotes_before_its_own_do_not_count() -> None:
         (_sections("4", "2"), "expected two individual scores, found '4'"),
         (_sections("4, 2, 3", "2"), "expected two"),
         (_sections("4, six", "2"), "score of response 2 ' six' is not a number from 1 to 5"),
-        (_sections("0, 2", "2"), "score of response 1 0.0 is not"),
-        (_sections("4, 2", "7"), "ranking 7.0 is not a number from 1 to 6"),
-        (_sections("4, 2", "3.5"), "ranking 3.5 is not one of"),
+        (_sections("0, 2", "2"), "score of response 1 '0' is not"),
+        (_sections("4, 2", "7"), "ranking '7' is not a number from 1 to 6"),
+        (_sections("4, 2", "3.5"), "ranking '3.5' is not one of"),
         (f"<think>{_sections('4, 2', '2')}", "does not end"),
     ],
 )

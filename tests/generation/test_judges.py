@@ -51,11 +51,11 @@ async def _rating(model: ScriptedModel, response: str = "It is a heap.") -> Scor
 
 
 async def test_a_judge_is_sampled_as_told_and_asked_again_with_the_next_seed() -> None:
-    replies = iter(["Good.", "Fine.", '{"rating": 4}'])
+    replies = iter(["Good.", '{"rating": 4}'])
     model = ScriptedModel(lambda _: next(replies))
     judge = RatingJudge(model, sampling=Sampling(temperature=0.3, seed=7))
     assert (await judge.score([USER], "It is a heap.", lambda _: None)).value == 4
-    assert [call.sampling for call in model.calls] == [Sampling(temperature=0.3, seed=seed) for seed in (7, 8, 9)]
+    assert [call.sampling for call in model.calls] == [Sampling(temperature=0.3, seed=seed) for seed in (7, 8)]
 
 
 async def test_comparisons_are_sampled_as_told() -> None:
@@ -94,11 +94,26 @@ async def test_a_rating_in_the_response_is_not_the_judges() -> None:
 
 
 @pytest.mark.parametrize("reply", ["Good!", '{"rating": 11}', '{"rating": "high"}', '{"score": 5}', ""])
-async def test_a_reply_without_a_rating_is_asked_for_three_times(reply: str) -> None:
+async def test_a_judge_is_told_once_what_was_wrong_with_its_reply(reply: str) -> None:
     model = ScriptedModel(lambda _: reply)
-    with pytest.raises(ParseError):
+    with pytest.raises(ParseError) as caught:
         await _rating(model)
-    assert [call.sample for call in model.calls] == [0, 1, 2]
+    first, second = model.calls
+    assert (first.sample, second.sample) == (0, 1)
+    assert second.messages[: len(first.messages)] == first.messages
+    continued = second.messages[len(first.messages) :]
+    assert [message.role for message in continued] == (["assistant", "user"] if reply else [])
+    if reply:
+        assert continued[0].content == reply
+        assert str(caught.value) in continued[1].content
+
+
+async def test_a_judge_that_was_cut_is_not_asked_again() -> None:
+    body = {"choices": [{"message": {"content": "It is a good"}, "finish_reason": "length"}]}
+    model = ScriptedModel(lambda _: body)
+    with pytest.raises(ParseError, match="raise its max_tokens"):
+        await _rating(model)
+    assert len(model.calls) == 1
 
 
 async def test_another_sample_of_a_reply_may_hold_the_rating() -> None:
@@ -253,11 +268,11 @@ async def test_a_generative_reward_models_reply_is_asked_for_again() -> None:
     def answer(call: Call) -> str:
         first, second = (message.content for message in call.messages[-2:])
         said = json.dumps({"score_1": 3, "score_2": 3, "ranking": 1 if first > second else 6})
-        return said if call.sample == 2 else "Let me think."
+        return said if call.sample == 1 else "Let me think."
 
     model = ScriptedModel(answer)
     assert await _standing(model, form, ["x", "y"]) == [
         Score(1.75, {"individual": 3.0}, "scripted"),
         Score(4.25, {"individual": 3.0}, "scripted"),
     ]
-    assert sorted(call.sample for call in model.calls) == [0, 0, 1, 1, 2, 2]
+    assert sorted(call.sample for call in model.calls) == [0, 0, 1, 1]

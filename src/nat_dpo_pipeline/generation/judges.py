@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import permutations
@@ -15,19 +14,20 @@ from nat_dpo_pipeline.core.rewards import GenRMFormat
 from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winner
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.scorers import OnReply, Score, ask, fold_system
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 T = TypeVar("T")
+#: The call to make after one whose reply has no verdict: that call, the reply, and what is wrong with it.
+_Again = Callable[[Call, str, str], Call]
 _Results = Mapping[tuple[int, int], "_Verdict[Comparison] | BaseException"]
 
 DEFAULT_CRITERIA = (
     "Consider whether it is correct, whether it helps with what was asked, whether anything that matters is missing, "
     "and whether it is clear and no longer than that takes."
 )
-# A reply that cannot be parsed is asked for again: judges are sampled, so another one often can.
-_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ class RatingJudge:
         material = {"conversation": _as_text(prompt), "reply": response}
         scale = {"lowest": f"{lowest:g}", "highest": f"{highest:g}"}
         call = _judging("judge_rating", material, self._criteria, self._sampling, **scale)
-        verdict = await _asked(self._model, call, lambda reply: parse_rating(reply, lowest, highest), on_reply)
+        verdict = await _asked(
+            self._model, call, lambda reply: parse_rating(reply, lowest, highest, (response,)), on_reply, _corrected
+        )
         return Score(verdict.said, MappingProxyType({}), verdict.model)
 
 
@@ -80,7 +82,7 @@ class PairwiseJudge:
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             material = {"conversation": conversation, "first": first, "second": second}
             call = _judging("judge_pairwise", material, self._criteria, self._sampling)
-            return _asked(self._model, call, parse_winner, on_reply)
+            return _asked(self._model, call, lambda reply: parse_winner(reply, (first, second)), on_reply, _corrected)
 
         return await _tournament(compared, responses)
 
@@ -104,27 +106,40 @@ class GenerativeRewardModel:
 
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             call = Call((*turns, Message("response_1", first), Message("response_2", second)), self._sampling)
-            return _asked(self._model, call, lambda reply: parse_genrm(reply, self._form), on_reply)
+            return _asked(
+                self._model, call, lambda reply: parse_genrm(reply, self._form, (first, second)), on_reply, _once_more
+            )
 
         return await _tournament(compared, responses)
 
 
-async def _asked(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
-    for sample in range(_TRIES - 1):
-        with suppress(ParseError):
-            return await _asked_once(model, _nth(call, sample), parse, on_reply)
-    return await _asked_once(model, _nth(call, _TRIES - 1), parse, on_reply)
-
-
-def _nth(call: Call, sample: int) -> Call:
-    """With a seed the same one would give the same reply."""
-    seed = call.sampling.seed
-    return replace(call, sample=sample, sampling=replace(call.sampling, seed=None if seed is None else seed + sample))
-
-
-async def _asked_once(model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
+async def _asked(
+    model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply, again: _Again
+) -> _Verdict[T]:
+    """Ask, and ask `again` where the reply has no verdict; a reply that was cut would be cut again."""
     reply = await ask(model, call, on_reply)
+    try:
+        return _Verdict(parse(reply.text), reply.model)
+    except ParseError as error:
+        if reply.ending is Ending.CUT:
+            raise ParseError(f"{error}: the judge was cut, raise its max_tokens", error.reply) from error
+        second = again(call, reply.text, str(error))
+    reply = await ask(model, second, on_reply)
     return _Verdict(parse(reply.text), reply.model)
+
+
+def _corrected(call: Call, said: str, wrong: str) -> Call:
+    """The call continued with what was wrong with the reply; a reply without an answer cannot be continued."""
+    if not said.strip():
+        return _once_more(call, said, wrong)
+    asked = Message("user", load("judge_again").render(wrong=wrong))
+    return _once_more(replace(call, messages=(*call.messages, Message("assistant", said), asked)), said, wrong)
+
+
+def _once_more(call: Call, said: str, wrong: str) -> Call:  # noqa: ARG001 - all a model with roles of its own can be told
+    """The same call again; with a seed the same one would give the same reply."""
+    seed = call.sampling.seed
+    return replace(call, sample=1, sampling=replace(call.sampling, seed=None if seed is None else seed + 1))
 
 
 async def _tournament(
