@@ -23,6 +23,8 @@ from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import ResponseMode
 from nat_dpo_pipeline.plugin.recipe import OpenModels, limits_of, open_recipe, prices_of
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig
+from nat_dpo_pipeline.testing.models import completion
+from nat_dpo_pipeline.testing.server import LoopbackServer, Response
 
 QUESTION = Call((Message("user", "What does `heapq.nlargest` do?"),))
 WRITER = DemoModelConfig(model_name="demo/stdlib-writer")
@@ -54,7 +56,7 @@ def opened(stack: AsyncExitStack) -> Callable[..., OpenModels]:
     """The models of a configuration; further llms by name."""
 
     def make(config: PreferenceDataConfig, journal: Journal | None = None, **llms: LLMBaseConfig) -> OpenModels:
-        return OpenModels(config, {**LLMS, **llms}.__getitem__, journal, stack)
+        return OpenModels(config, {**LLMS, **llms}.__getitem__, journal, stack, config.journal_by)
 
     return make
 
@@ -96,6 +98,41 @@ async def test_a_journal_stands_before_the_limits(opened: Opened, tmp_path: Path
         replies = [await model.complete(QUESTION) for _ in range(3)]
     assert [reply.replayed for reply in replies] == [False, True, True]
     assert {reply.llm for reply in replies} == {"w"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_replayed"),
+    [("model", "model", True), ("server", "server", False), ("server", "model", False), ("model", "server", False)],
+)
+async def test_a_model_at_another_address_is_asked_again_only_if_servers_are_told_apart(
+    opened: Opened, tmp_path: Path, before: str, now: str, is_replayed: bool
+) -> None:
+    replies = []
+    for journal_by in (before, now):
+        async with LoopbackServer(lambda _: Response(body=completion("It finds the largest."))) as server:
+            llm = OpenAIModelConfig(model_name="m", base_url=server.url, api_key="none")
+            with closing(Journal(tmp_path / "journal")) as journal:
+                model = opened(_config(writer_llm="o", journal_by=journal_by), journal, o=llm).named("o")
+                replies.append(await model.complete(QUESTION))
+    assert [reply.replayed for reply in replies] == [False, is_replayed]
+
+
+async def test_a_journal_that_knows_calls_by_the_server_is_still_read(opened: Opened, tmp_path: Path) -> None:
+    async with LoopbackServer(lambda _: Response(body=completion("It finds the largest."))) as server:
+        llm = OpenAIModelConfig(model_name="m", base_url=server.url, api_key="none")
+        replies = []
+        for journal_by in ("server", "model"):
+            with closing(Journal(tmp_path / "journal")) as journal:
+                model = opened(_config(writer_llm="o", journal_by=journal_by), journal, o=llm).named("o")
+                replies.append(await model.complete(QUESTION))
+    assert [reply.replayed for reply in replies] == [False, True]
+
+
+async def test_models_in_this_process_are_told_apart_by_their_address(opened: Opened, tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal")) as journal:
+        models = opened(_config(), journal)
+        replies = [await models.named(name).complete(QUESTION) for name in ("w", "w2")]
+    assert [reply.replayed for reply in replies] == [False, False]
 
 
 async def test_without_a_journal_nothing_is_replayed(opened: Opened) -> None:

@@ -1,7 +1,8 @@
 """A record on disk of every finished call, so that a run that was killed goes on without paying for one twice.
 
-A call is known by everything that determines its reply: endpoint, model, messages, parameters, sample, and which run of
-its process over the same input asks. Neither keys nor messages are written, only their hash and the reply.
+A call is known by everything that determines its reply: model, route, messages, parameters, sample, and which run of
+its process over the same input asks; by the address of its server only if the user wants so. Neither keys nor messages
+are written, only their hash and the reply.
 """
 
 import asyncio
@@ -169,14 +170,26 @@ class RecordedModel(_JournalledModel):
 class ReplayedModel(_JournalledModel):
     """A chat model that is not asked what is on record. It stands before the limits of a model, a RecordedModel behind
     them: a replay costs none of what is limited, and a reply is on record at the moment it arrives.
+
+    `older` gives what journals of earlier versions know a call by.
     """
 
+    def __init__(self, model: ChatModel, journal: Journal, identity: _Identity, older: _Identity | None = None) -> None:
+        super().__init__(model, journal, identity)
+        self._older = older
+
     def recall(self, call: Call) -> ChatReply | None:
-        """The reply on record; None when there is none."""
-        return self._journal.replayed(self.name, _key(self._identity(call)))
+        """Return the reply on record; None when there is none."""
+        reply = self._journal.replayed(self.name, _key(self._identity(call)))
+        return self._recalled_by_older(call) if reply is None else reply
 
     async def complete(self, call: Call) -> ChatReply:
+        if (reply := self._recalled_by_older(call)) is not None:
+            return reply
         return await self._journal.replayed_or(self._model, call, _key(self._identity(call)))
+
+    def _recalled_by_older(self, call: Call) -> ChatReply | None:
+        return None if self._older is None else self._journal.replayed(self.name, _key(self._older(call)))
 
 
 def _key(identity: Mapping[str, object]) -> bytes:

@@ -46,6 +46,7 @@ class OpenAIChatModel:
         self._settings = settings
         address = address_of(settings.base_url, f"model {settings.name!r}")
         self._address = address.url
+        self._is_in_process = app is not None
         self._secrets = [settings.api_key, *address.secrets]
         quiet_request_logs()
         self._client = AsyncOpenAI(
@@ -63,7 +64,16 @@ class OpenAIChatModel:
         return self._settings.name
 
     def identity(self, call: Call) -> dict[str, object]:
-        """Everything that determines the reply to a call; no credential."""
+        """Return all that determines the reply to a call, wherever the model is served; no credential.
+
+        A model in this process has no name of its own: its address says which one it is.
+        """
+        if self._is_in_process:
+            return self.identity_at_server(call)
+        return {"route": call.route, "body": self._body(call), "sample": call.sample, "run": call.run}
+
+    def identity_at_server(self, call: Call) -> dict[str, object]:
+        """Return the same with the address: the key of `journal_by: server` and of older journals."""
         return {"url": self._url(call.route), "body": self._body(call), "sample": call.sample, "run": call.run}
 
     async def complete(self, call: Call) -> ChatReply:

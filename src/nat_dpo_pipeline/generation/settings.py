@@ -34,6 +34,13 @@ class Spread(StrEnum):
     ALL = "all"
 
 
+class JournalBy(StrEnum):
+    """Key of a finished call in a journal: its model, or the address of the model's server too."""
+
+    MODEL = "model"
+    SERVER = "server"
+
+
 class InputKind(StrEnum):
     """What a plain text input is; AUTO takes a text that ends with a question mark for a question."""
 

@@ -14,7 +14,7 @@ from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Price
-from nat_dpo_pipeline.generation.settings import Spread
+from nat_dpo_pipeline.generation.settings import JournalBy, Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.scorers import open_scorer
@@ -48,8 +48,10 @@ class OpenModels:
         llm_named: Callable[[str], LLMBaseConfig],
         journal: Journal | None,
         stack: AsyncExitStack,
+        journal_by: JournalBy = JournalBy.MODEL,
     ) -> None:
         self._config = config
+        self._journal_by = journal_by
         self._llm_named = llm_named
         self._journal = journal
         self._stack = stack
@@ -86,10 +88,14 @@ class OpenModels:
         llm = self._llm(name)
         model = open_model(name, llm, timeout_seconds=self._config.request_timeout)
         self._stack.push_async_callback(model.aclose)
-        recorded = model if self._journal is None else RecordedModel(model, self._journal, model.identity)
+        by_server = self._journal_by is JournalBy.SERVER
+        identity = model.identity_at_server if by_server else model.identity
+        recorded = model if self._journal is None else RecordedModel(model, self._journal, identity)
         limited = LimitedModel(recorded, limits_of(name, llm, self._config), model.served)
         self._limited.append(limited)
-        return limited if self._journal is None else ReplayedModel(limited, self._journal, model.identity)
+        if self._journal is None:
+            return limited
+        return ReplayedModel(limited, self._journal, identity, None if by_server else model.identity_at_server)
 
     def _llm(self, name: str) -> LLMBaseConfig:
         try:

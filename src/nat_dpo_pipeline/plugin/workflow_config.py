@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_valid
 
 from nat_dpo_pipeline.generation.settings import (
     InputKind,
+    JournalBy,
     RecipeSettings,
     ResponseMode,
     Spread,
@@ -157,6 +158,11 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         default=None,
         description="File that keeps every finished call: a run that is started again after a crash replays them and "
         "pays for none twice. Remove it to ask anew.",
+    )
+    journal_by: JournalBy = Field(
+        default=JournalBy.MODEL,
+        description="What the journal knows a call by: `model`, so that a server that comes up at another address is "
+        "not asked again for what is answered; `server`, where models of one name at several addresses differ.",
     )
     max_minutes: FiniteFloat | None = Field(
         default=None,
