@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from nat_dpo_pipeline.core.parsing import (
     parse_yes_no,
 )
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES
-from nat_dpo_pipeline.errors import ParseError
+from nat_dpo_pipeline.errors import ConfigurationError, ParseError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=6) | st.just("reward:1"),
@@ -497,14 +498,14 @@ def test_a_token_without_its_log_probability_is_never_guessed(tops: list[tuple[o
         parse_yes_no(_first_token(*tops))
 
 
-@pytest.mark.parametrize("data", [2.5, [2.5], [[2.5]], [0.1, 2.5], [[0.1], [7.0], [2.5]], [[[1.0, 2.5]]]])
-def test_the_pooled_reward_is_the_last_number(data: object) -> None:
+@pytest.mark.parametrize("data", [2.5, [2.5], [[2.5]], [[0.1], [7.0], [2.5]]])
+def test_the_pooled_reward_is_the_only_number_or_that_of_the_last_token(data: object) -> None:
     assert parse_pooled(_served(data=data)) == 2.5
 
 
-@pytest.mark.parametrize("data", [None, [], [1.0, []], "2.5", [True], [float("nan")], {"a": 1}])
+@pytest.mark.parametrize("data", [None, [], [1.0, []], "2.5", [True], [float("nan")], {"a": 1}, [[[2.5]]], [[]]])
 def test_a_pooled_body_without_a_number_is_a_parse_error(data: object) -> None:
-    with pytest.raises(ParseError, match=r"no number at the end of data\[0\]"):
+    with pytest.raises(ParseError, match=r"no number in data\[0\]"):
         parse_pooled(_served(data=data))
 
 
@@ -514,11 +515,24 @@ def test_the_only_probability_of_a_classified_body_is_the_reward() -> None:
 
 @pytest.mark.parametrize(
     ("probs", "reason"),
-    [([0.2, 0.8], "has 2 numbers: a classifier"), ([], "no number"), (None, "no number"), (["x"], "no number")],
+    [([], "no number"), (None, "no number"), (["x"], "no number")],
 )
-def test_a_classified_body_with_more_or_fewer_numbers_is_a_parse_error(probs: object, reason: str) -> None:
+def test_a_classified_body_without_a_number_is_a_parse_error(probs: object, reason: str) -> None:
     with pytest.raises(ParseError, match=reason):
         parse_classified(_served(probs=probs))
+
+
+@pytest.mark.parametrize(
+    ("parse", "found", "reason"),
+    [
+        (parse_pooled, {"data": [0.6, 0.8]}, "2 numbers a response, as a model of embeddings"),
+        (parse_pooled, {"data": [[0.6, 0.8], [0.1, 0.2]]}, "2 numbers, as a model of so many classes"),
+        (parse_classified, {"probs": [0.2, 0.8]}, "2 numbers, as a model of so many classes"),
+    ],
+)
+def test_several_numbers_are_no_reward(parse: Callable[..., float], found: dict[str, object], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        parse(_served(**found))
 
 
 @given(
@@ -535,6 +549,6 @@ def test_any_body_of_a_scalar_server_is_a_number_or_a_parse_error(body: dict[str
     for parse in (parse_pooled, parse_classified, parse_yes_no):
         try:
             value = parse(body)
-        except ParseError:
+        except (ConfigurationError, ParseError):
             continue
         assert json.dumps(value, allow_nan=False)

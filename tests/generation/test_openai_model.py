@@ -141,7 +141,7 @@ async def test_a_scalar_reward_model_is_asked_beside_v1_and_without_sampling(
     reply = await _ask(replace(settings, sampling=Sampling(temperature=0.5)), call)
     assert reply.body == {"data": [{"data": [0.5]}]}
     assert script.asked[0].path == f"/{route}"
-    assert set(script.sent()[0]) == {"model", "messages"}
+    assert set(script.sent()[0]) == {"model", "messages", "use_activation"}
 
 
 async def test_what_determines_a_reply_is_its_identity(settings: ModelSettings) -> None:

@@ -2,6 +2,8 @@ from collections.abc import Callable
 from math import isclose
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
@@ -9,6 +11,8 @@ from nat_dpo_pipeline.errors import ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import (
+    MOST_ALIKE,
+    Alike,
     PoolingScorer,
     PrincipleScorer,
     RewardModelScorer,
@@ -105,7 +109,6 @@ async def test_a_scalar_server_is_asked_under_its_route(route: Route, entry: dic
         RewardModelScorer(_rewarding("correctness:3"), {"helpfulness": 1.0}),
         PrincipleScorer(_rewarding("Yes"), "correctness"),
         PoolingScorer(_served(data=[])),
-        PoolingScorer(_served(probs=[0.2, 0.8]), Route.CLASSIFY),
     ],
 )
 async def test_a_reply_without_the_score_is_a_parse_error_and_still_paid_for(scorer: Scorer) -> None:
@@ -113,6 +116,40 @@ async def test_a_reply_without_the_score_is_a_parse_error_and_still_paid_for(sco
     with pytest.raises(ParseError):
         await _score(scorer, paid=paid)
     assert [reply.model for reply in paid] == ["reward-1"]
+
+
+@pytest.mark.parametrize(
+    "scorer",
+    [
+        PoolingScorer(_served(data=[0.6, 0.8])),
+        PoolingScorer(_served(data=[[0.6, 0.8]])),
+        PoolingScorer(_served(probs=[0.2, 0.8]), Route.CLASSIFY),
+    ],
+)
+async def test_a_model_that_gives_several_numbers_ends_at_once(scorer: Scorer) -> None:
+    with pytest.raises(ModelError, match=r"'scripted' \(reward-1\) is no reward model: .* 2 numbers") as caught:
+        await _score(scorer)
+    assert caught.value.fatal
+
+
+async def test_a_model_that_gives_one_score_to_all_responses_ends_after_a_few() -> None:
+    scorer = PoolingScorer(_served(probs=[1.0]), Route.CLASSIFY)
+    responses = [f"answer {number}" for number in range(MOST_ALIKE)]
+    for response in (*responses[:-1], responses[0]):
+        assert (await scorer.score([USER], response, lambda _: None)).value == 1.0
+    with pytest.raises(ModelError, match="/classify gives 1 to each of 8 different responses") as caught:
+        await scorer.score([USER], responses[-1], lambda _: None)
+    assert caught.value.fatal
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from([0.0, 1.0])), max_size=30))
+def test_scores_are_alike_once_so_many_responses_have_one_and_none_another(scores: list[tuple[str, float]]) -> None:
+    alike = Alike()
+    found = [alike.add(response, value) for response, value in scores]
+    is_one = len({value for _, value in scores}) == 1
+    if is_one:
+        assert sum(found) == (len({response for response, _ in scores}) >= MOST_ALIKE)
+    assert sum(found) <= 1
 
 
 async def test_a_parse_error_holds_the_reply() -> None:

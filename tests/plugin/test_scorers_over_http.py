@@ -74,11 +74,13 @@ def _yes_or_no(request: Request) -> Body:
 
 def _pooled(request: Request) -> Body:
     assert request.path == "/pooling"
+    assert request.json["use_activation"] is False
     return {"model": "m", "data": [{"data": [[0.0], [_points(request)]]}]}
 
 
 def _classified(request: Request) -> Body:
     assert request.path == "/classify"
+    assert request.json["use_activation"] is False
     return {"model": "m", "data": [{"probs": [_points(request)]}]}
 
 

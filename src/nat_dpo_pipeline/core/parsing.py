@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
-from nat_dpo_pipeline.errors import ParseError
+from nat_dpo_pipeline.errors import ConfigurationError, ParseError
 
 _MARKER = re.compile(
     r"^\s*(?:[-*+•–]|(?P<mark>\*\*|__)?(?:\(?\d{1,3}[.):]|\(\d{1,3}\)|Q\d{1,3}[.):])(?(mark)(?P=mark)))\s+(?=\S)"
@@ -100,25 +100,33 @@ def parse_yes_no(body: Mapping[str, object]) -> float:
 
 
 def parse_pooled(body: Mapping[str, object]) -> float:
-    """The reward in a body of vLLM's `/pooling`: the last number of `data[0].data`, which may hold some per token."""
+    """Return the reward in a body of vLLM's `/pooling`, `data[0].data`: a number, alone or in a list of its own.
+
+    A model that scores every token has a list of such lists, of which the last counts.
+    Raises ConfigurationError for several numbers, which are an embedding or classes, and ParseError for none.
+    """
     value = _mapping(_first(body.get("data"))).get("data")
-    while isinstance(value, list):
-        value = value[-1] if value else None
-    number = finite_number(value)
-    if number is None:
-        raise ParseError("no number at the end of data[0].data", str(dict(body)))
-    return number
+    rows = value if isinstance(value, list) else [value]
+    last = rows[-1] if rows else None
+    if len(rows) > 1 and not isinstance(last, list):
+        raise ConfigurationError(f"/pooling gives {len(rows)} numbers a response, as a model of embeddings does")
+    return _only_number(last if isinstance(last, list) else [last], "data", body)
 
 
 def parse_classified(body: Mapping[str, object]) -> float:
-    """The reward in a body of vLLM's `/classify`: the only number in `data[0].probs`."""
-    numbers = _sequence(_mapping(_first(body.get("data"))).get("probs"))
+    """Return the reward in a body of vLLM's `/classify`: the only number in `data[0].probs`.
+
+    Raises ConfigurationError for several numbers, which are classes, and ParseError for none.
+    """
+    return _only_number(_sequence(_mapping(_first(body.get("data"))).get("probs")), "probs", body)
+
+
+def _only_number(numbers: Sequence[object], name: str, body: Mapping[str, object]) -> float:
     if len(numbers) > 1:
-        reason = f"data[0].probs has {len(numbers)} numbers: a classifier of so many classes is no reward model"
-        raise ParseError(reason, str(dict(body)))
+        raise ConfigurationError(f"data[0].{name} has {len(numbers)} numbers, as a model of so many classes gives")
     number = finite_number(_first(numbers))
     if number is None:
-        raise ParseError("no number in data[0].probs", str(dict(body)))
+        raise ParseError(f"no number in data[0].{name}", str(dict(body)))
     return number
 
 

@@ -136,7 +136,11 @@ class OpenAIChatModel:
 
     def _body(self, call: Call) -> dict[str, object]:
         messages = [{"role": message.role, "content": message.content} for message in call.messages]
-        parameters = {} if call.route is not Route.CHAT else _parameters(self._settings.sampling, call.sampling)
+        configured = self._settings.sampling
+        if call.route is Route.CHAT:
+            parameters = _parameters(configured, call.sampling)
+        else:  # without it vLLM gives the sigmoid of the reward, which is 1.0 for all rewards above 17
+            parameters = {"use_activation": False, **configured.extra_body, **call.sampling.extra_body}
         return {"model": self._settings.model, "messages": messages, **parameters}
 
     def _described(self) -> str:

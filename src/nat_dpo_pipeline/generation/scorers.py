@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
-from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
+from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
@@ -47,6 +47,29 @@ class Score:
     attributes: Mapping[str, float]
     model: str
     members: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
+
+
+#: So many different responses with one score are no chance any more.
+MOST_ALIKE = 8
+
+
+@dataclass(slots=True)
+class Alike:
+    """Finds a scorer that gives one score to all responses; forgets them once two scores differ."""
+
+    value: float = 0.0
+    responses: set[str] | None = field(default_factory=set)
+
+    def add(self, response: str, value: float) -> bool:
+        """Return whether this response makes it MOST_ALIKE different ones of one score."""
+        if self.responses is None or response in self.responses:
+            return False
+        if self.responses and value != self.value:
+            self.responses = None
+            return False
+        self.value = value
+        self.responses.add(response)
+        return len(self.responses) == MOST_ALIKE
 
 
 @runtime_checkable
@@ -122,11 +145,27 @@ class PoolingScorer:
         self._model = model
         self._route = route
         self._parse = _ROUTE_PARSERS[route]
+        self._alike = Alike()
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = (*fold_system(prompt), Message("assistant", response))
         reply = await ask(self._model, Call(turns, route=self._route), on_reply)
-        return Score(self._parse(reply.body), _NOTHING, reply.model)
+        try:
+            value = self._parse(reply.body)
+        except ConfigurationError as error:
+            raise self._no_reward_model(reply, str(error)) from error
+        if self._alike.add(response, value):
+            said = f"/{self._route} gives {value:g} to each of {MOST_ALIKE} different responses"
+            raise self._no_reward_model(reply, said)
+        return Score(value, _NOTHING, reply.model)
+
+    def _no_reward_model(self, reply: ChatReply, why: str) -> ModelError:
+        advice = "serve a model with one output that scores, without an activation that makes its score 1"
+        error = ModelError(
+            f"model {self._model.name!r} ({reply.model}) is no reward model: {why} ({advice})", fatal=True
+        )
+        error.llm = reply.llm
+        return error
 
 
 async def ask(model: ChatModel, call: Call, on_reply: OnReply) -> ChatReply:
