@@ -137,6 +137,30 @@ async def test_pairs_are_split_by_prompt_and_a_single_prompt_is_not_held_out(
     assert _uploaded(nemo) == [[("Why?", "A", "B")]]
 
 
+def _turn(place: int, better: str, worse: str) -> Trajectory:
+    """A pair that answers one of two questions after a history of its own."""
+    messages = [{"role": "system", "content": f"Game {place}"}, {"role": "user", "content": f"Move {place % 2}?"}]
+    item = DPOItem.model_validate({"prompt": messages, "chosen_response": better, "rejected_response": worse})
+    return Trajectory(episode=[item], reward=1.0)
+
+
+async def test_rows_that_keep_the_last_message_are_split_and_compared_by_it(
+    nemo: NemoService, run_config: FinetuneConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    pairs = [_turn(place, "A", "B") for place in range(20)]
+    contradicting = [_turn(40, "C", "D"), _turn(42, "D", "C")]
+    adapter = _adapter(nemo, use_full_message_history=False, validation_fraction=0.5)
+    await (await _trainer(run_config, adapter, *pairs, *contradicting, validation_fraction=0.5)).run(1)
+    ((repo, _),) = nemo.repos.items()
+    rows = {name: nemo.rows(repo, name) for name in (TRAINING, VALIDATION)}
+    prompts = [{row["prompt"] for row in side} for side in rows.values()]
+    assert prompts in ([{"Move 0?"}, {"Move 1?"}], [{"Move 1?"}, {"Move 0?"}])
+    assert [len(side) for side in rows.values()] == [1, 1]
+    assert "left out: 18 duplicate_pairs" in caplog.text
+    assert "left out of the dataset: 2 contradicted" in caplog.text
+
+
 async def test_equal_pairs_are_one_wherever_they_stand(nemo: NemoService, run_config: FinetuneConfig) -> None:
     trajectories = (_pairs("Why?:A>C", "Why?:B>C"), _pairs("Why?:A>C"), _pairs("Why?:B>C"))
     await (await _trainer(run_config, _adapter(nemo), *trajectories)).run(1)

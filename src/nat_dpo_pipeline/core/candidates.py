@@ -38,6 +38,11 @@ class Message:
 Prompt = str | tuple[Message, ...]
 
 
+def last_text(prompt: Prompt) -> str:
+    """Return the text of the last message; empty for a prompt without messages."""
+    return prompt if isinstance(prompt, str) else prompt[-1].content if prompt else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One response to a prompt, with the score it earned. Raises ValueError unless the score is finite."""

@@ -1,5 +1,6 @@
 """The trainer and the trainer adapter for NeMo Customizer: the fields of nvidia-nat-nemo-customizer 1.9, and more."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 from nat.plugin_api import get_secret_value
 from pydantic import Field, SecretStr, model_validator
 
+from nat_dpo_pipeline.core.candidates import Prompt, last_text
 from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.trainers.settings import Patience
@@ -142,6 +144,10 @@ class NeMoCustomizerTrainerAdapterConfig(JobAdapterConfig, name="dpo_nemo_custom
             if token and not (token.isascii() and token.isprintable() and " " not in token):
                 raise ValueError(f"{name} holds white space or other characters that no token has")
         return self
+
+    def shorten(self) -> Callable[[Prompt], Prompt] | None:
+        """Return what leaves the text of the last message, without `use_full_message_history`."""
+        return None if self.use_full_message_history else last_text
 
     def patience(self) -> Patience:
         """How the job is waited for; NVIDIA's adapter counts the looks that fail."""

@@ -1,9 +1,10 @@
 """Which side of the split the pairs of a submission are on."""
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from math import nextafter
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
 from nat_dpo_pipeline.core.split import stratified_validation_prompts, validation_prompts
 from nat_dpo_pipeline.dataset.formats import DatasetRow, PreferenceRow, SplitName, UnpairedRow
 from nat_dpo_pipeline.plugin.nat_api import Trajectory
@@ -12,6 +13,8 @@ from nat_dpo_pipeline.plugin.trajectories import preference_rows
 #: Where the trainer writes the side of the split into a trajectory's metadata.
 SPLIT_KEY = "split"
 _NEARLY_ALL = nextafter(1.0, 0.0)
+#: Gives what a row keeps of a prompt.
+Shorten = Callable[[Prompt], Prompt]
 _SIDES = frozenset(name.value for name in SplitName)
 
 
@@ -22,17 +25,19 @@ def held_out_prompts(
     *,
     stratify: bool = False,
     singles: Iterable[UnpairedRow] = (),
+    shorten: Shorten | None = None,
 ) -> frozenset[str]:
     """The keys of the prompts on the validation side.
 
     They are as a trainer marked them, if it marked all and no prompt is on both sides, or else drawn here. A stratified
     draw is always made here, of as large a share as is marked; so is that of the prompts that only singles have.
+    Prompts that `shorten` makes equal are one.
     """
     keys: dict[SplitName | None, set[str]] = {side: set() for side in (*SplitName, None)}
     strata: dict[str, str] = {}
     for trajectory in trajectories:
         side = _side(trajectory)
-        for row in preference_rows(trajectory):
+        for row in _rows(trajectory, shorten):
             key = prompt_key(row.prompt)
             keys[side].add(key)
             strata.setdefault(key, row.subtopic or "")
@@ -47,12 +52,22 @@ def held_out_prompts(
     return validation_prompts([*strata, *others], fraction, seed)
 
 
-def pairs_on(trajectories: Iterable[Trajectory], held_out: Set[str], side: SplitName) -> Iterator[PreferenceRow]:
-    """The pairs of one side, made as they are read."""
+def pairs_on(
+    trajectories: Iterable[Trajectory],
+    held_out: Set[str],
+    side: SplitName,
+    shorten: Shorten | None = None,
+) -> Iterator[PreferenceRow]:
+    """Yield the pairs of one side, with their prompts shortened."""
     for trajectory in trajectories:
-        for row in preference_rows(trajectory):
+        for row in _rows(trajectory, shorten):
             if _is_on(side, row, held_out):
                 yield row
+
+
+def _rows(trajectory: Trajectory, shorten: Shorten | None) -> Iterator[PreferenceRow]:
+    rows = preference_rows(trajectory)
+    return rows if shorten is None else (replace(row, prompt=shorten(row.prompt)) for row in rows)
 
 
 def rows_on(

@@ -1,9 +1,11 @@
 """What the trainer and the trainer adapters can be told. Unknown keys are refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
 
+from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig
@@ -39,6 +41,10 @@ class JobAdapterConfig(TrainerAdapterConfig, StrictConfig):
         default=0.1, ge=0.0, lt=1.0, description="Used when the trainer did not split: share of the prompts held out."
     )
     seed: int = Field(default=0, description="Seed of the training, and of the split when the trainer did not split.")
+
+    def shorten(self) -> Callable[[Prompt], Prompt] | None:
+        """Return what shortens the prompts of rows; the split, duplicates and contradictions go by what it leaves."""
+        return None
 
     def patience(self) -> Patience:
         """How the job is waited for."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.candidates import last_text
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import FORMATS, Format, PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.formats.format import (
@@ -92,7 +92,7 @@ def _format(training_type: object, *, full_history: bool) -> Format:
 def dpo_row_of_last_message(row: PreferenceRow, once: Once) -> Row:
     """NVIDIA's adapter with `use_full_message_history: false`: the prompt is the content of its last message."""
     return {
-        "prompt": once(_last_message, row.prompt),
+        "prompt": once(last_text, row.prompt),
         "chosen_response": once(as_text, row.chosen),
         "rejected_response": once(as_text, row.rejected),
     }
@@ -108,12 +108,8 @@ def sft_rows(turn: TurnRows, _: Once) -> Iterator[Row]:
 def sft_rows_of_last_messages(turn: TurnRows, once: Once) -> Iterator[Row]:
     """The same as prompt and completion."""
     for text in _unbeaten(turn):
-        yield {"prompt": once(_last_message, turn.pairs[0].prompt), "completion": once(as_text, text)}
+        yield {"prompt": once(last_text, turn.pairs[0].prompt), "completion": once(as_text, text)}
 
 
 def _unbeaten(turn: TurnRows) -> list[str]:
     return [answer.text for answer in turn.answers if answer.was_chosen and not answer.was_rejected]
-
-
-def _last_message(prompt: Prompt) -> str:
-    return messages_of(prompt)[-1].content
