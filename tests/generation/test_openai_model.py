@@ -132,6 +132,26 @@ async def test_the_extra_body_of_a_model_gives_way_to_a_call_and_goes_before_its
     assert (sent["max_tokens"], sent["temperature"], sent["top_k"]) == (20, 0.3, 2)
 
 
+async def test_the_limit_of_tokens_is_renamed_where_the_model_wants_it(
+    make_server: Callable[..., LoopbackServer], settings: ModelSettings
+) -> None:
+    said = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    refused = {"error": {"message": said, "param": "max_tokens", "code": "unsupported_parameter"}}
+    asked: list[set[str]] = []
+
+    def answer(request: Request) -> Response:
+        asked.append({"max_tokens", "max_completion_tokens"} & request.json.keys())
+        return Response(400, refused) if "max_tokens" in request.json else Response(body=BODY)
+
+    limited = replace(settings, base_url=make_server(answer).url, sampling=Sampling(max_tokens=7))
+    async with aclosing(OpenAIChatModel(limited)) as model:
+        before = model.identity(ASKED)
+        replies = [await model.complete(ASKED) for _ in range(2)]
+        assert model.identity(ASKED) == before
+    assert asked == [{"max_tokens"}, {"max_completion_tokens"}, {"max_completion_tokens"}]
+    assert [reply.retries for reply in replies] == [1, 0]
+
+
 @pytest.mark.parametrize("route", [Route.POOLING, Route.CLASSIFY])
 async def test_a_scalar_reward_model_is_asked_beside_v1_and_without_sampling(
     settings: ModelSettings, script: Script, route: Route

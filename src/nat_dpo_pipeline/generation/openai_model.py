@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -47,6 +47,7 @@ class OpenAIChatModel:
         address = address_of(settings.base_url, f"model {settings.name!r}")
         self._address = address.url
         self._is_in_process = app is not None
+        self._wants_completion_tokens = False
         self._secrets = [settings.api_key, *address.secrets]
         quiet_request_logs()
         self._client = AsyncOpenAI(
@@ -77,12 +78,17 @@ class OpenAIChatModel:
         return {"url": self._url(call.route), "body": self._body(call), "sample": call.sample, "run": call.run}
 
     async def complete(self, call: Call) -> ChatReply:
+        body = self._sent_body(call)
         try:
             # A server that sends a byte now and then never meets the client's own time-out, which is one for each read.
             async with asyncio.timeout(self._settings.timeout_seconds):
                 # The raw text: reward models send bodies that do not fit the client's types.
-                text = await self._client.post(self._url(call.route), body=self._body(call), cast_to=str)
+                text = await self._client.post(self._url(call.route), body=body, cast_to=str)
         except openai.OpenAIError as error:
+            if "max_tokens" in body and _wants_completion_tokens(error):
+                self._wants_completion_tokens = True
+                reply = await self.complete(call)
+                return replace(reply, retries=reply.retries + 1)
             raise self._translated(error) from error
         except aiohttp.ClientError as error:
             # openai 3 lets through what its transport does not know: replies that are not HTTP.
@@ -143,6 +149,13 @@ class OpenAIChatModel:
             parameters = {"use_activation": False, **configured.extra_body, **call.sampling.extra_body}
         return {"model": self._settings.model, "messages": messages, **parameters}
 
+    def _sent_body(self, call: Call) -> dict[str, object]:
+        """Return the body with the limit of tokens under the name that this model wants."""
+        body = self._body(call)
+        if self._wants_completion_tokens and "max_tokens" in body:
+            body["max_completion_tokens"] = body.pop("max_tokens")
+        return body
+
     def _described(self) -> str:
         return f"model {self._settings.name!r} ({self._settings.model} at {self._address})"
 
@@ -169,6 +182,11 @@ class OpenAIChatModel:
         # What stands behind the question mark may be a key.
         asked = str(error.request.url).partition("?")[0]
         return refusal(self._described(), error.status_code, error.response.headers, error.body, said, asked)
+
+
+def _wants_completion_tokens(error: openai.OpenAIError) -> bool:
+    """Return whether a refusal says that the limit of tokens has another name, as OpenAI's reasoning models do."""
+    return isinstance(error, openai.BadRequestError) and "max_completion_tokens" in str(error.body)
 
 
 def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:
