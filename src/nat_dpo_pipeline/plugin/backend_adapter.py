@@ -8,7 +8,6 @@ from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.split import deduplicate
-from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.interrupts import interruptible
@@ -21,6 +20,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     Trajectory,
     TrajectoryCollection,
 )
+from nat_dpo_pipeline.plugin.progress import append_progress
 from nat_dpo_pipeline.plugin.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, pairs_on
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
@@ -145,9 +145,8 @@ class BackendTrainerAdapter(TrainerAdapter):
 
     def log_progress(self, ref: TrainingJobRef, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the job to `<back end>_<run id>.jsonl` in `output_dir`."""
-        folder = Path(output_dir or self.run_config.output_dir)
         entry = {"run_id": ref.run_id, "job": ref.metadata, **metrics}
-        append_json(folder / f"{self.backend.name}_{ref.run_id}.jsonl", entry)
+        append_progress(f"{self.backend.name}_{ref.run_id}.jsonl", entry, output_dir, self.run_config)
 
 
 def _pair_key(row: PreferenceRow) -> tuple[Prompt, str, str]:

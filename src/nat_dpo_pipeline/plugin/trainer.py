@@ -26,6 +26,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     Trajectory,
     TrajectoryCollection,
 )
+from nat_dpo_pipeline.plugin.progress import append_progress
 from nat_dpo_pipeline.plugin.sides import SPLIT_KEY
 from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter, Submission
 from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
@@ -117,9 +118,8 @@ class DPOTrainer(Trainer):
 
     def log_progress(self, epoch: int, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on a collection run to data_collection_progress.jsonl."""
-        folder = Path(output_dir or self.run_config.output_dir)
         entry = {"run_number": epoch, "run_id": self._run_id, "timestamp": _now(), **metrics}
-        append_json(folder / _PROGRESS_FILE, entry)
+        append_progress(_PROGRESS_FILE, entry, output_dir, self.run_config)
 
     def _start_over(self) -> None:
         self._collected.clear()

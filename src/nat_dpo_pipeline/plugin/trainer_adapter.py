@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Candidate
-from nat_dpo_pipeline.dataset.files import append_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
@@ -21,6 +20,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
+from nat_dpo_pipeline.plugin.progress import append_progress
 from nat_dpo_pipeline.plugin.provenance import configuration_of
 from nat_dpo_pipeline.plugin.sides import held_out_prompts, rows_on
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
@@ -98,9 +98,8 @@ class DatasetTrainerAdapter(TrainerAdapter):
 
     def log_progress(self, ref: TrainingJobRef, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the job to `dataset_trainer_adapter_<run_id>.jsonl` in `output_dir`."""
-        folder = Path(output_dir or self.run_config.output_dir)
         entry = {"run_id": ref.run_id, "job": ref.metadata, **metrics}
-        append_json(folder / f"dataset_trainer_adapter_{ref.run_id}.jsonl", entry)
+        append_progress(f"dataset_trainer_adapter_{ref.run_id}.jsonl", entry, output_dir, self.run_config)
 
     def _provenance(self) -> Provenance:
         submission = self.submission

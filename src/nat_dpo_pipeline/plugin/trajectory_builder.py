@@ -21,6 +21,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
+from nat_dpo_pipeline.plugin.progress import append_progress
 from nat_dpo_pipeline.plugin.recorded import collect_in_a_thread, recorded_files
 from nat_dpo_pipeline.plugin.trajectories import collector_paused
 from nat_dpo_pipeline.report.summary import CollectionReport, describe
@@ -104,7 +105,6 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
 
     def log_progress(self, run_id: str, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the run to `dpo_trajectory_builder_<run_id>.jsonl` in `output_dir`."""
-        folder = Path(output_dir or self.run_config.output_dir)
         report = self.reports.get(run_id)
         entry = {
             "timestamp": datetime.now(UTC).isoformat(),
@@ -114,7 +114,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
             "skipped": report.skips() if report else None,
             **metrics,
         }
-        append_json(folder / f"dpo_trajectory_builder_{run_id}.jsonl", entry)
+        append_progress(f"dpo_trajectory_builder_{run_id}.jsonl", entry, output_dir, self.run_config)
 
     def _report(self, evaluation: EvaluationRunOutput, collected: Collected) -> CollectionReport:
         items = evaluation.eval_input.eval_input_items

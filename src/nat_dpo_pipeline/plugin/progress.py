@@ -1,0 +1,25 @@
+"""Lines of progress in the folder of a run, and nowhere else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nat_dpo_pipeline.dataset.files import append_json
+from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.plugin.nat_api import FinetuneConfig
+
+_LONGEST_NAME = 255  # bytes, of ext4 and most other file systems
+
+
+def append_progress(
+    name: str, entry: Mapping[str, object], output_dir: str | None, run_config: FinetuneConfig | None
+) -> None:
+    """Append one line to the file `name` in `output_dir`, or else in that of the run.
+
+    Raises ConfigurationError where no folder is known, as before `initialize`, and for a name that is no file's in it.
+    """
+    if output_dir is None and run_config is None:
+        raise ConfigurationError("progress has no folder yet: call initialize first, or give output_dir")
+    too_long = len(name.encode(errors="replace")) > _LONGEST_NAME
+    if name in ("", "..") or Path(name).name != name or "\0" in name or too_long:
+        raise ConfigurationError(f"a run id becomes part of a file's name, but {name!r:.80} is not the name of a file")
+    append_json(Path(output_dir or run_config.output_dir) / name, entry)  # type: ignore[union-attr]  # one is given
