@@ -22,6 +22,8 @@ from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID"
 # By file: a process opens a journal once per collection run, and those must not replay one another.
 _runs: dict[Path, Counter[str]] = {}
+# Who answered: a call may be replayed through another member of a pool that has the same model.
+_LLM = "nat_dpo_llm"
 _Identity = Callable[[Call], Mapping[str, object]]
 
 
@@ -53,10 +55,10 @@ class Journal:
             return None if row is None else json.loads(row[0])
 
     def replayed(self, llm: str, key: bytes) -> ChatReply | None:
-        """The reply on record, as that of the model which the user calls `llm`; None when there is none to use."""
+        """Return the reply on record, of `llm` unless the record says who answered; None when there is none to use."""
         body = self.find(key)
         try:
-            return None if body is None else read_reply(body, llm, replayed=True)
+            return None if body is None else read_reply(body, str(body.get(_LLM, llm)), replayed=True)
         except ModelError:
             return None  # given up under way, and put on record by an earlier version
 
@@ -93,7 +95,7 @@ class Journal:
 
     async def _kept(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
         reply = await model.complete(call)
-        self.add(key, {**reply.body, "model": reply.model})
+        self.add(key, {**reply.body, "model": reply.model, _LLM: reply.llm})
         return reply
 
     async def finish(self, seconds: float) -> None:
