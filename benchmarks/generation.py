@@ -1,6 +1,6 @@
 """Generation against a server on this machine: one JSON line of ratios, each measured side by side in this run.
 
-    python benchmarks/generation.py [--rounds 3] [--only flow|client|memory|refused|distilabel]
+    python benchmarks/generation.py [--rounds 3] [--only flow|client|memory|refused|peers]
 
 flow        1 + 10 + 50 + 250 + 250 + 750 calls (10 subtopics × 5 questions, a rubric for each, × 5 responses, a
             critique of each, × 3 scores) of lognormal latency, median 100 ms, sigma 1.0: our pipeline against the same
@@ -10,7 +10,8 @@ client      Requests a second: our pipeline against a bare loop over the openai 
 memory      Peak memory at 1,000 and at 20,000 questions, each in a process of its own.
 refused     60 questions, with and without one more that is refused for its size (429, "Request too large"): the time of
             the 60.
-distilabel  Two responses to each of 200 questions, in an environment of its own; skipped where it cannot be installed.
+peers       200 questions x 4 responses and a rating of each, beside NVIDIA NeMo Data Designer and distilabel, each in
+            an environment of its own and skipped where that cannot be installed. See `peers/compare.py`.
 """
 
 import argparse
@@ -26,7 +27,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+from peers import compare
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination
@@ -443,76 +444,10 @@ async def _sixty(url: str, more: Sequence[str], concurrency: int = 4) -> float:
     return seconds
 
 
-# The newest distilabel.
-
-DISTILABEL = """
-import json, sys, time
-from distilabel.models import OpenAILLM
-from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts
-from distilabel.steps.tasks import TextGeneration
-
-if __name__ == "__main__":
-    url, count, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    rows = [{"instruction": f"What about question{number}x0?"} for number in range(count)]
-    with Pipeline(name="two-responses") as pipeline:
-        load = LoadDataFromDicts(data=rows, batch_size=batch)
-        llm = OpenAILLM(model="fixed-0.2", base_url=url, api_key="no-key")
-        load >> TextGeneration(llm=llm, num_generations=2, input_batch_size=batch)
-    started = time.perf_counter()
-    data = pipeline.run(use_cache=False)["default"]["train"]
-    print("RESULT", json.dumps({"seconds": time.perf_counter() - started, "rows": len(data)}))
-"""
-
-
-def distilabel(url: str, questions: int = 200, concurrency: int = 64) -> dict[str, object]:
-    folder = Path(".build/distilabel")
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "-qq", "distilabel[openai]", "requests"]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return {"skipped": "distilabel cannot be installed: " + done.stderr.strip().rsplit("\n", 1)[-1]}
-    command = [python, "-W", "ignore", "-c", DISTILABEL]
-    with tempfile.TemporaryDirectory() as place:
-        script = Path(place) / "two_responses.py"
-        script.write_text(DISTILABEL)
-        command = [str(python.absolute()), "-W", "ignore", str(script), url, str(questions), str(concurrency)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place, timeout=600)
-    found = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    if not found:
-        return {"skipped": "distilabel did not run: " + (done.stderr or done.stdout).strip().rsplit("\n", 1)[-1][:300]}
-    theirs = json.loads(found[0].removeprefix("RESULT "))["seconds"]
-    mine = asyncio.run(_two_responses(url, questions, concurrency))
-    return {
-        "theirs_over_ours": round(theirs / mine, 2),
-        "their_seconds": round(theirs, 2),
-        "our_seconds": round(mine, 2),
-    }
-
-
-async def _two_responses(url: str, questions: int, concurrency: int) -> float:
-    model = openai_model(url, "fixed-0.2")
-    asked = limited(model, concurrency)
-
-    async def answered(item: Item[int]) -> list[str]:
-        messages = (Message("user", _question(item.value)),)
-        calls = (asked.complete(Call(messages, Sampling(seed=sample), sample=sample)) for sample in range(2))
-        return [reply.text for reply in await asyncio.gather(*calls)]
-
-    started = time.perf_counter()
-    found = [item async for item in Pipeline((Map(answered),)).run(range(questions), workers=2 * concurrency)]
-    assert len(found) == questions
-    seconds = time.perf_counter() - started
-    await model.aclose()
-    return seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("flow", "client", "memory", "refused", "distilabel"))
+    parser.add_argument("--only", choices=("flow", "client", "memory", "refused", "peers"))
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--memory", type=int)
     options = parser.parse_args()
@@ -531,7 +466,7 @@ def measure(rounds: int, only: str | None) -> None:
             "client": lambda: asyncio.run(client(url, rounds)),
             "memory": memory,
             "refused": lambda: asyncio.run(refused(url, rounds)),
-            "distilabel": lambda: distilabel(url),
+            "peers": lambda: compare.measure(rounds),
         }
         results = {name: part() for name, part in parts.items() if only in (None, name)}
     print(json.dumps({"benchmark": "generation", "rounds": rounds, **results}))
