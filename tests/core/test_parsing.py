@@ -480,13 +480,23 @@ def test_the_reward_for_a_principle_is_the_log_odds_of_yes_against_no(yes: float
     assert parse_yes_no(_first_token(("No", no), ("yes", 3.0), ("Yes", yes))) == yes - no
 
 
+@pytest.mark.parametrize("response", ["4", "4.25", "reward:1", "It is\nso."])
+def test_a_content_that_begins_with_the_response_is_no_reward(response: str) -> None:
+    for content in (response, f" {response}\n", f"{response}5"):
+        with pytest.raises(ParseError, match="begins with the response"):
+            parse_reward(_body(content, [(content, -0.1)]), response)
+    assert parse_reward(_body("-4.25"), response).scalar == -4.25
+    assert parse_reward(_body(response, [("helpfulness", 3.0)]), response).attributes == {"helpfulness": 3.0}
+    assert parse_reward(_body("4.25"), "  ").scalar == 4.25
+
+
 @pytest.mark.parametrize(
     ("tops", "missing"),
     [
         ([("Yes", -0.01), ("YES", -5.0), (" No", -6.0)], "No among the 3 top ones"),
         ([("No", -0.01)], "Yes among the 1 top ones"),
         ([("yes", -0.01)], "Yes and No among"),
-        ([], "Yes and No among the 0 top ones"),
+        ([], "no log-probabilities: kind principle needs a server that gives"),
         ([("Yes", -0.01), ("No", float("-inf"))], "of No among"),
         ([("Yes", None), ("No", -0.01)], "of Yes among"),
         ([("Yes", 0.0), ("No", -9999.0)], "of No among"),
@@ -527,6 +537,7 @@ def test_a_classified_body_without_a_number_is_a_parse_error(probs: object, reas
     [
         (parse_pooled, {"data": [0.6, 0.8]}, "2 numbers a response, as a model of embeddings"),
         (parse_pooled, {"data": [[0.6, 0.8], [0.1, 0.2]]}, "2 numbers, as a model of so many classes"),
+        (parse_pooled, {"data": [[0.6, 0.8], [0.1]]}, "2 numbers, as a model of so many classes"),
         (parse_classified, {"probs": [0.2, 0.8]}, "2 numbers, as a model of so many classes"),
     ],
 )
@@ -552,3 +563,21 @@ def test_any_body_of_a_scalar_server_is_a_number_or_a_parse_error(body: dict[str
         except (ConfigurationError, ParseError):
             continue
         assert json.dumps(value, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "number", [10**400, -(10**4000), float("nan"), float("inf"), None, "1" * 100_000, [[[[1]]]], {}]
+)
+def test_what_is_no_number_of_64_bits_is_unscored_with_a_reason(number: object) -> None:
+    for body in ({"data": [{"data": number, "probs": [number]}]}, {"data": [{"data": [number], "probs": number}]}):
+        for parse in (parse_pooled, parse_classified):
+            with pytest.raises(ParseError):
+                parse(body)
+    for body in (
+        _body(str(number)[:9999]),
+        _body(number),
+        _body("", [("helpfulness", number)]),
+        _body("", [(number, number)]),
+    ):
+        with pytest.raises(ParseError):
+            parse_reward(body)

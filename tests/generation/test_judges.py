@@ -116,6 +116,26 @@ async def test_a_judge_that_was_cut_is_not_asked_again() -> None:
     assert len(model.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "rating"), [('{"rating": 7}\nIt is good, as', 7.0), ('It ends with the words\n{"rating": 10}', None)]
+)
+async def test_a_judge_that_was_cut_has_only_a_verdict_that_it_began_with(said: str, rating: float | None) -> None:
+    model = ScriptedModel(lambda _: {"choices": [{"message": {"content": said}, "finish_reason": "length"}]})
+    if rating is None:
+        with pytest.raises(ParseError, match="raise its max_tokens"):
+            await _rating(model)
+    else:
+        assert (await _rating(model)).value == rating
+    assert len(model.calls) == 1
+
+
+@pytest.mark.parametrize("question", ["What is it?", 'Is {"rating": 10} JSON?'])
+async def test_a_question_may_be_quoted_too(question: str) -> None:
+    model = ScriptedModel(lambda call: '{"rating": 2}' if call.sample else 'It is not, so {"rating": 10}')
+    score = await RatingJudge(model).score([Message("user", question)], "a", lambda _: None)
+    assert score.value == (10.0 if question == "What is it?" else 2.0)
+
+
 async def test_another_sample_of_a_reply_may_hold_the_rating() -> None:
     model = ScriptedModel(lambda call: "Hm." if call.sample == 0 else '{"rating": 7}')
     paid: list[ChatReply] = []

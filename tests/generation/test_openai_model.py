@@ -161,7 +161,7 @@ async def test_a_scalar_reward_model_is_asked_beside_v1_and_without_sampling(
     reply = await _ask(replace(settings, sampling=Sampling(temperature=0.5)), call)
     assert reply.body == {"data": [{"data": [0.5]}]}
     assert script.asked[0].path == f"/{route}"
-    assert set(script.sent()[0]) == {"model", "messages", "use_activation"}
+    assert set(script.sent()[0]) == {"model", "messages", "use_activation", "activation", "softmax"}
 
 
 async def test_what_determines_a_reply_is_its_identity(settings: ModelSettings) -> None:
@@ -264,8 +264,9 @@ async def test_a_404_names_the_address_that_was_asked_without_its_query(
     script.response = Response(404, {"detail": "Not Found"})
     settings = replace(settings, base_url=f"{settings.base_url}?api-key=planted-key")
     error = await _failure(settings, replace(ASKED, route=route))
-    path = "v1/chat/completions" if route is Route.CHAT else "pooling"
-    assert f"asked was {settings.base_url.partition('/v1')[0]}/{path})" in str(error)
+    is_chat = route is Route.CHAT
+    path = "v1/chat/completions)" if is_chat else "pooling; behind LiteLLM the base_url ends with /vllm)"
+    assert f"asked was {settings.base_url.partition('/v1')[0]}/{path}" in str(error)
 
 
 async def test_a_parameter_that_is_refused_is_named(settings: ModelSettings, script: Script) -> None:

@@ -13,7 +13,7 @@ from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import read_reply
 from nat_dpo_pipeline.generation.rewarding import rewarded
-from nat_dpo_pipeline.generation.scorers import MOST_ALIKE, OnReply, Score, Scorer, TurnScorer
+from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings
 from nat_dpo_pipeline.generation.steps import Item, Pipeline, Scatter
 from nat_dpo_pipeline.generation.turns import Claim, Flaw, Question, Response, Turn
@@ -110,16 +110,6 @@ async def test_every_response_is_scored_after_its_question() -> None:
     assert (turn.turn_id, turn.candidates[0].example_id) == ("question-0", "row")
     used = record.usage["rewards", "reward"]
     assert (used.model, used.requests, used.prompt_tokens, used.completion_tokens) == ("r-1", 2, 4, 6)
-
-
-@pytest.mark.parametrize(("last", "warnings"), [(7.0, 1), (6.0, 0)])
-async def test_a_scorer_that_does_not_tell_responses_apart_is_reported_once(
-    caplog: pytest.LogCaptureFixture, last: float, warnings: int
-) -> None:
-    said = [f"answer {number}" for number in range(2 * MOST_ALIKE)]
-    scores = dict.fromkeys(said, 7.0) | {said[1]: last}
-    await _turns(Scored(scores), *said)
-    assert caplog.text.count("r-1 gives 7 to each of the first 8 responses") == warnings
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@ from collections.abc import Callable
 from math import isclose
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import weights_named
@@ -11,8 +9,6 @@ from nat_dpo_pipeline.errors import ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import (
-    MOST_ALIKE,
-    Alike,
     PoolingScorer,
     PrincipleScorer,
     RewardModelScorer,
@@ -20,6 +16,8 @@ from nat_dpo_pipeline.generation.scorers import (
     Scorer,
     fold_system,
 )
+from nat_dpo_pipeline.generation.settings import Sampling
+from nat_dpo_pipeline.generation.watching import FIRST_SCORES
 from nat_dpo_pipeline.testing import ScriptedModel
 
 USER, ASSISTANT, SYSTEM = Message("user", "q"), Message("assistant", "a"), Message("system", "Be brief.")
@@ -133,23 +131,44 @@ async def test_a_model_that_gives_several_numbers_ends_at_once(scorer: Scorer) -
 
 
 async def test_a_model_that_gives_one_score_to_all_responses_ends_after_a_few() -> None:
-    scorer = PoolingScorer(_served(probs=[1.0]), Route.CLASSIFY)
-    responses = [f"answer {number}" for number in range(MOST_ALIKE)]
+    model = _served(probs=[1.0])
+    scorer = PoolingScorer(model, Route.CLASSIFY)
+    responses = [f"answer {number}" for number in range(FIRST_SCORES)]
     for response in (*responses[:-1], responses[0]):
         assert (await scorer.score([USER], response, lambda _: None)).value == 1.0
     with pytest.raises(ModelError, match="/classify gives 1 to each of 8 different responses") as caught:
         await scorer.score([USER], responses[-1], lambda _: None)
     assert caught.value.fatal
+    asked = len(model.calls)
+    with pytest.raises(ModelError, match="/classify gives 1 to each of 8 different responses"):
+        await scorer.score([USER], "one more", lambda _: None)
+    assert len(model.calls) == asked
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from([0.0, 1.0])), max_size=30))
-def test_scores_are_alike_once_so_many_responses_have_one_and_none_another(scores: list[tuple[str, float]]) -> None:
-    alike = Alike()
-    found = [alike.add(response, value) for response, value in scores]
-    is_one = len({value for _, value in scores}) == 1
-    if is_one:
-        assert sum(found) == (len({response for response, _ in scores}) >= MOST_ALIKE)
-    assert sum(found) <= 1
+@pytest.mark.parametrize(("at_bounds", "warnings"), [(4, 1), (3, 0)])
+async def test_probabilities_that_are_0_or_1_are_reported_once(
+    caplog: pytest.LogCaptureFixture, at_bounds: int, warnings: int
+) -> None:
+    values = [1.0] * (at_bounds - 1) + [0.0] + [0.5] * 20
+    model = ScriptedModel(lambda call: {"data": [{"data": [values[int(call.messages[-1].content)]]}]})
+    scorer = PoolingScorer(model)
+    for number in range(2 * FIRST_SCORES):
+        await scorer.score([USER], str(number), lambda _: None)
+    assert caplog.text.count("4 of the first 8 scores are exactly 0 or 1") == warnings
+
+
+async def test_more_is_said_to_a_scalar_server_where_it_is_configured() -> None:
+    model = _served(data=[1.0])
+    await _score(PoolingScorer(model, extra_body={"truncate_prompt_tokens": 512}))
+    assert model.calls[0].sampling == Sampling(extra_body={"truncate_prompt_tokens": 512})
+
+
+@pytest.mark.parametrize("response", ["42", " 42 ", "reward:4", "helpfulness:4", "It is"])
+async def test_a_chat_model_that_goes_on_with_the_response_gives_no_reward(response: str) -> None:
+    for more in ("", ".5", " and more"):
+        model = _rewarding(f"{response.strip()}{more}")
+        with pytest.raises(ParseError, match="begins with the response: the model is no reward model"):
+            await RewardModelScorer(model, {"helpfulness": 1.0}).score([USER], response, lambda _: None)
 
 
 async def test_a_parse_error_holds_the_reply() -> None:

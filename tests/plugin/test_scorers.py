@@ -15,7 +15,7 @@ from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, PairwiseJudge, RatingJudge
 from nat_dpo_pipeline.generation.scorers import PoolingScorer, PrincipleScorer, RewardModelScorer, Score
 from nat_dpo_pipeline.plugin.scorer_config import ScorerConfig
-from nat_dpo_pipeline.plugin.scorers import FunctionScorer, open_scorer
+from nat_dpo_pipeline.plugin.scorers import FunctionScorer, open_scorer, read_score
 from nat_dpo_pipeline.testing import ScriptedModel
 
 Scoring = Callable[..., Coroutine[None, None, Any]]
@@ -92,6 +92,14 @@ def test_every_kind_that_asks_a_model_is_opened_with_it(
     scorer, names = _opened({**config, "llm": llm})
     assert isinstance(scorer, kind)
     assert names == [llm]
+
+
+@pytest.mark.parametrize("kind", ["pooling", "classify"])
+async def test_the_extra_body_of_a_scalar_server_counts(kind: str) -> None:
+    model = ScriptedModel(lambda _: {"data": [{"data": [2.5], "probs": [2.5]}]})
+    scorer, _ = _opened({"kind": kind, "llm": "reward", "extra_body": {"use_activation": True}}, model)
+    await scorer.score(PROMPT, "A heap.", lambda _: None)
+    assert model.calls[0].sampling.extra_body == {"use_activation": True}
 
 
 @pytest.mark.parametrize(("weights", "value"), [("helpfulness", 4.0), ({"correctness": 2.0, "verbosity": -1.0}, 4.0)])
@@ -281,3 +289,30 @@ async def test_an_error_of_this_package_in_a_function_stays_what_it_is() -> None
 
     with pytest.raises(ParseError, match="no number"):
         await _score(judge)
+
+
+def _nested() -> list[object]:
+    inner: list[object] = []
+    for _ in range(100_000):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        10**5000,
+        {"score": 10**5000},
+        {"score": 1.0, "attributes": {"size": 10**400}},
+        {"score": 1.0, "attributes": {10**5000: 1.0}},
+        "1" * 5000,
+        "NaN",
+        '{"score": Infinity}',
+        _nested(),
+        {"score": None},
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_whatever_a_function_returns_is_a_score_or_a_parse_error(result: object) -> None:
+    with pytest.raises(ParseError, match="the function 'judge' returned"):
+        read_score(result, "judge")

@@ -151,6 +151,7 @@ CASES = {
     DangerKind.FEW_PROMPTS: lambda: _measured(*_many(20, ("a", 9.0), ("b", 1.0)), facts=WITH_DATASET),
     DangerKind.FLAWED_RESPONSES: lambda: _measured(*_many(10, ("a", 9.0), ("b", 1.0), flaw="truncated")),
     DangerKind.MANY_TIES: lambda: _measured(*_many(20, ("a", 1.0), ("b", 1.0))),
+    DangerKind.ONE_SCORE: lambda: _measured(*_many(4, ("a", 7.0), ("b", 7.0))),
     DangerKind.DISAGREEMENT: lambda: _measured(*_many(10, ("a", 2.0), ("b", 1.0), agreement=0.6)),
     DangerKind.NO_PAIRS: lambda: _measured(_turn(1, ("a", 1.0))),
     DangerKind.UNFINISHED: lambda: _measured(facts=RunFacts("run", "interrupted", "no credit")),

@@ -69,15 +69,25 @@ def parse_two_responses(reply: str) -> tuple[str, str]:
     return responses
 
 
-def parse_reward(body: Mapping[str, object]) -> Reward:
-    """The reward in the JSON body of a chat completion. Raises ParseError."""
+def parse_reward(body: Mapping[str, object], response: str = "") -> Reward:
+    """Return the reward in the JSON body of a chat completion about `response`. Raises ParseError.
+
+    A content that begins with the response is none: a chat model goes on with a conversation that ends with the
+    assistant, and llama.cpp's server repeats that turn first.
+    """
     choice = _mapping(_first(body.get("choices")))
     tokens = [_mapping(token) for token in _sequence(_mapping(choice.get("logprobs")).get("content"))]
     content = _content(choice.get("message"))
-    reward = _from_attribute_tokens(tokens) or _from_content(content) or _from_only_token(tokens)
+    repeated = response.strip()
+    is_repeated = bool(repeated) and content.strip().startswith(repeated)
+    reward = _from_attribute_tokens(tokens)
+    if reward is None and not is_repeated:
+        reward = _from_content(content) or _from_only_token(tokens)
     if reward is None:
+        found = "the reply begins with the response" if is_repeated else "no reward in logprobs, or as content"
         raise ParseError(
-            "no reward where a reward model puts it (logprobs, or numbers in the content)", str(dict(body))
+            f"{found}: the model is no reward model, or its prompt is wrong; a chat model scores as a judge",
+            str(dict(body)),
         )
     return reward
 
@@ -93,6 +103,9 @@ def parse_yes_no(body: Mapping[str, object]) -> float:
     tops = [_mapping(top) for top in _sequence(first.get("top_logprobs"))]
     found = {str(top.get("token")): _log_probability(top.get("logprob")) for top in tops}
     yes, no = found.get("Yes"), found.get("No")
+    if not tops:
+        reason = "no log-probabilities: kind principle needs a server that gives `top_logprobs`, such as vLLM or NIM"
+        raise ParseError(reason, str(dict(body)))
     if yes is None or no is None:
         missing = " and ".join(name for name, value in (("Yes", yes), ("No", no)) if value is None)
         raise ParseError(f"no log-probability of {missing} among the {len(tops)} top ones", str(dict(body)))
@@ -107,10 +120,11 @@ def parse_pooled(body: Mapping[str, object]) -> float:
     """
     value = _mapping(_first(body.get("data"))).get("data")
     rows = value if isinstance(value, list) else [value]
-    last = rows[-1] if rows else None
-    if len(rows) > 1 and not isinstance(last, list):
+    if len(rows) > 1 and not isinstance(rows[-1], list):
         raise ConfigurationError(f"/pooling gives {len(rows)} numbers a response, as a model of embeddings does")
-    return _only_number(last if isinstance(last, list) else [last], "data", body)
+    tokens = [row if isinstance(row, list) else [row] for row in rows]
+    several = (row for row in tokens if len(row) > 1)
+    return _only_number(next(several, tokens[-1] if tokens else []), "data", body)
 
 
 def parse_classified(body: Mapping[str, object]) -> float:

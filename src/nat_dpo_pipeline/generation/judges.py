@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import permutations
 from types import MappingProxyType
@@ -16,8 +16,10 @@ from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, Pa
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.prompts import load
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import OnReply, Score, ask, fold_system
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+from nat_dpo_pipeline.generation.watching import ScorerWatch
 
 T = TypeVar("T")
 #: The call to make after one whose reply has no verdict: that call, the reply, and what is wrong with it.
@@ -48,7 +50,7 @@ class RatingJudge:
         criteria: str = DEFAULT_CRITERIA,
         sampling: Sampling = AS_CONFIGURED,
     ) -> None:
-        self._model = model
+        self._asking = _Asking(model, _corrected)
         self._sampling = sampling
         self._scale = lowest, highest
         self._criteria = criteria
@@ -58,9 +60,9 @@ class RatingJudge:
         material = {"conversation": _as_text(prompt), "reply": response}
         scale = {"lowest": f"{lowest:g}", "highest": f"{highest:g}"}
         call = _judging("judge_rating", material, self._criteria, self._sampling, **scale)
-        verdict = await _asked(
-            self._model, call, lambda reply: parse_rating(reply, lowest, highest, (response,)), on_reply, _corrected
-        )
+        judged = [*material.values()]
+        verdict = await self._asking.asked(call, lambda reply: parse_rating(reply, lowest, highest, judged), on_reply)
+        self._asking.watch.scored(response, verdict.said, verdict.model)
         return Score(verdict.said, MappingProxyType({}), verdict.model)
 
 
@@ -70,7 +72,7 @@ class PairwiseJudge:
     def __init__(
         self, model: ChatModel, *, criteria: str = DEFAULT_CRITERIA, sampling: Sampling = AS_CONFIGURED
     ) -> None:
-        self._model = model
+        self._asking = _Asking(model, _corrected)
         self._sampling = sampling
         self._criteria = criteria
 
@@ -82,9 +84,9 @@ class PairwiseJudge:
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             material = {"conversation": conversation, "first": first, "second": second}
             call = _judging("judge_pairwise", material, self._criteria, self._sampling)
-            return _asked(self._model, call, lambda reply: parse_winner(reply, (first, second)), on_reply, _corrected)
+            return self._asking.asked(call, lambda reply: parse_winner(reply, [*material.values()]), on_reply)
 
-        return await _tournament(compared, responses)
+        return self._asking.noted(responses, await _tournament(compared, responses))
 
 
 class GenerativeRewardModel:
@@ -95,7 +97,7 @@ class GenerativeRewardModel:
     """
 
     def __init__(self, model: ChatModel, form: GenRMFormat, sampling: Sampling = AS_CONFIGURED) -> None:
-        self._model = model
+        self._asking = _Asking(model, _once_more)
         self._sampling = sampling
         self._form = form
 
@@ -106,26 +108,49 @@ class GenerativeRewardModel:
 
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             call = Call((*turns, Message("response_1", first), Message("response_2", second)), self._sampling)
-            return _asked(
-                self._model, call, lambda reply: parse_genrm(reply, self._form, (first, second)), on_reply, _once_more
-            )
+            judged = [message.content for message in call.messages]
+            return self._asking.asked(call, lambda reply: parse_genrm(reply, self._form, judged), on_reply)
 
-        return await _tournament(compared, responses)
+        return self._asking.noted(responses, await _tournament(compared, responses))
 
 
-async def _asked(
-    model: ChatModel, call: Call, parse: Callable[[str], T], on_reply: OnReply, again: _Again
-) -> _Verdict[T]:
-    """Ask, and ask `again` where the reply has no verdict; a reply that was cut would be cut again."""
-    reply = await ask(model, call, on_reply)
-    try:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """How a judge is asked for a verdict, and what is known of it."""
+
+    model: ChatModel
+    again: _Again
+    watch: ScorerWatch = field(default_factory=ScorerWatch)
+
+    async def asked(self, call: Call, parse: Callable[[str], T], on_reply: OnReply) -> _Verdict[T]:
+        """Ask, and ask `again` where the reply has no verdict; a reply that was cut would be cut again."""
+        async with self.watch.reading():
+            reply = await ask(self.model, call, on_reply)
+            try:
+                return _read(reply, parse)
+            except ParseError as error:
+                if reply.ending is Ending.CUT:
+                    raise
+                second = self.again(call, reply.text, str(error))
+            return _read(await ask(self.model, second, on_reply), parse)
+
+    def noted(
+        self, responses: Sequence[str], results: list[Score | DPOPipelineError]
+    ) -> list[Score | DPOPipelineError]:
+        """Return the results, of which the watch has seen the scores."""
+        for response, result in zip(responses, results, strict=True):
+            if isinstance(result, Score):
+                self.watch.scored(response, result.value, result.model)
+        return results
+
+
+def _read(reply: ChatReply, parse: Callable[[str], T]) -> _Verdict[T]:
+    if reply.ending is not Ending.CUT:
         return _Verdict(parse(reply.text), reply.model)
+    try:  # what such a reply ends with may be a quotation that was cut off from what comes behind it
+        return _Verdict(parse(f"{reply.text}\n…"), reply.model)
     except ParseError as error:
-        if reply.ending is Ending.CUT:
-            raise ParseError(f"{error}: the judge was cut, raise its max_tokens", error.reply) from error
-        second = again(call, reply.text, str(error))
-    reply = await ask(model, second, on_reply)
-    return _Verdict(parse(reply.text), reply.model)
+        raise ParseError(f"{error}: the judge was cut, raise its max_tokens", reply.text) from error
 
 
 def _corrected(call: Call, said: str, wrong: str) -> Call:

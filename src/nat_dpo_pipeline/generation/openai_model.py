@@ -21,6 +21,9 @@ from nat_dpo_pipeline.generation.servers import address_of, error_in, error_text
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
 _SECONDS_TO_LIST_MODELS = 5.0
+# Without it vLLM gives the sigmoid of a reward, which is 1.0 for all rewards above 17. From 0.10.1 on it was called
+# `activation`, and `softmax` for reward models (vLLM's pull request 20538); servers ignore the names they do not know.
+_NO_ACTIVATION = {"use_activation": False, "activation": False, "softmax": False}
 _STATUS = re.compile("[45][0-9][0-9]")
 
 
@@ -145,8 +148,8 @@ class OpenAIChatModel:
         configured = self._settings.sampling
         if call.route is Route.CHAT:
             parameters = _parameters(configured, call.sampling)
-        else:  # without it vLLM gives the sigmoid of the reward, which is 1.0 for all rewards above 17
-            parameters = {"use_activation": False, **configured.extra_body, **call.sampling.extra_body}
+        else:
+            parameters = {**_NO_ACTIVATION, **configured.extra_body, **call.sampling.extra_body}
         return {"model": self._settings.model, "messages": messages, **parameters}
 
     def _sent_body(self, call: Call) -> dict[str, object]:

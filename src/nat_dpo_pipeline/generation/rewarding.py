@@ -1,18 +1,15 @@
 """The last steps of the recipe: scores for the responses, and the turns they make up."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
-from nat_dpo_pipeline.generation.scorers import MOST_ALIKE, Alike, Score, Scorer, TurnScorer
+from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, StepName
 from nat_dpo_pipeline.generation.steps import Aggregate, Item, Map, Pipeline
 from nat_dpo_pipeline.generation.turns import Answered, Flaw, Question, Response, Scored, Turn, make_turn
-
-logger = logging.getLogger(__name__)
 
 _DUPLICATE = "duplicate"
 
@@ -34,7 +31,6 @@ class _Rewards:
     def __init__(self, settings: RecipeSettings, record: GenerationRecord) -> None:
         self._settings = settings
         self._record = record
-        self._alike = Alike()
 
     def _unscored(self, response: Response, error: DPOPipelineError) -> Scored:
         self._record.note(StepName.REWARDS, response.question.text, error)
@@ -58,18 +54,6 @@ class _Rewards:
             self._settings.min_best_score,
         )
 
-    def _watched(self, response: Response, score: Score) -> Score:
-        """Return the score; warn once of a scorer that does not tell responses apart."""
-        if self._alike.add(response.text, score.value):
-            logger.warning(
-                "%s gives %g to each of the first %d responses: such scores make no pair; check the scorer, its "
-                "criteria and its scale",
-                score.model,
-                score.value,
-                MOST_ALIKE,
-            )
-        return score
-
     def _spent_on_rewards(self, outcome: ChatReply | ModelError) -> None:
         self._record.spent(StepName.REWARDS, outcome)
 
@@ -89,7 +73,7 @@ class _Scores(_Rewards):
             score = await self._scorer.score(response.question.messages, response.text, self._spent_on_rewards)
         except (ModelError, ParseError) as error:
             return self._unscored(response, error)
-        return Scored(response, self._watched(response, score))
+        return Scored(response, score)
 
     def turns(self, item: Item[Question], members: Sequence[Item[Scored]]) -> Turn | None:
         """None for a question that was never asked, because a step of the user's dropped it."""

@@ -4,6 +4,7 @@ What cannot be scored is an error on that candidate, never a 0. A call that fail
 model's business, and a conversation that is longer than a model's context stays so.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -16,6 +17,9 @@ from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputE
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+from nat_dpo_pipeline.generation.watching import FIRST_SCORES, ScorerWatch
+
+logger = logging.getLogger(__name__)
 
 #: Sees what came of every call: a reply, also one without a score, or the error of a call that failed.
 OnReply = Callable[[ChatReply | ModelError], None]
@@ -47,29 +51,6 @@ class Score:
     attributes: Mapping[str, float]
     model: str
     members: Mapping[str, float] = field(default_factory=lambda: _NOTHING)
-
-
-#: So many different responses with one score are no chance any more.
-MOST_ALIKE = 8
-
-
-@dataclass(slots=True)
-class Alike:
-    """Finds a scorer that gives one score to all responses; forgets them once two scores differ."""
-
-    value: float = 0.0
-    responses: set[str] | None = field(default_factory=set)
-
-    def add(self, response: str, value: float) -> bool:
-        """Return whether this response makes it MOST_ALIKE different ones of one score."""
-        if self.responses is None or response in self.responses:
-            return False
-        if self.responses and value != self.value:
-            self.responses = None
-            return False
-        self.value = value
-        self.responses.add(response)
-        return len(self.responses) == MOST_ALIKE
 
 
 @runtime_checkable
@@ -109,15 +90,18 @@ class RewardModelScorer:
         self._weights = weights
         self._user_suffix = user_suffix
         self._sampling = sampling
+        self._watch = ScorerWatch()
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = _with_suffix(fold_system(prompt), self._user_suffix)
-        reply = await ask(self._model, Call((*turns, Message("assistant", response)), self._sampling), on_reply)
-        reward = parse_reward(reply.body)
-        try:
-            value = combine(reward, self._weights)
-        except InputError as error:
-            raise ParseError(str(error), reply.text) from error
+        async with self._watch.reading():
+            reply = await ask(self._model, Call((*turns, Message("assistant", response)), self._sampling), on_reply)
+            reward = parse_reward(reply.body, response)
+            try:
+                value = combine(reward, self._weights)
+            except InputError as error:
+                raise ParseError(str(error), reply.text) from error
+        self._watch.scored(response, value, reply.model)
         return Score(value, MappingProxyType(dict(reward.attributes or {})), reply.model)
 
 
@@ -131,41 +115,60 @@ class PrincipleScorer:
     def __init__(self, model: ChatModel, principle: str) -> None:
         self._model = model
         self._question = Message("user", _PRINCIPLE_QUESTION.format(principle.strip().rstrip(".")))
+        self._watch = ScorerWatch()
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = (*fold_system(prompt), Message("assistant", response), self._question)
-        reply = await ask(self._model, Call(turns, _FIRST_TOKEN), on_reply)
-        return Score(parse_yes_no(reply.body), _NOTHING, reply.model)
+        async with self._watch.reading():
+            reply = await ask(self._model, Call(turns, _FIRST_TOKEN), on_reply)
+            value = parse_yes_no(reply.body)
+        self._watch.scored(response, value, reply.model)
+        return Score(value, _NOTHING, reply.model)
 
 
 class PoolingScorer:
     """A scalar reward model that vLLM or SGLang serves under `/pooling` or `/classify`, without chat completions."""
 
-    def __init__(self, model: ChatModel, route: Route = Route.POOLING) -> None:
+    def __init__(
+        self, model: ChatModel, route: Route = Route.POOLING, extra_body: Mapping[str, object] | None = None
+    ) -> None:
         self._model = model
         self._route = route
+        self._sampling = Sampling(extra_body=extra_body) if extra_body else AS_CONFIGURED
         self._parse = _ROUTE_PARSERS[route]
-        self._alike = Alike()
+        self._watch = ScorerWatch()
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         turns = (*fold_system(prompt), Message("assistant", response))
-        reply = await ask(self._model, Call(turns, route=self._route), on_reply)
-        try:
-            value = self._parse(reply.body)
-        except ConfigurationError as error:
-            raise self._no_reward_model(reply, str(error)) from error
-        if self._alike.add(response, value):
-            said = f"/{self._route} gives {value:g} to each of {MOST_ALIKE} different responses"
-            raise self._no_reward_model(reply, said)
+        async with self._watch.reading():
+            reply = await ask(self._model, Call(turns, self._sampling, route=self._route), on_reply)
+            try:
+                value = self._parse(reply.body)
+            except ConfigurationError as error:
+                raise self._no_reward_model(reply, str(error)) from error
+        if self._watch.first.add(response, value):
+            self._check_first(reply, value)
         return Score(value, _NOTHING, reply.model)
+
+    def _check_first(self, reply: ChatReply, value: float) -> None:
+        first = self._watch.first
+        if first.is_one:
+            said = f"/{self._route} gives {value:g} to each of {FIRST_SCORES} different responses"
+            raise self._no_reward_model(reply, said)
+        if 2 * first.at_bounds >= FIRST_SCORES:
+            logger.warning(
+                "model %r (%s): %d of the first %d scores are exactly 0 or 1, so that good responses tie: /%s gives "
+                "probabilities; serve it with a version of vLLM that knows `use_activation`, or without an activation",
+                self._model.name,
+                reply.model,
+                first.at_bounds,
+                FIRST_SCORES,
+                self._route,
+            )
 
     def _no_reward_model(self, reply: ChatReply, why: str) -> ModelError:
         advice = "serve a model with one output that scores, without an activation that makes its score 1"
-        error = ModelError(
-            f"model {self._model.name!r} ({reply.model}) is no reward model: {why} ({advice})", fatal=True
-        )
-        error.llm = reply.llm
-        return error
+        return self._watch.end(f"model {self._model.name!r} ({reply.model}) is no reward model: {why} ({advice})")
 
 
 async def ask(model: ChatModel, call: Call, on_reply: OnReply) -> ChatReply:

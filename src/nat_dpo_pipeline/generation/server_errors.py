@@ -14,6 +14,7 @@ from nat_dpo_pipeline.generation.servers import error_in, error_text
 
 # Phrases are looked for in the beginning of what is said, and not in a whole page or a prompt that is repeated.
 _LONGEST_SAID = 2000
+_SCALAR_ROUTES = ("/pooling", "/classify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,11 @@ def _advice(status: int, meaning: Meaning, body: object, asked: str) -> str:
     if meaning.concern is Concern.ACCOUNT:
         return "check its api_key and the account's credit"
     if meaning.concern is Concern.NAME:
-        return f"check its model_name and base_url; asked was {asked}" if asked else "check its model_name and base_url"
+        advice = (
+            f"check its model_name and base_url; asked was {asked}" if asked else "check its model_name and base_url"
+        )
+        # The proxy has it below its route to a vLLM server (docs.litellm.ai/docs/pass_through/vllm).
+        return f"{advice}; behind LiteLLM the base_url ends with /vllm" if asked.endswith(_SCALAR_ROUTES) else advice
     if meaning.concern is Concern.REQUEST:
         return "this request alone is refused"
     if status >= 500:

@@ -13,11 +13,9 @@ Temperatures = Annotated[list[Temperature], Field(min_length=1)]
 _OURS = frozenset(("messages", "model", "n", "stream", "stream_options"))
 
 
-class _SamplingConfig(StrictConfig):
-    """What is not given is as the llm entry has it."""
+class ExtraBodyConfig(StrictConfig):
+    """What a request says besides what is said elsewhere."""
 
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0, description="Share of the likeliest tokens to draw from.")
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens after which a reply is cut.")
     extra_body: dict[str, Any] = Field(
         default_factory=dict, description="More parameters for the request's body, as the server knows them."
     )
@@ -28,6 +26,13 @@ class _SamplingConfig(StrictConfig):
         if taken := sorted(_OURS & body.keys()):
             raise ValueError(f"{taken[0]!r} cannot be set here: replies would not be read right")
         return body
+
+
+class _SamplingConfig(ExtraBodyConfig):
+    """What is not given is as the llm entry has it."""
+
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0, description="Share of the likeliest tokens to draw from.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Tokens after which a reply is cut.")
 
 
 class CallSamplingConfig(_SamplingConfig):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.strict import StrictConfig
-from nat_dpo_pipeline.plugin.sampling_config import CallSamplingConfig
+from nat_dpo_pipeline.plugin.sampling_config import CallSamplingConfig, ExtraBodyConfig
 
 
 def names_of(given: Any) -> list[str]:
@@ -84,13 +84,13 @@ class PrincipleConfig(_AskingConfig):
     principle: str = Field(min_length=1, description="What to hold a response to, for example `correctness`.")
 
 
-class PoolingConfig(_AskingConfig):
+class PoolingConfig(_AskingConfig, ExtraBodyConfig):
     """A scalar reward model that vLLM or SGLang serves under `/pooling`."""
 
     kind: Literal["pooling"]
 
 
-class ClassifyConfig(_AskingConfig):
+class ClassifyConfig(_AskingConfig, ExtraBodyConfig):
     """A reward model with a single output that vLLM or SGLang serves under `/classify`."""
 
     kind: Literal["classify"]

@@ -21,6 +21,7 @@ from nat_dpo_pipeline.generation.scorers import (
     Scorer,
     TurnScorer,
 )
+from nat_dpo_pipeline.generation.watching import ScorerWatch
 from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.plugin.scorer_config import (
     LLM,
@@ -68,10 +69,10 @@ def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed)
             return RewardModelScorer(model, named, config.user_suffix, config.sampling.sampling())
         case PrincipleConfig(principle=principle):
             return PrincipleScorer(model, principle)
-        case PoolingConfig():
-            return PoolingScorer(model)
-        case ClassifyConfig():
-            return PoolingScorer(model, Route.CLASSIFY)
+        case PoolingConfig(extra_body=extra_body):
+            return PoolingScorer(model, extra_body=extra_body)
+        case ClassifyConfig(extra_body=extra_body):
+            return PoolingScorer(model, Route.CLASSIFY, extra_body)
     criteria = config.criteria or DEFAULT_CRITERIA
     return RatingJudge(
         model,
@@ -98,17 +99,23 @@ class FunctionScorer:
         self._name = name
         self._function_named = function_named
         self._function: _Invocable | None = None
+        self._watch = ScorerWatch()
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         """`on_reply` is never called: the function's own calls are not seen."""
         function = self._function or await self._looked_up()
+        async with self._watch.reading():
+            score = read_score(await self._called(function, prompt, response), self._name)
+        self._watch.scored(response, score.value, f"the function {self._name!r}")
+        return score
+
+    async def _called(self, function: _Invocable, prompt: Sequence[Message], response: str) -> object:
         try:
-            result = await function.ainvoke({"prompt": as_messages(tuple(prompt)), "response": response})
+            return await function.ainvoke({"prompt": as_messages(tuple(prompt)), "response": response})
         except DPOPipelineError:
             raise
         except Exception as error:
             raise ModelError(f"the function {self._name!r} failed: {type(error).__name__}: {error}") from error
-        return read_score(result, self._name)
 
     async def _looked_up(self) -> _Invocable:
         try:
@@ -122,16 +129,22 @@ class FunctionScorer:
 
 
 def read_score(result: object, function: str) -> Score:
-    """The score in what a function returned. Raises ParseError."""
-    value = _plain(result)
-    found: Mapping[object, object] = value if isinstance(value, Mapping) else {"score": value}
-    score = finite_number(found.get("score"))
-    attributes = found.get("attributes") or {}
-    numbers = _numbers(attributes) if isinstance(attributes, Mapping) else None
-    if score is None or numbers is None:
+    """Return the score in what a function returned. Raises ParseError."""
+    try:
+        score, attributes = _score_in(_plain(result))
+        shown = "" if score is not None and attributes is not None else repr(result)
+    except (ValueError, RecursionError) as error:  # a whole number of thousands of digits, lists in lists
+        shown, score, attributes = f"what cannot be shown ({error})", None, None
+    if score is None or attributes is None:
         expected = "a number, or a score and attributes that are numbers"
-        raise ParseError(f"the function {function!r} returned {result!r:.200} instead of {expected}", repr(result))
-    return Score(score, MappingProxyType(numbers), function)
+        raise ParseError(f"the function {function!r} returned {shown:.200} instead of {expected}", shown)
+    return Score(score, MappingProxyType(attributes), function)
+
+
+def _score_in(value: object) -> tuple[float | None, dict[str, float] | None]:
+    found: Mapping[object, object] = value if isinstance(value, Mapping) else {"score": value}
+    attributes = found.get("attributes") or {}
+    return finite_number(found.get("score")), _numbers(attributes) if isinstance(attributes, Mapping) else None
 
 
 def _plain(result: object) -> object:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from nat_dpo_pipeline.generation.turns import Flaw
+from nat_dpo_pipeline.generation.watching import FIRST_SCORES
 from nat_dpo_pipeline.report.numbers import Numbers
 
 LONGER_CHOSEN = 0.65
@@ -35,6 +36,7 @@ class DangerKind(StrEnum):
     FEW_PROMPTS = "few_prompts"
     FLAWED_RESPONSES = "flawed_responses"
     MANY_TIES = "many_ties"
+    ONE_SCORE = "one_score"
     DISAGREEMENT = "disagreement"
 
 
@@ -195,6 +197,18 @@ def _many_ties(numbers: Numbers) -> Iterator[Danger]:
         )
 
 
+def _one_score(numbers: Numbers) -> Iterator[Danger]:
+    scores = numbers.scores.summaries["all"]
+    if scores.count >= FIRST_SCORES and scores.minimum == scores.maximum:
+        yield Danger(
+            DangerKind.ONE_SCORE,
+            "All responses have one score",
+            f"Each of {scores.count:,} candidates has {scores.minimum:g}.",
+            "Such scores tell nothing apart, so that no pair can be made of them.",
+            "Check the scorer, its criteria and its scale, or compare answers in pairs.",
+        )
+
+
 def _disagreement(numbers: Numbers) -> Iterator[Danger]:
     agreement = numbers.agreement
     if agreement is not None and agreement.count >= _ENOUGH and agreement.mean < AGREED:
@@ -219,6 +233,7 @@ _CHECKS: tuple[Callable[[Numbers], Iterator[Danger]], ...] = (
     _few_prompts,
     _flawed,
     _many_ties,
+    _one_score,
     _disagreement,
 )
 
