@@ -1,6 +1,7 @@
 """What `nat dpo generate` does with its options."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def run_generate(options: GenerateOptions) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:  # NAT would exit with 1
+        # A task that was running when it came logs its traceback once it is collected.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         say("Interrupted at once: what was asked for last may be asked for again.", err=True)
         return _INTERRUPTED
 
