@@ -203,6 +203,26 @@ def test_a_second_interruption_ends_at_once(tmp_path: Path) -> None:
     assert done.last_line().startswith("Interrupted at once")
 
 
+INTERRUPTING = """
+import signal
+
+
+def adapt(pipeline):
+    signal.raise_signal(signal.SIGINT)
+    return pipeline
+"""
+
+
+def test_an_interruption_within_the_running_task_leaves_no_traceback(place: Path) -> None:
+    (place / "interrupting.py").write_text(INTERRUPTING)
+    adapted = ("-o", "workflow.pipeline", "interrupting.adapt")
+    command = (*GENERATE, "configs/demo.yml", "--run-dir", "run", *adapted)
+    done = run_nat(place, *command, env=environment(place))
+    assert done.code == 130, done.said
+    assert "Traceback" not in done.said
+    assert done.last_line().startswith("Interrupted at once")
+
+
 IN_YAML, IN_ENVIRONMENT, IN_OPTION = "sk-planted-in-yaml", "sk-planted-in-env", "sk-planted-in-option"
 
 

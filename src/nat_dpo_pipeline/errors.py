@@ -53,7 +53,7 @@ class ParseError(DPOPipelineError):
 
 
 class Concern(StrEnum):
-    """What a refusal concerns, as far as it says.
+    """Concern of a refusal, as far as the refusal names one.
 
     `REQUEST`: this request alone, which is too long or asks for something forbidden. `ACCOUNT`: key or credit, and
     `NAME`: model or address; if the refusal is not fatal it may also be about this request. `UNKNOWN`: it does not say.
@@ -102,7 +102,7 @@ class ModelError(DPOPipelineError):
 
     @property
     def may_concern_the_model(self) -> bool:
-        """Whether other requests may be refused for the same reason."""
+        """True when other requests may be refused for the same reason."""
         return not self.transient and self.concern is not Concern.REQUEST
 
 

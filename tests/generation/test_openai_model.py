@@ -152,6 +152,16 @@ async def test_the_limit_of_tokens_is_renamed_where_the_model_wants_it(
     assert [reply.retries for reply in replies] == [1, 0]
 
 
+async def test_a_limit_of_tokens_that_is_too_large_is_not_renamed(settings: ModelSettings, script: Script) -> None:
+    # The words of vLLM 0.32.
+    said = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is 256 tokens."
+    )
+    script.response = Response(400, {"error": {"message": said, "type": "BadRequestError", "code": 400}})
+    await _failure(replace(settings, sampling=Sampling(max_tokens=5000)))
+    assert ["max_tokens" in body for body in script.sent()] == [True]
+
+
 @pytest.mark.parametrize("route", [Route.POOLING, Route.CLASSIFY])
 async def test_a_scalar_reward_model_is_asked_beside_v1_and_without_sampling(
     settings: ModelSettings, script: Script, route: Route

@@ -1,4 +1,4 @@
-"""What commands print, and the errors that end them: nothing out of data reaches the terminal in another way."""
+"""The output of commands, and the errors that end them. All text from data is printed through this module."""
 
 import sys
 from collections.abc import Iterable, Iterator

@@ -15,7 +15,7 @@ def is_blank(candidate: Candidate) -> bool:
 
 
 def is_flawed(candidate: Candidate) -> bool:
-    """Whether its metadata say that it is no whole answer: cut, filtered, declining or empty."""
+    """Return whether the metadata mark the answer as cut, filtered, declining or empty."""
     flaw = candidate.metadata.get("flaw")
     return isinstance(flaw, str) and flaw in FLAWS
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
+from nat_dpo_pipeline.core.thoughts import split_thoughts
 from nat_dpo_pipeline.errors import ConfigurationError, ParseError
 
 _MARKER = re.compile(
     r"^\s*(?:[-*+•–]|(?P<mark>\*\*|__)?(?:\(?\d{1,3}[.):]|\(\d{1,3}\)|Q\d{1,3}[.):])(?(mark)(?P=mark)))\s+(?=\S)"
 )
 _NO_ITEM = re.compile(r"^(?:```|#{1,6}\s|[-=*_]{3,}$)")
-_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _TOP_LEVEL_COMMA = re.compile(r",(?![^()\[\]]*[)\]])")
 # `RESPONSE A:` at a line's start, also as a heading or in bold; a mark is taken only with the one that opened it, since
 # the answer may start with marks of its own.
@@ -43,7 +43,7 @@ _LONGEST_QUESTION = 1000
 
 def parse_terms(reply: str, expected: int) -> list[str]:
     """The comma-separated terms of a reply, or its list lines when it lists them although asked not to."""
-    lines = _list_lines(_PREAMBLE.sub("", _THINKING.sub("", reply).strip()), expected)
+    lines = _list_lines(_PREAMBLE.sub("", split_thoughts(reply).answer.strip()), expected)
     if len(lines) == 1 or not _is_marked(reply):
         lines = [_MARKER.sub("", piece.lstrip()) for line in lines for piece in _TOP_LEVEL_COMMA.split(line)]
         lines = [*lines[:-1], *map(_without_sentence_end, lines[-1:])]
@@ -145,7 +145,7 @@ def _only_number(numbers: Sequence[object], name: str, body: Mapping[str, object
 
 
 def _list_lines(reply: str, expected: int) -> list[str]:
-    lines = [line.strip() for line in _THINKING.sub("", reply).splitlines() if line.strip()]
+    lines = [line.strip() for line in split_thoughts(reply).answer.splitlines() if line.strip()]
     lines = [line for line in lines if not _NO_ITEM.match(line)]
     marked = [line for line in lines if _MARKER.match(line)]
     if len(marked) > 1 and (len(marked) >= expected or 2 * len(marked) > len(lines)):

@@ -140,7 +140,7 @@ def _opened(reply: str) -> SplitReply | None:
 
 
 def _with_more(thoughts: str, rest: str) -> SplitReply:
-    """What was split off, with the thoughts that `rest` goes on with."""
+    """Return the thoughts together with those that `rest` begins with."""
     more = _opened(rest)
     if more is None:
         return SplitReply(rest.strip(), thoughts)

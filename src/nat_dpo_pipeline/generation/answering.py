@@ -29,7 +29,7 @@ class _Said:
     texts: set[str] = field(default_factory=set)
 
     def is_unwanted(self, response: Response) -> bool:
-        """Whether another response is to be asked for; one that is silent for a reason would be so again."""
+        """Return whether to ask for another response; one that is empty for a known reason would be empty again."""
         return response.flaw is Flaw.EMPTY or self.has(response)
 
     def has(self, response: Response) -> bool:

@@ -6,7 +6,7 @@ from nat_dpo_pipeline.core.printable import printable
 
 
 class Ending(StrEnum):
-    """How a reply ended. `GIVEN_UP`: the server failed under way; `UNKNOWN`: a word that the table does not have."""
+    """End of a reply. `GIVEN_UP`: the server failed under way; `UNKNOWN`: a word that is not in the table."""
 
     WHOLE = "whole"
     CUT = "cut"

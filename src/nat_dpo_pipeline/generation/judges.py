@@ -116,7 +116,7 @@ class GenerativeRewardModel:
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """How a judge is asked for a verdict, and what is known of it."""
+    """A judge, the second question to it, and the watch over its verdicts."""
 
     model: ChatModel
     again: _Again

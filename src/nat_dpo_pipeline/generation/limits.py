@@ -86,7 +86,7 @@ class LimitedModel:
         return self._model.name
 
     def waiting(self) -> Waiting | None:
-        """What calls wait for while the model is left alone; None while it is not."""
+        """Return the current cool-down of the model; None when no call waits for one."""
         left = self._cooling.left()
         return Waiting(self.name, left, self._cooling.reason) if left and self._resting else None
 
@@ -159,7 +159,7 @@ class LimitedModel:
         return self._error(f"{usual}{hint}", fatal=has_ended, transient=not has_ended)
 
     async def _models_there(self, tries: "_Tries") -> str:
-        """What the server says that it has, asked for once."""
+        """Return a hint with the models that the server lists; the server is asked once."""
         async with self._listing:
             if self._there is None:
                 names = [] if self._served is None else list(await self._served())

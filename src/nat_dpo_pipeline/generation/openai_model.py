@@ -25,6 +25,7 @@ _SECONDS_TO_LIST_MODELS = 5.0
 # `activation`, and `softmax` for reward models (vLLM's pull request 20538); servers ignore the names they do not know.
 _NO_ACTIVATION = {"use_activation": False, "activation": False, "softmax": False}
 _STATUS = re.compile("[45][0-9][0-9]")
+_USE_COMPLETION_TOKENS = re.compile(r"\buse \W{0,3}max_completion_tokens\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +189,11 @@ class OpenAIChatModel:
 
 
 def _wants_completion_tokens(error: openai.OpenAIError) -> bool:
-    """Return whether a refusal says that the limit of tokens has another name, as OpenAI's reasoning models do."""
-    return isinstance(error, openai.BadRequestError) and "max_completion_tokens" in str(error.body)
+    """Return whether a refusal says that the limit of tokens has another name, as OpenAI's reasoning models do.
+
+    vLLM names both in a refusal of a limit that is too large, which another name does not mend.
+    """
+    return isinstance(error, openai.BadRequestError) and _USE_COMPLETION_TOKENS.search(str(error.body)) is not None
 
 
 def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:

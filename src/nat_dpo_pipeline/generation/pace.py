@@ -1,4 +1,4 @@
-"""How fast a model may be asked: calls at once, requests and tokens a minute, and a time in which it is left alone."""
+"""Pace of a model: calls in flight, requests and tokens a minute, and cool-downs."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ _REPLY_TOKENS, _CHARACTERS_A_TOKEN = 256, 4
 
 
 class Slots:
-    """How many calls may be under way: fewer when the model is asked too much, then more again with every success."""
+    """Calls in flight at most: fewer when the model is overloaded, then more again with every success."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -43,7 +43,7 @@ class FailureReason(StrEnum):
 
 
 def _may_do_later(error: ModelError) -> bool:
-    """Whether the same call may succeed: after a while, or with more credit, another key or name."""
+    """True when the same call may succeed later, or with more credit, another key or another name."""
     return error.transient or error.concern in (Concern.ACCOUNT, Concern.NAME)
 
 

@@ -57,7 +57,7 @@ def _form(call: Call) -> tuple[object, ...]:
 
 
 def _prompt(call: Call) -> str | tuple[Message, ...]:
-    """What the call is about: its conversation without the responses that are to be scored."""
+    """Return the conversation of a call without the responses to score."""
     if call.about is not None:
         return call.about
     roles = [message.role in ("system", "user") for message in call.messages]

@@ -23,7 +23,7 @@ class Usage:
 
     @property
     def is_reported(self) -> bool:
-        """Whether the server counted: every prompt has tokens, and proxies write zeros for a missing count."""
+        """True when the server counted: every prompt has tokens, and proxies write zeros for a missing count."""
         return self.prompt_tokens > 0 or self.completion_tokens > 0
 
 
@@ -53,14 +53,14 @@ class ChatReply:
 
     @property
     def ending(self) -> Ending:
-        """How the reply ended; where it calls tools, the server may say `stop`."""
+        """End of the reply; a server may say `stop` for a reply that calls tools."""
         ending = ending_of(self.finish_reason)
         is_calling = self.calls_tools and ending not in (Ending.GIVEN_UP, Ending.FILTERED)
         return Ending.TOOL_CALLS if is_calling else ending
 
     @property
     def has_only_thoughts(self) -> bool:
-        """Whether the model thought and came to no answer, mostly for lack of tokens."""
+        """True when the model thought and came to no answer, mostly for lack of tokens."""
         return not self.text.strip() and bool(self.thoughts or self.usage.reasoning_tokens)
 
 
@@ -122,7 +122,7 @@ _DEEPEST = 4
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a message says, by kinds."""
+    """Text, thoughts and other parts of a message."""
 
     text: str
     thoughts: str

@@ -19,7 +19,7 @@ _SCALAR_ROUTES = ("/pooling", "/classify")
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a refusal concerns, and whether that is certain; `is_busy` when the server only asks for `delay` seconds."""
+    """Concern of a refusal, and its certainty; `is_busy` when the server only asks for `delay` seconds."""
 
     concern: Concern = Concern.UNKNOWN
     is_certain: bool = False
@@ -29,7 +29,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a refusal concerns that has one of these codes, or one of these phrases in its message."""
+    """Concern of every refusal with one of these codes, or one of these phrases in its message."""
 
     concern: Concern
     codes: frozenset[str]
@@ -131,7 +131,7 @@ def refusal(
 
 
 def meaning_of(status: int, headers: Mapping[str, str], body: object) -> Meaning:
-    """What a refusal means, by code, message, status and headers."""
+    """Return the meaning of a refusal, by code, message, status and headers."""
     is_page = isinstance(body, str) and body.lstrip().startswith("<")
     text = "" if is_page else error_text(body, "")[:_LONGEST_SAID]
     # The delay of Google is beside the message.
@@ -147,7 +147,7 @@ def meaning_of(status: int, headers: Mapping[str, str], body: object) -> Meaning
 
 
 def _recognised(text: str, codes: frozenset[str], delay: float | None) -> Concern | None:
-    """What code or message say that it concerns; None when they say nothing that is known."""
+    """Return the concern that code or message name; None when the table has neither."""
     if (asked := _OF_A_MINUTE.search(text)) and int(asked[2]) > int(asked[1]):
         return Concern.REQUEST
     if (parts := _IN_PARTS.search(text)) and int(parts[2]) > int(parts[1]):

@@ -34,12 +34,12 @@ class FirstScores:
 
     @property
     def at_bounds(self) -> int:
-        """How many are where a sigmoid or softmax ends, at 0 or 1."""
+        """Number of scores at 0 or 1, the ends of a sigmoid or softmax."""
         return sum(value in (0.0, 1.0) for value in self.by_response.values())
 
 
 class ScorerWatch:
-    """What is known of one scorer. `ended` says why one is not asked any more."""
+    """State of one scorer. `ended` holds the reason why the scorer is not asked any more."""
 
     def __init__(self) -> None:
         self.ended: str | None = None

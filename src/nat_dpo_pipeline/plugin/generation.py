@@ -45,7 +45,7 @@ _OWN_ROWS = "nat_dpo_pipeline.plugin.datasets.load_rows"
 
 
 class RunStatus(StrEnum):
-    """How a run ended. Of a run that is neither complete nor empty the same command makes the rest."""
+    """End of a run. The same command makes the rest of a run that is neither complete nor empty."""
 
     EMPTY = "empty"
     COMPLETE = "complete"

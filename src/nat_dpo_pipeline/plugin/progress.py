@@ -17,9 +17,10 @@ def append_progress(
 
     Raises ConfigurationError where no folder is known, as before `initialize`, and for a name that is no file's in it.
     """
-    if output_dir is None and run_config is None:
+    folder = output_dir or (None if run_config is None else run_config.output_dir)
+    if folder is None:
         raise ConfigurationError("progress has no folder yet: call initialize first, or give output_dir")
     too_long = len(name.encode(errors="replace")) > _LONGEST_NAME
     if name in ("", "..") or Path(name).name != name or "\0" in name or too_long:
         raise ConfigurationError(f"a run id becomes part of a file's name, but {name!r:.80} is not the name of a file")
-    append_json(Path(output_dir or run_config.output_dir) / name, entry)  # type: ignore[union-attr]  # one is given
+    append_json(Path(folder) / name, entry)

@@ -40,7 +40,7 @@ class Spending:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether the server counted tokens, as far as is known."""
+        """True when the server counted tokens, as far as the manifest says."""
         return not self.uncounted or self.prompt_tokens + self.completion_tokens > 0
 
 

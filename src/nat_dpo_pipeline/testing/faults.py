@@ -14,7 +14,7 @@ _HTML = {"content-type": "text/html"}
 
 
 class Fault(StrEnum):
-    """What can go wrong with a reply, as OpenAI-compatible servers and the proxies before them do it."""
+    """Faults of a reply, as OpenAI-compatible servers and the proxies before them produce them."""
 
     TOO_MANY_REQUESTS = "too_many_requests"
     RETRY_AFTER = "retry_after"
