@@ -3,12 +3,14 @@ import json
 import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, overload
 
 import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.pairs import SkipReason
 from nat_dpo_pipeline.dataset.files import lock_of
 from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, PreferenceRow, SplitName, UnpairedRow, trl_row
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, versions
@@ -220,12 +222,18 @@ def test_the_datasets_library_loads_what_was_written(tmp_path: Path, monkeypatch
     assert loaded["rejected_score"][:] == [1.0, -1.0, None]
 
 
-def test_an_unwritable_manifest_leaves_the_previous_dataset_whole(tmp_path: Path) -> None:
-    _write(tmp_path)
-    before = _snapshot(tmp_path)
-    with pytest.raises(OutputError):
-        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": 2**70}, {}))
-    assert _snapshot(tmp_path) == before
+def test_settings_that_json_does_not_hold_are_in_the_manifest_all_the_same(tmp_path: Path) -> None:
+    odd = {"seed": 2**70, "since": date(2026, 1, 2), "cost": float("nan"), "model": "half \ud83d", 3: {"a", "b"}}
+    write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, odd, {"pairs": {SkipReason.TIE: 1}}))
+    manifest = json.loads((tmp_path / MANIFEST_NAME).read_text())
+    assert manifest["configuration"] == {
+        "seed": str(2**70),
+        "since": "2026-01-02",
+        "cost": None,
+        "model": "half \ud83d",
+        "3": ["a", "b"],
+    }
+    assert manifest["skipped"]["pairs"] == {"tie": 1}
 
 
 def test_a_run_killed_while_it_replaced_a_dataset_is_cleared_up(tmp_path: Path) -> None:
@@ -233,7 +241,7 @@ def test_a_run_killed_while_it_replaced_a_dataset_is_cleared_up(tmp_path: Path) 
     (tmp_path / "trl").rename(tmp_path / ".trl.replaced-1")
     (tmp_path / ".trl.partial-x").mkdir()
     with pytest.raises(OutputError):
-        write_dataset(tmp_path, {SplitName.TRAIN: VALIDATION}, Provenance(0, {"x": 2**70}, {}))
+        write_dataset(tmp_path, {SplitName.TRAIN: FailingRows(OSError())}, PROVENANCE)
     assert sorted(_snapshot(tmp_path)) == FILES
     assert _lines(tmp_path / "trl/train.jsonl") == [trl_row(row) for row in TRAIN]
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.any_json import json_line
+from nat_dpo_pipeline.json_text import json_line
 
 logger = logging.getLogger(__name__)
 

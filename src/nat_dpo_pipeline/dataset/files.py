@@ -1,7 +1,6 @@
 """Files that appear whole or not at all."""
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -12,15 +11,14 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-import orjson
 from filelock import FileLock, Timeout
 
 from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.json_text import json_bytes, json_line
 
 _PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
 _BYTES_A_WRITE = 1 << 19
-_READABLE = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +107,8 @@ def replaced_file(final: Path) -> Iterator[Path]:
 
 
 def json_text(value: Mapping[str, object]) -> bytes:
-    """`value` as indented JSON; what JSON does not know is written as its text."""
-    return orjson.dumps(value, default=str, option=_READABLE)
+    """Return `value` as indented JSON that ends with a newline, by the rules of `json_bytes`."""
+    return json_bytes(value, indented=True) + b"\n"
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
@@ -134,10 +132,10 @@ def replace_file(path: Path, text: bytes) -> None:
 
 
 def append_json(path: Path, *values: Mapping[str, object]) -> None:
-    """Append one line a value; folders are created, and what JSON does not know is written as its text."""
+    """Append one line a value, by the rules of `json_bytes`; folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(value, default=str) + "\n" for value in values)
+    with path.open("ab") as file:
+        file.writelines(map(json_line, values))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """manifest.json: what a dataset is made of, written last, so that its presence says the dataset is whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,7 +40,8 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The text of manifest.json."""
-        return json_text({"generator": GENERATOR, "kind": ManifestKind.DATASET, "versions": versions(), **asdict(self)})
+        facts = {name: getattr(self, name) for name in self.__slots__}
+        return json_text({"generator": GENERATOR, "kind": ManifestKind.DATASET, "versions": versions(), **facts})
 
 
 def is_ours(folder: Path, kind: ManifestKind) -> bool:

@@ -1,15 +1,13 @@
 """The turns of a generation run on disk: written as they come, read in the order of the inputs."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-
-import orjson
 
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.candidates import Candidate, as_messages
 from nat_dpo_pipeline.dataset.scratch import full_disk_told, scratch_database
 from nat_dpo_pipeline.generation.turns import Scored, Turn
+from nat_dpo_pipeline.json_text import json_line
 
 
 class TurnSpool:
@@ -60,7 +58,7 @@ def turn_row(turn: Turn, example_id: str) -> bytes:
     }
     if turn.set_aside:
         row["set_aside"] = turn.set_aside
-    return _line(row)
+    return json_line(row)
 
 
 def scored_turn_row(turn: scored.Turn) -> bytes:
@@ -84,18 +82,10 @@ def scored_turn_row(turn: scored.Turn) -> bytes:
         ],
         "unscored": [],
     }
-    return _line(row)
+    return json_line(row)
 
 
 _OF_THE_TURN = ("id", "example_id", "turn_id", "topic", "subtopic")
-
-
-def _line(row: Mapping[str, object]) -> bytes:
-    try:
-        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        # A model may send half of a surrogate pair, which has no UTF-8 but a JSON escape; whoever reads it refuses it.
-        return json.dumps(row).encode() + b"\n"
 
 
 def _candidate(candidate: Candidate) -> dict[str, object]:

@@ -127,15 +127,13 @@ def write_dataset(
                     target.about, written, tally.pairs, provenance.configuration, skipped, provenance.seed
                 )
                 card = card_text(facts).encode(errors="replace")
-                # Encoded now: a manifest that cannot be written must not cost the previous dataset.
-                _manifest(written, (), tally, skipped, provenance).to_json()
                 # From here to the end there is no manifest, as it would speak of other files than those beside it.
                 manifest.unlink(missing_ok=True)
             _remove_other_formats(folder, formats)
             replace_file(folder / CARD_NAME, card)
             cards = (written_file(folder / CARD_NAME, 0),)
             replace_file(manifest, _manifest(written, cards, tally, skipped, provenance).to_json())
-    except (OSError, TypeError) as error:
+    except OSError as error:
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
     first, *more = written
     others = (*first.parquet.values(), *first.extra, *(file for one in more for file in one.files), *cards)

@@ -13,9 +13,9 @@ from zlib import crc32
 from nat_dpo_pipeline.core.candidates import as_messages, finite_number
 from nat_dpo_pipeline.core.redaction import Redaction
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
-from nat_dpo_pipeline.dataset.any_json import plain
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
 from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.json_text import plain
 from nat_dpo_pipeline.plugin.evaluation_items import item_id_of
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.late_steps import recording

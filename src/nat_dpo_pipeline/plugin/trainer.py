@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import orjson
-
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
 from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
-from nat_dpo_pipeline.errors import OutputError, TrainingError
+from nat_dpo_pipeline.errors import InputError, OutputError, TrainingError
+from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
@@ -232,9 +231,9 @@ def update_metrics(folder: Path, status: TrainingJobStatus) -> None:
     path = folder / _METRICS_FILE
     outcome = {"status": status.status.value, "message": status.message, "timestamp": _now()}
     try:
-        found = orjson.loads(path.read_bytes()) if path.exists() else {}
+        found = parse_json(path.read_bytes()) if path.exists() else {}
         write_json(path, {**found, **outcome})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, InputError, TypeError) as error:
         raise OutputError(f"the metrics could not be written to {str(path)!r}: {error}") from error
 
 

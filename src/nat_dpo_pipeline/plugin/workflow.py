@@ -1,6 +1,5 @@
 """The two workflows: both push one TTC step per scored candidate and return a JSON summary."""
 
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -17,6 +16,7 @@ from nat_dpo_pipeline.generation.record import Failure, FailureReason, Generatio
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.recipe import OpenModels, open_recipe, prices_of
 from nat_dpo_pipeline.plugin.steps import push_candidate
@@ -106,4 +106,4 @@ def _left_out(text: str, error: InputError, record: GenerationRecord) -> None:
 
 
 def _summary(record: GenerationRecord) -> str:
-    return json.dumps(record.summary(), ensure_ascii=False)
+    return json_bytes(record.summary()).decode()

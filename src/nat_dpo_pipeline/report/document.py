@@ -4,8 +4,9 @@ from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
 
-import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nat_dpo_pipeline.json_text import json_bytes
 
 # Inside <script> the parser of HTML looks for tags and comments, and JavaScript once took U+2028 for the end of a line.
 _ESCAPES = {
@@ -49,8 +50,8 @@ def _hash(text: str) -> str:
 
 
 def json_for_html(found: object) -> str:
-    """`found` as JSON that can stand in a <script> block."""
-    return orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS).decode().translate(_ESCAPES)
+    """Return `found` as JSON that can stand in a <script> block."""
+    return json_bytes(found).decode().translate(_ESCAPES)
 
 
 def count(number: float) -> str:

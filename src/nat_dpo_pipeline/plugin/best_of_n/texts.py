@@ -2,7 +2,7 @@
 
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
-from nat_dpo_pipeline.dataset.any_json import json_line
+from nat_dpo_pipeline.json_text import json_bytes
 
 
 def text_of(result: object) -> str:
@@ -37,4 +37,4 @@ def prompt_of(value: object) -> Prompt:
 
 
 def _json(value: object) -> str:
-    return json_line(value).decode().removesuffix("\n")
+    return json_bytes(value).decode()
