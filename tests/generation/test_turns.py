@@ -115,3 +115,11 @@ def test_a_question_whose_best_response_is_poor_is_set_aside(
 def test_every_flaw_keeps_a_candidate_out_of_pairs_and_is_counted(flaw: Flaw) -> None:
     assert flaw in FLAWS
     assert flaw.failure in FailureReason
+
+
+@pytest.mark.parametrize(
+    ("text", "set_aside"), [("half of a pair \ud83d", "invalid_unicode"), (" ", "missing_prompt"), ("Why?", None)]
+)
+def test_a_question_that_no_dataset_can_hold_is_set_aside(text: str, set_aside: str | None) -> None:
+    turn = make_turn("row", "question-0.0", Question((Message("user", text),)), [_scored(0, 2.0)], None)
+    assert turn.set_aside == set_aside

@@ -16,10 +16,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
+from nat_dpo_pipeline.generation.turns import Flaw
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report.run import read_facts
 from nat_dpo_pipeline.report.training import write_training_report
 from nat_dpo_pipeline.report.writing import examine, write_report
+from tests.report.odd_runs import run_of_everything
 from tests.waiting import wait_until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -202,6 +205,23 @@ def test_what_was_planted_in_a_text_does_not_run(browser: Chrome, page: Open, ru
     assert EVIL[2] in browser.find_element(By.CSS_SELECTOR, "#list").text
     assert browser.execute_script("return window.hacked") is None
     assert browser.find_elements(By.CSS_SELECTOR, "#evil, img, main svg[onload]") == []
+
+
+def test_a_run_with_every_flaw_and_odd_text_is_shown(browser: Chrome, page: Open, tmp_path: Path) -> None:
+    run = run_of_everything()
+    run.write(tmp_path, BuilderSettings(pair_flawed=True))
+    page(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["flaws"]["counts"] == run.flaws == dict.fromkeys(Flaw, 2 * len(run.turns))
+    _found(browser, f"{report['flow']['pairs']:,} pairs")
+    rows = browser.find_elements(By.CSS_SELECTOR, ".pair")
+    assert len(rows) == 20
+    for row in rows:
+        row.find_element(By.TAG_NAME, "summary").click()
+    _await(browser, lambda one: len(one.find_elements(By.CSS_SELECTOR, ".pair[open] .answer")) == 2 * len(rows))
+    for chart in ("scores", "margins", "lengths", "models"):
+        assert browser.find_element(By.CSS_SELECTOR, f"#chart-{chart} svg").size["width"] > 200
+    assert browser.execute_script("return window.hacked") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

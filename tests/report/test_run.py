@@ -119,3 +119,9 @@ def test_messages_that_earlier_versions_wrote_as_reasons_are_one_count(runs: Any
     unscored = [{"flaw": None, "reason": f"model 'judge' answered 400 (request {number})"} for number in range(3)]
     found = read_set_aside(runs.write(runs.row(1, runs.candidate(0, "a", 1.0), unscored=unscored)))
     assert found.responses == {"unknown": 3}
+
+
+def test_flaws_are_those_of_all_responses_that_no_pair_is_made_of(runs: Any) -> None:
+    cut, half = runs.candidate(0, "cut", 1.0, flaw="truncated"), runs.candidate(1, "\ud83d", 1.0, flaw="filtered")
+    folder = runs.write(runs.row(1, cut, half), set_aside=[runs.row(2, cut, set_aside="below_min_best_score")])
+    assert read_set_aside(folder).flaws == {"filtered": 1, "truncated": 1}

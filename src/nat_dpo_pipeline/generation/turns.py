@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.rendering import render_prompt
 from nat_dpo_pipeline.core.rewards import agreement
+from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.record import FailureReason
 from nat_dpo_pipeline.generation.scorers import Score
@@ -167,9 +169,17 @@ def make_turn(
         for (response, score), agreed in zip(ranked, agreements, strict=True)
     )
     unscored = tuple(one for one in scored if one.score is None)
+    return Turn(turn_id, question, candidates, unscored, _set_aside(question, candidates, min_best_score))
+
+
+def _set_aside(question: Question, candidates: Sequence[Candidate], min_best_score: float | None) -> str | None:
+    try:
+        render_prompt(question.messages)
+    except CandidateRefused as refused:  # a model's question may hold half of a surrogate pair
+        return refused.reason
     best = max((candidate.score for candidate in candidates), default=None)
     is_poor = min_best_score is not None and best is not None and best < min_best_score
-    return Turn(turn_id, question, candidates, unscored, "below_min_best_score" if is_poor else None)
+    return "below_min_best_score" if is_poor else None
 
 
 def _candidate(example_id: str, turn_id: str, response: Response, score: Score, agreed: float | None) -> Candidate:

@@ -1,7 +1,7 @@
 """A finished run as a report reads it: the facts in its manifests, and its turns one after the other."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class RunFacts:
 class SetAside:
     """What did not come as far as pairing: turns and responses, by reason, and rows that nobody can read.
 
-    `flaws` are those of the responses without a score, which may be there for another reason.
+    `flaws` are those of these responses, which may be here for another reason.
     """
 
     turns: Counter[str] = field(default_factory=Counter)
@@ -151,14 +151,14 @@ def read_set_aside(folder: Path) -> SetAside:
         turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
         scored += len(_list(row.get("candidates")))
         responses.update(map(_reason, _unscored(row)))
-        flaws.update(_flaws(row))
+        flaws += _flaws([*_unscored(row), *_candidates(row)])
     for line in _lines(folder / CANDIDATES):
         row = _row(line) or {}
-        usable = sum(len(turn.candidates) for turn in turns_of(line))
+        usable = [one.metadata for turn in turns_of(line) for one in turn.candidates]
         # A candidate that is no text, such as half of a surrogate pair, has a score but no place in a dataset.
-        scored += len(_list(row.get("candidates"))) - usable
+        scored += len(_list(row.get("candidates"))) - len(usable)
         responses.update(map(_reason, _unscored(row)))
-        flaws.update(_flaws(row))
+        flaws += _flaws([*_unscored(row), *_candidates(row)]) - _flaws(usable)
         unreadable += not usable
     return SetAside(turns, responses, scored, unreadable, flaws)
 
@@ -185,14 +185,18 @@ def _unscored(row: _Json) -> list[_Json]:
     return [_mapping(one) for one in _list(row.get("unscored"))]
 
 
+def _candidates(row: _Json) -> list[_Json]:
+    return [_mapping(one) for one in _list(row.get("candidates"))]
+
+
 def _reason(response: _Json) -> str:
     """Why a response has no score, in one word. Runs of earlier versions have messages of errors there."""
     reason = _text(response.get("reason")) or _text(response.get("flaw")) or _UNKNOWN
     return _FAILURES.get(reason, reason if len(reason.split()) == 1 else _UNKNOWN)
 
 
-def _flaws(row: _Json) -> Iterator[str]:
-    return (flaw for one in _unscored(row) if (flaw := _text(one.get("flaw"))))
+def _flaws(responses: Iterable[_Json]) -> Counter[str]:
+    return Counter(flaw for one in responses if (flaw := _text(one.get("flaw"))))
 
 
 def _spending(row: object) -> Spending:
