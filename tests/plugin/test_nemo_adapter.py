@@ -159,6 +159,19 @@ async def test_rows_that_keep_the_last_message_are_split_and_compared_by_it(
     assert [len(side) for side in rows.values()] == [1, 1]
     assert "left out: 18 duplicate_pairs" in caplog.text
     assert "left out of the dataset: 2 contradicted" in caplog.text
+    assert _metrics(run_config)["skipped"]["trainer"] == {"duplicate_pairs": 18}
+
+
+@pytest.mark.parametrize(("settings", "rows"), [({"max_pairs": 2}, 2), ({"deduplicate_pairs": False}, 20)])
+async def test_pairs_are_drawn_and_kept_by_what_rows_keep_of_their_prompts(
+    nemo: NemoService, run_config: FinetuneConfig, settings: dict[str, Any], rows: int
+) -> None:
+    pairs = [_turn(place, "A", "B") for place in range(20)]
+    await (await _trainer(run_config, _adapter(nemo, use_full_message_history=False), *pairs, **settings)).run(1)
+    ((repo, _),) = nemo.repos.items()
+    sides = [{row["prompt"] for row in nemo.rows(repo, name)} for name in (TRAINING, VALIDATION)]
+    assert sum(len(nemo.rows(repo, name)) for name in (TRAINING, VALIDATION)) == rows
+    assert sides in ([{"Move 0?"}, {"Move 1?"}], [{"Move 1?"}, {"Move 0?"}])
 
 
 async def test_equal_pairs_are_one_wherever_they_stand(nemo: NemoService, run_config: FinetuneConfig) -> None:

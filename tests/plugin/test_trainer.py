@@ -234,7 +234,7 @@ async def test_the_split_is_marked_by_prompt(
 )
 def test_a_prompt_is_on_one_side_only(prompts: list[str], fraction: float, seed: int) -> None:
     trajectories = [_trajectory(prompt, f"good {n}") for n, prompt in enumerate(prompts)]
-    mark_splits(trajectories, fraction=fraction, seed=seed)
+    mark_splits(trajectories, fraction, seed)
     sides: dict[str, set[str]] = {}
     for prompt, trajectory in zip(prompts, trajectories, strict=True):
         sides.setdefault(prompt_key(prompt), set()).add((trajectory.metadata or {})[SPLIT_KEY])
@@ -248,7 +248,7 @@ def test_marking_does_not_change_metadata_that_is_shared() -> None:
     shared = {"example_id": "e"}
     trajectory = _trajectory("Why?", "good")
     trajectory.metadata = shared
-    mark_splits([trajectory], fraction=0.0, seed=0)
+    mark_splits([trajectory], 0.0, 0)
     assert shared == {"example_id": "e"}
     assert trajectory.metadata == {"example_id": "e", SPLIT_KEY: "train"}
 

@@ -1,14 +1,11 @@
 """The one trainer adapter over all training back ends."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import Prompt
-from nat_dpo_pipeline.core.split import deduplicate
-from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.interrupts import interruptible
 from nat_dpo_pipeline.plugin.nat_api import (
@@ -17,7 +14,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingJobRef,
     TrainingJobStatus,
     TrainingStatusEnum,
-    Trajectory,
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.progress import append_progress
@@ -65,26 +61,16 @@ class BackendTrainerAdapter(TrainerAdapter):
     async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
         """Split by prompt, as the trainer did if it did, and start a job. Raises TrainingError without a pair."""
         found = [trajectory for group in trajectories.trajectories for trajectory in group]
-        splits = self._sides(found)
+        config, shorten = self.config, self.config.shorten()
+        held_out = held_out_prompts(found, config.validation_fraction, config.seed, shorten=shorten)
+        splits = {side: list(pairs_on(found, held_out, side, shorten)) for side in SplitName}
         with interruptible("interrupted: leaving no job behind; once more ends at once"):
-            job = await self.backend.submit(TrainingData(trajectories.run_id, splits, self.config.seed))
+            job = await self.backend.submit(TrainingData(trajectories.run_id, splits, config.seed))
         sides = ", ".join(f"{len(rows)} pairs to {side}" for side, rows in splits.items())
         logger.info("%s job %s started: %s", self.backend.name, job.id, sides)
         ref = TrainingJobRef(run_id=job.run_id, backend=job.backend, metadata={JOB_ID: job.id, **job.facts})
         self._keep(ref)
         return ref
-
-    def _sides(self, found: Sequence[Trajectory]) -> dict[SplitName, list[PreferenceRow]]:
-        config, shorten = self.config, self.config.shorten()
-        held_out = held_out_prompts(found, config.validation_fraction, config.seed, shorten=shorten)
-        rows = {side: list(pairs_on(found, held_out, side, shorten)) for side in SplitName}
-        if shorten is None:
-            return rows
-        # The trainer told pairs apart by what is cut from their prompts.
-        distinct = {side: deduplicate(some, _pair_key) for side, some in rows.items()}
-        repeated = sum(map(len, rows.values())) - sum(map(len, distinct.values()))
-        logger.info("rows keep the last message of a prompt; left out: %d duplicate_pairs", repeated)
-        return distinct
 
     async def status(self, ref: TrainingJobRef) -> TrainingJobStatus:
         """Raises StatusUnknown when the back end could not be asked."""
@@ -147,10 +133,6 @@ class BackendTrainerAdapter(TrainerAdapter):
         """Append one line on the job to `<back end>_<run id>.jsonl` in `output_dir`."""
         entry = {"run_id": ref.run_id, "job": ref.metadata, **metrics}
         append_progress(f"{self.backend.name}_{ref.run_id}.jsonl", entry, output_dir, self.run_config)
-
-
-def _pair_key(row: PreferenceRow) -> tuple[Prompt, str, str]:
-    return row.prompt, row.chosen, row.rejected
 
 
 def job_of(ref: TrainingJobRef) -> Job:

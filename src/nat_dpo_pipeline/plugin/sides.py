@@ -37,7 +37,7 @@ def held_out_prompts(
     strata: dict[str, str] = {}
     for trajectory in trajectories:
         side = _side(trajectory)
-        for row in _rows(trajectory, shorten):
+        for row in rows_of(trajectory, shorten):
             key = prompt_key(row.prompt)
             keys[side].add(key)
             strata.setdefault(key, row.subtopic or "")
@@ -60,12 +60,13 @@ def pairs_on(
 ) -> Iterator[PreferenceRow]:
     """Yield the pairs of one side, with their prompts shortened."""
     for trajectory in trajectories:
-        for row in _rows(trajectory, shorten):
+        for row in rows_of(trajectory, shorten):
             if _is_on(side, row, held_out):
                 yield row
 
 
-def _rows(trajectory: Trajectory, shorten: Shorten | None) -> Iterator[PreferenceRow]:
+def rows_of(trajectory: Trajectory, shorten: Shorten | None) -> Iterator[PreferenceRow]:
+    """Yield the pairs of a trajectory, with their prompts shortened."""
     rows = preference_rows(trajectory)
     return rows if shorten is None else (replace(row, prompt=shorten(row.prompt)) for row in rows)
 

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,9 +27,9 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.progress import append_progress
-from nat_dpo_pipeline.plugin.sides import SPLIT_KEY
+from nat_dpo_pipeline.plugin.sides import SPLIT_KEY, Shorten, rows_of
 from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter, Submission
-from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
+from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.plugin.trajectories import preference_rows
 from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.report.summary import CollectionReport, describe, listed, total
@@ -168,12 +169,18 @@ class DPOTrainer(Trainer):
                 self._reports.append(CollectionReport(problems=(str(error),)))
             self._runs_ended = number + 1
 
+    def _shorten(self) -> Shorten | None:
+        """Return what the rows of the adapter do to prompts, by which its pairs are told apart and split."""
+        config = self.trainer_adapter.adapter_config
+        return config.shorten() if isinstance(config, JobAdapterConfig) else None
+
     def _trajectories(self) -> list[Trajectory]:
         return [trajectory for group in self._collected for trajectory in group]
 
     def _chosen(self) -> list[Trajectory]:
         found = [pair for trajectory in self._trajectories() for pair in single_pairs(trajectory)]
-        chosen = deduplicate(found, pair_key) if self.config.deduplicate_pairs else found
+        key = partial(pair_key, shorten=self._shorten())
+        chosen = deduplicate(found, key) if self.config.deduplicate_pairs else found
         self._dropped["no_preference_pair"] = sum(map(_other_items, self._trajectories()))
         self._dropped["duplicate_pairs"] = len(found) - len(chosen)
         if self.config.max_pairs is not None:
@@ -183,7 +190,7 @@ class DPOTrainer(Trainer):
         return chosen
 
     async def _submit(self, chosen: list[Trajectory]) -> TrainingJobRef:
-        mark_splits(chosen, fraction=self.config.validation_fraction, seed=self.config.seed)
+        mark_splits(chosen, self.config.validation_fraction, self.config.seed, self._shorten())
         if isinstance(self.trainer_adapter, DatasetTrainerAdapter):
             self.trainer_adapter.submission = Submission(
                 total(self._reports), self.config.seed, +self._dropped, tuple(self._singles)
@@ -254,15 +261,15 @@ def _other_items(trajectory: Trajectory) -> int:
     return sum(not isinstance(item, DPOItem) for item in trajectory.episode)
 
 
-def pair_key(trajectory: Trajectory) -> tuple[Prompt, str, str]:
-    """Equal for the same pair, to the letter; `trajectory` holds one DPO item."""
-    row = next(preference_rows(trajectory))
+def pair_key(trajectory: Trajectory, shorten: Shorten | None = None) -> tuple[Prompt, str, str]:
+    """Return what is equal for the same pair, to the letter; `trajectory` holds one DPO item."""
+    row = next(rows_of(trajectory, shorten))
     return row.prompt, row.chosen, row.rejected
 
 
-def mark_splits(trajectories: Iterable[Trajectory], *, fraction: float, seed: int) -> None:
+def mark_splits(trajectories: Iterable[Trajectory], fraction: float, seed: int, shorten: Shorten | None = None) -> None:
     """Write each trajectory's side of the split into its metadata; all pairs of a prompt go to one side."""
-    keyed = [(prompt_key(pair_key(trajectory)[0]), trajectory) for trajectory in trajectories]
+    keyed = [(prompt_key(pair_key(trajectory, shorten)[0]), trajectory) for trajectory in trajectories]
     held_out = validation_prompts((key for key, _ in keyed), fraction, seed)
     for key, trajectory in keyed:
         side = SplitName.VALIDATION if key in held_out else SplitName.TRAIN
