@@ -170,6 +170,23 @@ async def test_paths_are_places_among_siblings() -> None:
     ]
 
 
+@pytest.mark.parametrize(("workers", "together"), [(16, 4), (8, 2), (4, 1)])
+async def test_siblings_of_a_broadcast_start_at_the_same_moment_also_when_places_come_free_one_by_one(
+    workers: int, together: int
+) -> None:
+    started: dict[float, Counter[int]] = {}
+    seconds = Random(0)
+
+    async def work(item: Item[int]) -> int:
+        started.setdefault(asyncio.get_running_loop().time(), Counter())[item.path[0]] += 1
+        await asyncio.sleep(seconds.uniform(0.01, 0.02))
+        return item.value
+
+    pipeline = Broadcast(4, tenfold) >> Map(work)
+    assert len(await _run(pipeline, range(30), workers=workers)) == 120
+    assert min(min(counts.values()) for counts in started.values()) == together
+
+
 async def test_a_source_may_be_asynchronous_or_not() -> None:
     async def source() -> AsyncIterator[int]:
         for number in range(3):

@@ -18,6 +18,8 @@ _ITEM_ERRORS = (InputError, ItemDropped, ModelError, ParseError)
 _END = object()
 Source = AsyncIterator[Any] | Iterable[Any]
 Take = Callable[[Item[Any]], Awaitable[None]]
+# Share of a step's places that items take together at most: while they wait for the last one, the others are empty.
+_MOST_TOGETHER = 0.25
 
 
 async def run_pipeline(
@@ -90,12 +92,13 @@ class _Run:
         """The spans of the callbacks that come later, which end with everything that can still reach them."""
         return [stream for stream in self._streams if stream.until > index]
 
-    async def hand_on(self, item: Item[Any], index: int) -> None:
+    async def hand_on(self, items: Sequence[Item[Any]], index: int) -> None:
         """To stage number `index`, or out of the pipeline."""
         if index < len(self._stages):
-            await self._stages[index].take(item)
+            await self._stages[index].take(items)
         else:
-            await self._output(item)
+            for item in items:
+                await self._output(item)
 
     async def _feed(self, source: Source) -> None:
         _enter(self._streams)
@@ -112,7 +115,7 @@ class _Run:
                 if value is _END or self.observer.stopping:
                     break
                 _enter(self._streams)
-                await self.hand_on(Item(value, (place,), spans=tuple(self._streams)), 0)
+                await self.hand_on([Item(value, (place,), spans=tuple(self._streams))], 0)
                 place += 1
 
 
@@ -124,6 +127,8 @@ class _Stage:
         self.index = index
         self.run = run
         self._slots = asyncio.Semaphore(workers)
+        self._most_together = max(1, int(workers * _MOST_TOGETHER))
+        self._entrance = asyncio.Lock()
         self._aggregates: list[_AggregateStage] = []
         self._ordered: list[_Stage] = []
 
@@ -133,9 +138,15 @@ class _Stage:
         self._aggregates = [stage for stage in stages if isinstance(stage, _AggregateStage) and stage.over == name]
         self._ordered = [stage for stage in stages if stage.step.in_order_of == name]
 
-    async def take(self, item: Item[Any]) -> None:
-        await item.slot.take(self._slots)
-        self.run.tasks.create_task(self._handle(item))
+    async def take(self, items: Sequence[Item[Any]]) -> None:
+        """Wait for places; items that come together start at the same moment."""
+        for start in range(0, len(items), self._most_together):
+            together = items[start : start + self._most_together]
+            async with self._entrance:  # else two groups could each wait for the places that the other one holds
+                for item in together:
+                    await item.slot.take(self._slots)
+            for item in together:
+                self.run.tasks.create_task(self._handle(item))
 
     async def _handle(self, item: Item[Any]) -> None:
         observer, name = self.run.observer, self.step.name
@@ -150,8 +161,13 @@ class _Stage:
         await _leave(item.spans)
         item.slot.release()
 
-    async def emit(self, item: Item[Any], before: Sequence[Span]) -> Sequence[Span]:
-        """Hand an output on, with the spans that begin with it; gives those that the next sibling comes after."""
+    async def emit(self, item: Item[Any]) -> None:
+        """Hand an output on that has no siblings."""
+        whole, _ = self.begun(item, ())
+        await self.run.hand_on([whole], self.index + 1)
+
+    def begun(self, item: Item[Any], before: Sequence[Span]) -> tuple[Item[Any], Sequence[Span]]:
+        """Return an output with the spans that begin with it, and those that the next sibling comes after."""
         earlier: Sequence[Span | None] = before or [None] * len(self._ordered)
         ordered = [
             Span(stage.index, ordered=True, previous=previous)
@@ -164,8 +180,7 @@ class _Stage:
             aggregate.whole = whole
             # The aggregate that is to come of it is alive from now on, too.
             _enter(_beyond(aggregate.until, whole.spans))
-        await self.run.hand_on(whole, self.index + 1)
-        return ordered
+        return whole, ordered
 
 
 class _Emitter:
@@ -178,8 +193,16 @@ class _Emitter:
         self._before: Sequence[Span] = ()
 
     async def __call__(self, value: object, path: Path) -> None:
+        await self.together([(value, path)])
+
+    async def together(self, outputs: Sequence[tuple[object, Path]]) -> None:
+        items = [self._begun(value, path) for value, path in outputs]
+        await self._stage.run.hand_on(items, self._stage.index + 1)
+
+    def _begun(self, value: object, path: Path) -> Item[Any]:
         item = Item(value, path, self._stage.step.name, self._item, self._spans)
-        self._before = await self._stage.emit(item, self._before)
+        whole, self._before = self._stage.begun(item, self._before)
+        return whole
 
 
 class _AggregateStage(_Stage):
@@ -190,11 +213,12 @@ class _AggregateStage(_Stage):
         self.over = step.over
         self._collected = step.collected
 
-    async def take(self, item: Item[Any]) -> None:
-        for span in item.spans:
-            if span.until == self.index:
-                span.members.append(item)
-        await _leave(item.spans)
+    async def take(self, items: Sequence[Item[Any]]) -> None:
+        for item in items:
+            for span in item.spans:
+                if span.until == self.index:
+                    span.members.append(item)
+            await _leave(item.spans)
 
     async def complete(self, span: Span) -> None:
         whole: Item[Any] = span.whole
@@ -212,7 +236,7 @@ class _AggregateStage(_Stage):
         else:
             observer.finished(name)
         if value is not None:
-            await self.emit(Item(value, whole.path, name, whole, spans), ())
+            await self.emit(Item(value, whole.path, name, whole, spans))
         await _leave(spans)
 
 
@@ -225,8 +249,9 @@ class _CallbackStage(_Stage):
         self._function = step.function
         self._queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=workers)
 
-    async def take(self, item: Item[Any]) -> None:
-        await self._queue.put(item)
+    async def take(self, items: Sequence[Item[Any]]) -> None:
+        for item in items:
+            await self._queue.put(item)
 
     async def work(self, later: Sequence[Span]) -> None:
         _enter(later)
@@ -234,7 +259,7 @@ class _CallbackStage(_Stage):
         with _ended_only_by_the_run(self.step.name):
             async with aclosing(self._function(arrivals)) as outputs:
                 async for item in outputs:
-                    await self.emit(self._own(item, tuple(later)), ())
+                    await self.emit(self._own(item, tuple(later)))
         async for _ in arrivals:
             pass  # what it did not ask for must not hold back the steps before it
         await _leave(later)

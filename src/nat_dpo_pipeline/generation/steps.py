@@ -24,7 +24,16 @@ from nat_dpo_pipeline.generation.spans import Slot, Span
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Path = tuple[int, ...]
-Emit = Callable[[object, Path], Awaitable[None]]
+
+
+class Emit(Protocol):
+    """Hands the outputs of an item on to the next step, once that has room for them."""
+
+    async def __call__(self, value: object, path: Path) -> None: ...
+
+    async def together(self, outputs: Sequence[tuple[object, Path]]) -> None:
+        """Hand several outputs on at the same moment, as far as the room allows."""
+        ...
 
 
 class _Referable:
@@ -164,8 +173,11 @@ class Broadcast(Step):
         self._function = function
 
     async def run(self, item: Item[Any], emit: Emit) -> None:
-        for index in range(self._count):
-            await emit(self._function(item, index), (*item.path, index))
+        outputs: list[tuple[object, Path]] = []
+        try:
+            outputs.extend((self._function(item, index), (*item.path, index)) for index in range(self._count))
+        finally:
+            await emit.together(outputs)  # those before an error, too
 
 
 class Aggregate(Step):
