@@ -308,7 +308,7 @@ async def test_models_on_record_have_the_name_of_their_model(tmp_path: Path) -> 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with closing(Journal(path)) as journal:
-        journal.add(b"key", {})
+        journal.add((b"key", {}))
         script = (
             "import sys; from pathlib import Path; from nat_dpo_pipeline.generation.journal import Journal;"
             "Journal(Path(sys.argv[1])).find(b'key')"
@@ -337,7 +337,7 @@ def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_reply_that_is_damaged_on_disk_is_refused(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
-        journal.add(b"key", {"choices": []})
+        journal.add((b"key", {"choices": []}))
     with closing(sqlite3.connect(tmp_path / "journal")) as database, database:
         database.execute("UPDATE replies SET body = substr(body, 1, 5)")
 
@@ -347,20 +347,20 @@ def test_a_reply_that_is_damaged_on_disk_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_no_reason_to_remove_the_journal(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal")) as journal:
-        journal.add(b"key", {})
+        journal.add((b"key", {}))
         journal._opened().execute("PRAGMA max_page_count = 3")  # noqa: SLF001 - a disk without room for more
         with pytest.raises(ConfigurationError, match="free some space, and keep it"):
-            journal.add(b"other", {"text": "x" * 100_000})
+            journal.add((b"other", {"text": "x" * 100_000}))
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        Journal(tmp_path / "file" / "journal").add(b"key", {})
+        Journal(tmp_path / "file" / "journal").add((b"key", {}))
 
 
 def test_a_journal_is_made_with_its_folder(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "deep" / "journal")) as journal:
         assert journal.find(b"key") is None
-        journal.add(b"key", {"choices": []})
+        journal.add((b"key", {"choices": []}))
         assert journal.find(b"key") == {"choices": []}

@@ -14,7 +14,7 @@ from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
-from nat_dpo_pipeline.generation.replies import ChatReply, Usage
+from nat_dpo_pipeline.generation.replies import ChatReply, Usage, read_reply
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response
 
@@ -160,6 +160,90 @@ async def test_a_limit_of_tokens_that_is_too_large_is_not_renamed(settings: Mode
     script.response = Response(400, {"error": {"message": said, "type": "BadRequestError", "code": 400}})
     await _failure(replace(settings, sampling=Sampling(max_tokens=5000)))
     assert ["max_tokens" in body for body in script.sent()] == [True]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Unsupported parameter: 'top_k' is not supported with this model.",
+        "'temperature' does not support 0.2 with this model. Only the default (1) value is supported.",
+    ],
+)
+async def test_any_other_refused_parameter_is_the_users_to_change(
+    make_server: Callable[..., LoopbackServer], settings: ModelSettings, said: str
+) -> None:
+    server = make_server(lambda _: Response(400, {"error": {"message": said}}))
+    sampling = Sampling(temperature=0.2, max_tokens=9000)
+    await _failure(replace(settings, base_url=server.url, sampling=sampling))
+    assert len(server.requests) == 1
+
+
+async def test_how_long_a_model_thinks_is_said_by_the_model_or_the_call(
+    settings: ModelSettings, script: Script
+) -> None:
+    thinking = replace(settings, sampling=Sampling(reasoning_effort="low"))
+    await _ask(thinking)
+    await _ask(thinking, replace(ASKED, sampling=Sampling(reasoning_effort="high")))
+    assert [sent["reasoning_effort"] for sent in script.sent()] == ["low", "high"]
+
+
+async def test_a_seed_of_the_model_counts_up_with_the_samples_and_is_no_part_of_what_they_are_known_by(
+    settings: ModelSettings, script: Script
+) -> None:
+    seeded = replace(settings, sampling=Sampling(seed=5))
+    calls = [replace(ASKED, sample=sample) for sample in range(3)]
+    async with aclosing(OpenAIChatModel(seeded)) as model:
+        for call in (*calls, replace(ASKED, sample=3, sampling=Sampling(seed=40))):
+            await model.complete(call)
+        assert {str(model.identity(call)["body"]) for call in calls} == {str(model.identity(ASKED)["body"])}
+    assert [sent["seed"] for sent in script.sent()] == [5, 6, 7, 40]
+
+
+# What a server says beside its reply.
+
+
+@pytest.mark.parametrize(
+    ("usage", "header", "cost"),
+    [
+        ({"prompt_tokens": 1}, "0.00125", 0.00125),
+        (None, "0.5", 0.5),
+        ({"cost": 0.25}, "0.5", 0.25),
+        ({"cost": 0.25}, None, 0.25),
+        ({}, "nan", None),
+        ({}, "-1", None),
+        ({}, "None", None),
+        ({"cost": "much"}, None, None),
+        ({}, None, None),
+    ],
+)
+async def test_a_cost_is_in_the_usage_or_in_a_header_and_stays_with_the_reply(
+    settings: ModelSettings, script: Script, usage: object, header: str | None, cost: float | None
+) -> None:
+    headers = {} if header is None else {"x-litellm-response-cost": header}
+    script.response = Response(body={**BODY, "usage": usage}, headers=headers)
+    reply = await _ask(settings)
+    assert reply.usage.cost == cost
+    assert read_reply(reply.body, "my_llm").usage.cost == cost
+
+
+async def test_what_a_server_allows_is_logged_once(
+    settings: ModelSettings, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.response = Response(
+        body=BODY,
+        headers={
+            "x-ratelimit-limit-requests": "500",
+            "x-ratelimit-remaining-requests": "499",
+            "llm_provider-x-ratelimit-limit-tokens": "30000",
+        },
+    )
+    with caplog.at_level(logging.INFO, "nat_dpo_pipeline.generation.openai_model"):
+        async with aclosing(OpenAIChatModel(settings)) as model:
+            for _ in range(2):
+                await model.complete(ASKED)
+    (record,) = caplog.records
+    assert "'my_llm'" in record.message
+    assert "allows 500 requests, 499 left; 30000 tokens, ? left" in record.message
 
 
 @pytest.mark.parametrize("route", [Route.POOLING, Route.CLASSIFY])

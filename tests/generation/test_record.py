@@ -23,6 +23,9 @@ NOTHING = {
     "prompt_tokens": 0,
     "completion_tokens": 0,
     "uncounted": 0,
+    "came_along": 0,
+    "told_cost": 0.0,
+    "replayed_told_cost": 0.0,
     "replayed_prompt_tokens": 0,
     "replayed_completion_tokens": 0,
     "cost": None,
@@ -37,9 +40,19 @@ def _reply(
     retries: int = 0,
     passed_over: tuple[ModelError, ...] = (),
     replayed: bool = False,
+    came_along: bool = False,
 ) -> ChatReply:
     return ChatReply(
-        "text", "stop", llm, f"{llm}-8b", usage, {}, retries=retries, passed_over=passed_over, replayed=replayed
+        text="text",
+        finish_reason="stop",
+        llm=llm,
+        model=f"{llm}-8b",
+        usage=usage,
+        body={},
+        retries=retries,
+        passed_over=passed_over,
+        replayed=replayed,
+        came_along=came_along,
     )
 
 
@@ -340,3 +353,49 @@ def test_a_model_for_which_others_stand_in_is_told_and_ends_nothing() -> None:
     assert record.stood_in_for == {"small": "no credit"}
     assert record.stopped is None
     assert record.usage["responses", "small"].requests == 1
+
+
+# What servers say that it costs.
+
+
+def test_without_a_price_a_cost_is_what_servers_said() -> None:
+    record = GenerationRecord()
+    record.spent("responses", _reply(Usage(1, 1, cost=0.25)))
+    record.spent("responses", _reply(Usage(1, 1, cost=0.5)))
+    record.spent("responses", _reply(Usage(1, 1, cost=4.0), replayed=True))
+    record.spent("rewards", _reply(Usage(1, 1, cost=2.0), replayed=True))
+    costs = [(spent["cost"], spent["cost_before"]) for spent in record.spending()]
+    assert costs == [(0.75, 4.0), (0.0, 2.0)]
+    assert record.total_cost() == 0.75
+
+
+def test_the_users_price_goes_before_what_a_server_said() -> None:
+    record = GenerationRecord(prices={"llm": Price(1e6, 0.0)})
+    record.spent("responses", _reply(Usage(3, 1, cost=0.25)))
+    record.spent("responses", _reply(Usage(2, 1, cost=0.25), replayed=True))
+    (spent,) = record.spending()
+    assert (spent["cost"], spent["cost_before"]) == (3.0, 2.0)
+
+
+def test_a_model_without_price_or_told_cost_makes_the_whole_unknown() -> None:
+    record = GenerationRecord()
+    record.spent("responses", _reply(Usage(1, 1, cost=0.25)))
+    record.spent("rewards", _reply(Usage(1, 1), llm="other"))
+    assert [spent["cost"] for spent in record.spending()] == [0.25, None]
+    assert record.total_cost() is None
+
+
+def test_replies_that_came_along_are_answers_and_no_requests() -> None:
+    record = GenerationRecord()
+    record.spent("responses", _reply(Usage(3, 4), retries=2))
+    record.spent("responses", _reply(Usage(3, 4), came_along=True))
+    assert _spending(record) == {
+        ("responses", "llm"): {
+            "requests": 3,
+            "retries": 2,
+            "came_along": 1,
+            "prompt_tokens": 6,
+            "completion_tokens": 8,
+        }
+    }
+    assert record.usage["responses", "llm"].answered == 2

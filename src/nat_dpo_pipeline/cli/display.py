@@ -129,7 +129,7 @@ class Meter:
 
     def _left(self, now: float, steps: tuple[StepReading, ...], used: list[ModelUsage]) -> float | None:
         """At the speed so far; replies from a journal say nothing about it."""
-        answered = sum(one.requests - one.retries for one in used)
+        answered = sum(one.answered for one in used)
         if not answered or not self._expected:
             return None
         self._first_sent = self._first_sent or now
@@ -139,7 +139,7 @@ class Meter:
 
 
 def _answered(used: ModelUsage) -> int:
-    return used.requests - used.retries + used.replayed
+    return used.answered + used.replayed
 
 
 def line_of(reading: Reading) -> str:

@@ -151,7 +151,8 @@ def spending_of(record: GenerationRecord) -> list[str]:
     ]
     total = ("total", "", *(number(sum(getattr(used, name) for *_, used, _ in usage)) for name in _SUMMED))
     heads = ("step", "model", "requests", "retried", "replayed", "prompt tokens", "reply tokens", "cost")
-    shown = [place for place in range(8) if (place != 4 or replayed) and (place != 7 or record.prices)]
+    has_costs = any(used.cost(price) is not None for *_, used, price in usage)
+    shown = [place for place in range(8) if (place != 4 or replayed) and (place != 7 or has_costs)]
     table = [heads, *rows, (*total, money(record.total_cost()))]
     lines = columns([[row[place] for place in shown] for row in table], left=2)
     uncounted = sum(used.uncounted for *_, used, _ in usage)

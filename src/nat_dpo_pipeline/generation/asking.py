@@ -51,6 +51,7 @@ class Asking:
             max_tokens=own.max_tokens,
             seed=None if seed is None else seed + number,
             extra_body=own.extra_body,
+            reasoning_effort=own.reasoning_effort,
         )
 
     def _temperatures(self, step: StepName) -> Sequence[float]:

@@ -13,6 +13,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
@@ -62,18 +64,23 @@ class Journal:
         except ModelError:
             return None  # given up under way, and put on record by an earlier version
 
-    def add(self, key: bytes, body: Mapping[str, object]) -> None:
-        """Put a finished call on disk, before its reply is used. Raises ConfigurationError as `find` does."""
-        with self._translated_errors(), self._opened() as database:
-            database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(body)))
+    def add(self, *finished: tuple[bytes, Mapping[str, object]]) -> None:
+        """Put finished calls on disk, keys and bodies, before their replies are used: all of them or none.
 
-    async def replayed_or(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+        Raises ConfigurationError as `find` does.
+        """
+        rows = [(key, json.dumps(body)) for key, body in finished]
+        with self._translated_errors(), self._opened() as database:
+            database.executemany("INSERT OR REPLACE INTO replies VALUES (?, ?)", rows)
+
+    async def recalled_or(
+        self, recalled: Callable[[], ChatReply | None], model: ChatModel, call: Call, key: bytes
+    ) -> ChatReply:
         """The reply on record, or else that of `model`; equal calls at the same time are made once."""
         while key in self._asking:
             await self._asking[key].wait()
-        replayed = self.replayed(model.name, key)
-        if replayed is not None:
-            return replayed
+        if (reply := recalled()) is not None:
+            return reply
         done = self._asking[key] = asyncio.Event()
         try:
             return await model.complete(call)
@@ -81,9 +88,9 @@ class Journal:
             del self._asking[key]
             done.set()
 
-    async def keeping(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+    async def keeping(self, model: ChatModel, call: Call, identity: _Identity) -> ChatReply:
         """The reply of `model`, on record before it is given, and also when the caller is cancelled meanwhile."""
-        task = asyncio.create_task(self._kept(model, call, key))
+        task = asyncio.create_task(self._kept(model, call, identity))
         self._unfinished.add(task)
         task.add_done_callback(self._finished)
         return await asyncio.shield(task)
@@ -93,9 +100,16 @@ class Journal:
         if not task.cancelled():
             task.exception()  # else asyncio logs a traceback for each whose caller was cancelled
 
-    async def _kept(self, model: ChatModel, call: Call, key: bytes) -> ChatReply:
+    async def _kept(self, model: ChatModel, call: Call, identity: _Identity) -> ChatReply:
         reply = await model.complete(call)
-        self.add(key, {**reply.body, "model": reply.model, _LLM: reply.llm})
+        samples = zip((call.sample, *call.also), (reply, *reply.others), strict=False)
+        # Each of several samples is on record as if it had been asked for alone.
+        self.add(
+            *(
+                (_key(identity(replace(call, sample=sample))), {**one.body, "model": one.model, _LLM: one.llm})
+                for sample, one in samples
+            )
+        )
         return reply
 
     async def finish(self, seconds: float) -> None:
@@ -166,7 +180,7 @@ class RecordedModel(_JournalledModel):
     """A chat model whose finished calls are put on record."""
 
     async def complete(self, call: Call) -> ChatReply:
-        return await self._journal.keeping(self._model, call, _key(self._identity(call)))
+        return await self._journal.keeping(self._model, call, self._identity)
 
 
 class ReplayedModel(_JournalledModel):
@@ -182,16 +196,17 @@ class ReplayedModel(_JournalledModel):
 
     def recall(self, call: Call) -> ChatReply | None:
         """Return the reply on record; None when there is none."""
-        reply = self._journal.replayed(self.name, _key(self._identity(call)))
-        return self._recalled_by_older(call) if reply is None else reply
+        return self._recalled(call, _key(self._identity(call)))
 
     async def complete(self, call: Call) -> ChatReply:
-        if (reply := self._recalled_by_older(call)) is not None:
-            return reply
-        return await self._journal.replayed_or(self._model, call, _key(self._identity(call)))
+        key = _key(self._identity(call))
+        return await self._journal.recalled_or(partial(self._recalled, call, key), self._model, call, key)
 
-    def _recalled_by_older(self, call: Call) -> ChatReply | None:
-        return None if self._older is None else self._journal.replayed(self.name, _key(self._older(call)))
+    def _recalled(self, call: Call, key: bytes) -> ChatReply | None:
+        reply = self._journal.replayed(self.name, key)
+        if reply is None and self._older is not None:
+            return self._journal.replayed(self.name, _key(self._older(call)))
+        return reply
 
 
 def _key(identity: Mapping[str, object]) -> bytes:

@@ -107,7 +107,7 @@ class LimitedModel:
                     raise final from error.__cause__
                 logger.info("%s; next try in %.1f s", error, max(pause, self._cooling.left()))
             else:
-                return replace(reply, retries=tries.requests) if tries.requests else reply
+                return replace(reply, retries=reply.retries + tries.requests) if tries.requests else reply
             await asyncio.sleep(pause)
 
     def _pause_after(self, error: ModelError, call: Call, tries: "_Tries") -> float | None:
@@ -193,7 +193,7 @@ class LimitedModel:
         self._refused.answered(call)
         self._slots.grow()
         self._cooling.reset()
-        self._pace.answered(booked, reply.usage)
+        self._pace.answered(booked, [one.usage for one in (reply, *reply.others)])
         return reply
 
     async def _its_turn(self, call: Call) -> float:

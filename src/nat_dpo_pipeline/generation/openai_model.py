@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -13,12 +15,15 @@ import aiohttp
 import openai
 from openai import AsyncOpenAI
 
+from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, Route
-from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
+from nat_dpo_pipeline.generation.replies import ChatReply, read_samples
 from nat_dpo_pipeline.generation.server_errors import refusal
-from nat_dpo_pipeline.generation.servers import address_of, error_in, error_text, quiet_request_logs, quoted
+from nat_dpo_pipeline.generation.servers import address_of, allowed_by, error_in, error_text, quiet_request_logs, quoted
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_TO_LIST_MODELS = 5.0
 # Without it vLLM gives the sigmoid of a reward, which is 1.0 for all rewards above 17. From 0.10.1 on it was called
@@ -26,6 +31,10 @@ _SECONDS_TO_LIST_MODELS = 5.0
 _NO_ACTIVATION = {"use_activation": False, "activation": False, "softmax": False}
 _STATUS = re.compile("[45][0-9][0-9]")
 _USE_COMPLETION_TOKENS = re.compile(r"\buse \W{0,3}max_completion_tokens\b", re.IGNORECASE)
+# docs.litellm.ai/docs/proxy/response_headers
+_COST = "x-litellm-response-cost"
+# llama.cpp and Anthropic refuse several choices with 400; a server that never heard of them may also break.
+_MAY_BE_FOR_N = frozenset({400, 422, 500, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class OpenAIChatModel:
         self._address = address.url
         self._is_in_process = app is not None
         self._wants_completion_tokens = False
+        self._has_answered = False
         self._secrets = [settings.api_key, *address.secrets]
         quiet_request_logs()
         self._client = AsyncOpenAI(
@@ -81,42 +91,69 @@ class OpenAIChatModel:
         """Return the same with the address: the key of `journal_by: server` and of older journals."""
         return {"url": self._url(call.route), "body": self._body(call), "sample": call.sample, "run": call.run}
 
+    def may_be_one_request(self, call: Call) -> bool:
+        """Return whether samples of a call may be choices of one request.
+
+        With a seed each sample is a request of its own: else the n-th reply would depend on how many are asked for.
+        Without randomness all are alike, and vLLM refuses to give several.
+        """
+        parameters = _parameters(self._settings.sampling, call.sampling)
+        is_drawn = parameters.keys().isdisjoint(("seed", "n")) and parameters.get("temperature") != 0
+        return call.route is Route.CHAT and is_drawn
+
     async def complete(self, call: Call) -> ChatReply:
         body = self._sent_body(call)
         try:
             # A server that sends a byte now and then never meets the client's own time-out, which is one for each read.
             async with asyncio.timeout(self._settings.timeout_seconds):
-                # The raw text: reward models send bodies that do not fit the client's types.
-                text = await self._client.post(self._url(call.route), body=body, cast_to=str)
+                # The raw response: reward models send bodies that do not fit the client's types.
+                response = await self._client.post(self._url(call.route), body=body, cast_to=_raw_response())
         except openai.OpenAIError as error:
             if "max_tokens" in body and _wants_completion_tokens(error):
                 self._wants_completion_tokens = True
-                reply = await self.complete(call)
-                return replace(reply, retries=reply.retries + 1)
+                return await self._again(call)
+            if call.also and getattr(error, "status_code", None) in _MAY_BE_FOR_N:
+                return await self._again(replace(call, also=()))
             raise self._translated(error) from error
         except aiohttp.ClientError as error:
             # openai 3 lets through what its transport does not know: replies that are not HTTP.
             raise self._unreachable(error) from error
         except TimeoutError as error:
+            if call.also:  # a server that writes one sample after the other takes longer for several
+                return await self._again(replace(call, also=()))
             message = f"{self._described()} did not answer within {self._settings.timeout_seconds:g} s"
             raise ModelError(message, overloaded=True) from error
         except UnicodeError as error:
             raise ModelError(f"{self._described()} cannot be sent this: {error}", unsent=True) from error
-        return self._read(text, call.route)
+        return self._read(response, call)
 
-    def _read(self, text: str, route: Route) -> ChatReply:
+    async def _again(self, call: Call) -> ChatReply:
+        """Ask at once in another way, after a request that is refused in this one."""
+        reply = await self.complete(call)
+        return replace(reply, retries=reply.retries + 1)
+
+    def _read(self, response: Any, call: Call) -> ChatReply:
         try:
-            body = json.loads(text)
+            body = json.loads(response.text)
         except (ValueError, RecursionError) as error:
             message = f"{self._described()} answered with something that is not JSON: {error}"
             raise ModelError(message, transient=True) from error
-        key = "choices" if route is Route.CHAT else "data"
+        is_chat = call.route is Route.CHAT
+        key = "choices" if is_chat else "data"
         if not (isinstance(body, dict) and body.get(key)):
             raise self._without_an_answer(body, key)
-        choice = body[key][0] if route is Route.CHAT and isinstance(body[key], list) else None
+        choice = body[key][0] if is_chat and isinstance(body[key], list) and not call.also else None
         if isinstance(choice, dict) and isinstance(choice.get("error"), dict):
             raise self._without_an_answer(choice, key)  # OpenRouter, when the provider fails under way
-        return read_reply(body, self._settings.name, self._settings.model)
+        self._say_once_what_is_allowed(response.headers)
+        told = _with_cost(body, response.headers)
+        return read_samples(told, self._settings.name, self._settings.model, most=1 + len(call.also))
+
+    def _say_once_what_is_allowed(self, headers: Mapping[str, str]) -> None:
+        """For whoever sets `limits`. The numbers slow nothing down: when more may be asked, only a 429 says exactly."""
+        if not self._has_answered and (allowed := allowed_by(headers)):
+            logger.info("%s allows %s", self._described(), allowed)
+        self._has_answered = True
 
     def _without_an_answer(self, body: object, key: str) -> ModelError:
         said = self._quoted(error_text(body, repr(body)))
@@ -154,8 +191,14 @@ class OpenAIChatModel:
         return {"model": self._settings.model, "messages": messages, **parameters}
 
     def _sent_body(self, call: Call) -> dict[str, object]:
-        """Return the body with the limit of tokens under the name that this model wants."""
+        """Return the body as it is sent: what differs between samples, and from server to server, is no part of what a
+        call is known by.
+        """
         body = self._body(call)
+        if call.also:
+            body["n"] = 1 + len(call.also)
+        if call.sampling.seed is None and isinstance(seed := body.get("seed"), int):
+            body["seed"] = seed + call.sample  # that of the llm entry, which would make all samples alike
         if self._wants_completion_tokens and "max_tokens" in body:
             body["max_completion_tokens"] = body.pop("max_tokens")
         return body
@@ -196,17 +239,31 @@ def _wants_completion_tokens(error: openai.OpenAIError) -> bool:
     return isinstance(error, openai.BadRequestError) and _USE_COMPLETION_TOKENS.search(str(error.body)) is not None
 
 
+def _with_cost(body: Mapping[str, object], headers: Mapping[str, str]) -> Mapping[str, object]:
+    """Return the body with the cost that a LiteLLM proxy says in a header, where OpenRouter has it."""
+    usage = body.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    with suppress(ValueError):
+        told = finite_number(float(headers.get(_COST, "")))
+        if told is not None and "cost" not in counts:
+            return {**body, "usage": {**counts, "cost": told}}
+    return body
+
+
 def _parameters(defaults: Sampling, asked: Sampling) -> dict[str, object]:
-    names = ("temperature", "top_p", "max_tokens", "seed")
-    own = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
-    given = {name: getattr(defaults, name) for name in names if getattr(defaults, name) is not None}
-    return {**given, **defaults.extra_body, **own, **asked.extra_body}
+    return {**defaults.given(), **defaults.extra_body, **asked.given(), **asked.extra_body}
 
 
 def _http_library() -> Any:
     # openai 3 speaks httpx2 and openai 2 httpx: take whichever its client is made of.
     client_class = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
     return import_module(client_class.__module__.partition(".")[0])
+
+
+@cache
+def _raw_response() -> Any:
+    """The class of responses, which the client gives when it is asked for it, without reading them."""
+    return _http_library().Response
 
 
 @cache

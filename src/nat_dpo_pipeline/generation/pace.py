@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from aiolimiter import AsyncLimiter
@@ -116,19 +116,20 @@ class Pace:
         """Wait for the call's turn; gives the tokens that are booked for it."""
         booked = 0.0
         if self._tokens is not None:
-            booked = prompt_tokens(call) + self._reply_tokens
+            booked = prompt_tokens(call) + self._reply_tokens * (1 + len(call.also))
             self._owed += booked
             await self._pay(self._tokens)
         if self._requests is not None:
             await self._requests.acquire()
         return booked
 
-    def answered(self, booked: float, usage: Usage) -> None:
-        """Put right what was booked; where the server does not count tokens the estimate stands."""
-        if not usage.is_reported:
+    def answered(self, booked: float, usages: Sequence[Usage]) -> None:
+        """Put right what was booked for a request; where the server does not count tokens the estimate stands."""
+        if not any(usage.is_reported for usage in usages):
             return
-        self._reply_tokens += (usage.completion_tokens - self._reply_tokens) / 8
-        self.used(booked, usage.prompt_tokens + usage.completion_tokens)
+        for usage in usages:
+            self._reply_tokens += (usage.completion_tokens - self._reply_tokens) / 8
+        self.used(booked, sum(usage.prompt_tokens + usage.completion_tokens for usage in usages))
 
     def used(self, booked: float, tokens: int) -> None:
         if self._tokens is not None:

@@ -70,9 +70,10 @@ class Price:
 class ModelUsage:
     """What one model was asked in one step.
 
-    `requests` were sent, `retries` of them because another had failed. Replies from a journal were paid for by an
-    earlier process; their tokens are counted apart. The tokens of `uncounted` replies are missing: the server did not
-    report them.
+    `requests` were sent, `retries` of them because another had failed; `came_along` are replies in the request of
+    another sample. Replies from a journal were paid for by an earlier process; their tokens are counted apart. The
+    tokens of `uncounted` replies are missing: the server did not report them. `told_cost` is the sum of what servers
+    said, in US dollars.
     """
 
     model: str = ""
@@ -84,6 +85,14 @@ class ModelUsage:
     replayed_prompt_tokens: int = 0
     replayed_completion_tokens: int = 0
     uncounted: int = 0
+    came_along: int = 0
+    told_cost: float = 0.0
+    replayed_told_cost: float = 0.0
+
+    @property
+    def answered(self) -> int:
+        """How many calls were answered by this process."""
+        return self.requests - self.retries + self.came_along
 
     def add(self, reply: ChatReply) -> None:
         self.model = reply.model
@@ -92,8 +101,11 @@ class ModelUsage:
             self.replayed += 1
             self.replayed_prompt_tokens += reply.usage.prompt_tokens
             self.replayed_completion_tokens += reply.usage.completion_tokens
+            self.replayed_told_cost += reply.usage.cost or 0.0
         else:
-            self._sent(1 + reply.retries)
+            self.came_along += reply.came_along
+            self._sent(0 if reply.came_along else 1 + reply.retries)
+            self.told_cost += reply.usage.cost or 0.0
             self.prompt_tokens += reply.usage.prompt_tokens
             self.completion_tokens += reply.usage.completion_tokens
 
@@ -111,13 +123,16 @@ class ModelUsage:
         self.retries += max(requests - 1, 0)
 
     def cost(self, price: Price | None) -> float | None:
-        """What this process spent, or None when the user gave no price."""
-        return None if price is None else _cost(Usage(self.prompt_tokens, self.completion_tokens), price)
+        """What this process spent: by the user's price, else as servers said; None where neither says anything."""
+        if price is None:
+            return self.told_cost if self.told_cost or self.replayed_told_cost else None
+        return _cost(Usage(self.prompt_tokens, self.completion_tokens), price)
 
     def cost_before(self, price: Price | None) -> float | None:
         """What earlier processes spent on the replies from the journal."""
-        used = Usage(self.replayed_prompt_tokens, self.replayed_completion_tokens)
-        return None if price is None else _cost(used, price)
+        if price is None:
+            return self.replayed_told_cost or None
+        return _cost(Usage(self.replayed_prompt_tokens, self.replayed_completion_tokens), price)
 
 
 _COUNTED = tuple(one.name for one in fields(ModelUsage) if one.name != "model")
@@ -225,7 +240,7 @@ class GenerationRecord:
         return {step: dict(reasons) for step, reasons in self.failed_by.items()}
 
     def spending(self) -> list[dict[str, object]]:
-        """Requests, tokens and cost by step and model; a cost is None where the user gave no price."""
+        """Requests, tokens and cost by step and model; a cost is None where it is not known."""
         return [
             {"step": step, "llm": llm, **asdict(used), "cost": used.cost(price), "cost_before": used.cost_before(price)}
             for (step, llm), used in self.usage.items()
@@ -233,7 +248,7 @@ class GenerationRecord:
         ]
 
     def total_cost(self) -> float | None:
-        """What this process spent; None unless every model that was asked has a price."""
+        """What this process spent; None unless the cost of every model that was asked is known."""
         costs = [used.cost(self.prices.get(llm)) for (_, llm), used in self.usage.items()]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if costs and len(known) == len(costs) else None

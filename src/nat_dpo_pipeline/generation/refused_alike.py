@@ -51,9 +51,7 @@ def alike(message: str) -> str:
 
 def _form(call: Call) -> tuple[object, ...]:
     """The route, and which parameters are set."""
-    sampling = call.sampling
-    plain = ("temperature", "top_p", "max_tokens", "seed")
-    return call.route, *(name for name in plain if getattr(sampling, name) is not None), *sorted(sampling.extra_body)
+    return call.route, *call.sampling.given(), *sorted(call.sampling.extra_body)
 
 
 def _prompt(call: Call) -> str | tuple[Message, ...]:

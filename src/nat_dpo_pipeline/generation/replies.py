@@ -1,7 +1,7 @@
 """Replies of chat models: the JSON body of a chat completion → what is said in it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nat_dpo_pipeline.core.candidates import finite_number
@@ -15,11 +15,15 @@ _MOST_TOKENS = 10**8
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call as the server counted them, 0 where it did not; thoughts are part of the completion."""
+    """Tokens of one call as the server counted them, 0 where it did not; thoughts are part of the completion.
+
+    `cost` is what the server says that the call cost, in US dollars; None where it does not say so.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    cost: float | None = None
 
     @property
     def is_reported(self) -> bool:
@@ -34,7 +38,8 @@ class ChatReply:
     `text` is the answer, `thoughts` what a reasoning model wrote before it, wherever the server put it. `llm` is the
     user's name of the model that answered, `model` the server's. `refused`: the server says that this is a refusal.
     `not_text` names the kinds of content that are no text. `retries` failed before it, and with the errors in
-    `passed_over` models that should have answered; `replayed`: from a journal.
+    `passed_over` models that should have answered; `replayed`: from a journal. `others` are the replies to the further
+    samples of the call, each of which `came_along`: its request is that of the first.
     """
 
     text: str
@@ -50,6 +55,8 @@ class ChatReply:
     retries: int = 0
     passed_over: tuple[ModelError, ...] = ()
     replayed: bool = False
+    others: "tuple[ChatReply, ...]" = ()
+    came_along: bool = False
 
     @property
     def ending(self) -> Ending:
@@ -92,6 +99,37 @@ def read_reply(body: object, llm: str, requested_model: str | None = None, *, re
         told = f"finish_reason {shown(reply.finish_reason or '')!r}"
         raise ModelError(f"model {llm!r} ({reply.model}) gave up a reply under way: {told}", transient=True)
     return reply
+
+
+def read_samples(body: Mapping[str, object], llm: str, requested_model: str, most: int) -> ChatReply:
+    """Read up to `most` choices of a chat completion: the reply of the first one, and with it those of the others.
+
+    Each has a share of the tokens and of the cost; the shares add up to the whole. A choice that the server gave up is
+    left out. Raises as `read_reply` does when no other is left.
+    """
+    choices = body.get("choices")
+    together = choices[:most] if isinstance(choices, list) else []
+    if len(together) < 2:
+        return read_reply(body, llm, requested_model)
+    replies: list[ChatReply] = []
+    for place, choice in enumerate(together, start=1):
+        part = {**body, "choices": [choice], "usage": _share(body.get("usage"), place - 1, len(together))}
+        try:
+            replies.append(read_reply(part, llm, requested_model))
+        except ModelError:
+            if place == len(together) and not replies:
+                raise
+    first, *others = replies
+    return replace(first, others=tuple(replace(other, came_along=True) for other in others))
+
+
+def _share(counts: object, place: int, shares: int, depth: int = 0) -> object:
+    """Return share number `place` of all numbers in a usage and its details."""
+    if isinstance(counts, dict) and depth < _DEEPEST:
+        return {name: _share(value, place, shares, depth + 1) for name, value in counts.items()}
+    if isinstance(counts, int) and not isinstance(counts, bool):
+        return (counts + place) // shares  # these add up (Hermite's identity)
+    return counts / shares if isinstance(counts, float) else counts
 
 
 class _Kind(StrEnum):
@@ -188,7 +226,13 @@ def _usage(raw: object) -> Usage:
     counts = _mapping(raw)
     details = _mapping(counts.get("completion_tokens_details"))
     reasoning = _count(details.get("reasoning_tokens")) or _count(counts.get("reasoning_tokens"))
-    return Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), reasoning)
+    cost = finite_number(counts.get("cost"))  # OpenRouter
+    return Usage(
+        prompt_tokens=_count(counts.get("prompt_tokens")),
+        completion_tokens=_count(counts.get("completion_tokens")),
+        reasoning_tokens=reasoning,
+        cost=cost if cost is not None and cost >= 0 else None,
+    )
 
 
 def _count(value: object) -> int:

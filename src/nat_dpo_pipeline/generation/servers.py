@@ -15,6 +15,7 @@ from nat_dpo_pipeline.errors import ConfigurationError
 _LONGEST_QUOTE = 300
 # Servers without keys are given `x`, `none` or `EMPTY`, which are parts of words.
 _SHORTEST_SECRET = 8
+_LEFT = "x-ratelimit-remaining-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,17 @@ def quoted(said: str, secrets: Iterable[str]) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             said = said.replace(secret, "***")
     return printable(" ".join(said.split()))[:_LONGEST_QUOTE]
+
+
+def allowed_by(headers: Mapping[str, str]) -> str:
+    """Return what a reply's headers say that the server allows, in words; empty when they say nothing."""
+    found = (
+        f"{headers[prefix + 'x-ratelimit-limit-' + what]} {what}, {headers.get(prefix + _LEFT + what, '?')} left"
+        for what in ("requests", "tokens")
+        for prefix in ("", "llm_provider-")  # the latter for the server behind a LiteLLM proxy
+        if f"{prefix}x-ratelimit-limit-{what}" in headers
+    )
+    return printable("; ".join(found))[:_LONGEST_QUOTE]
 
 
 def quiet_request_logs() -> None:

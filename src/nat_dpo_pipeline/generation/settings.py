@@ -41,6 +41,13 @@ class JournalBy(StrEnum):
     SERVER = "server"
 
 
+class AskTogether(StrEnum):
+    """Whether samples of one question are asked for in one request."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
 class InputKind(StrEnum):
     """What a plain text input is; AUTO takes a text that ends with a question mark for a question."""
 
@@ -58,6 +65,15 @@ class Sampling:
     max_tokens: int | None = None
     seed: int | None = None
     extra_body: Mapping[str, object] = field(default_factory=lambda: _NO_EXTRAS)
+    reasoning_effort: str | None = None
+
+    def given(self) -> dict[str, object]:
+        """The parameters that are set, as the body of a request has them, without `extra_body`."""
+        values = ((name, getattr(self, name)) for name in _PARAMETERS)
+        return {name: value for name, value in values if value is not None}
+
+
+_PARAMETERS = ("temperature", "top_p", "max_tokens", "seed", "reasoning_effort")
 
 
 #: Nothing is said, so that the model's own settings hold.
@@ -73,6 +89,7 @@ class StepSampling:
     max_tokens: int | None = None
     seed: int | None = None
     extra_body: Mapping[str, object] = field(default_factory=lambda: _NO_EXTRAS)
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

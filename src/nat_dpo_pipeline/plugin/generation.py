@@ -230,7 +230,9 @@ async def _opened(
     async with AsyncExitStack() as stack:
         builder = await stack.enter_async_context(WorkflowBuilder(general_config=config.general))
         await _populate(builder, config)
-        models = OpenModels(workflow, builder.get_llm_config, journal, stack, workflow.journal_by)
+        models = OpenModels(
+            workflow, builder.get_llm_config, journal, stack, workflow.journal_by, workflow.ask_together
+        )
         for name in functions_in(workflow):
             await _check_function(name, builder)
         yield open_recipe(workflow, models, builder.get_function)

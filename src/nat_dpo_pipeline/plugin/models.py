@@ -64,6 +64,7 @@ def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float) -
             max_tokens=given.get("max_tokens", host.max_tokens),
             seed=given.get("seed"),
             extra_body=given.get("extra_body") or {},
+            reasoning_effort=given.get("reasoning_effort"),
         ),
         timeout_seconds=given.get("request_timeout") or timeout_seconds,
     )

@@ -14,8 +14,9 @@ from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Price
-from nat_dpo_pipeline.generation.settings import JournalBy, Spread
+from nat_dpo_pipeline.generation.settings import AskTogether, JournalBy, Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
+from nat_dpo_pipeline.generation.together import SampledTogether
 from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.scorers import open_scorer
 from nat_dpo_pipeline.plugin.workflow_config import (
@@ -49,8 +50,10 @@ class OpenModels:
         journal: Journal | None,
         stack: AsyncExitStack,
         journal_by: JournalBy = JournalBy.MODEL,
+        ask_together: AskTogether = AskTogether.NEVER,
     ) -> None:
         self._config = config
+        self._ask_together = ask_together
         self._journal_by = journal_by
         self._llm_named = llm_named
         self._journal = journal
@@ -93,9 +96,11 @@ class OpenModels:
         recorded = model if self._journal is None else RecordedModel(model, self._journal, identity)
         limited = LimitedModel(recorded, limits_of(name, llm, self._config), model.served)
         self._limited.append(limited)
+        together = self._ask_together is AskTogether.AUTO
+        asked = SampledTogether(limited, model.may_be_one_request) if together else limited
         if self._journal is None:
-            return limited
-        return ReplayedModel(limited, self._journal, identity, None if by_server else model.identity_at_server)
+            return asked
+        return ReplayedModel(asked, self._journal, identity, None if by_server else model.identity_at_server)
 
     def _llm(self, name: str) -> LLMBaseConfig:
         try:

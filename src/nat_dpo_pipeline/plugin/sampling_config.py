@@ -33,6 +33,9 @@ class _SamplingConfig(ExtraBodyConfig):
 
     top_p: float | None = Field(default=None, gt=0.0, le=1.0, description="Share of the likeliest tokens to draw from.")
     max_tokens: int | None = Field(default=None, ge=1, description="Tokens after which a reply is cut.")
+    reasoning_effort: str | None = Field(
+        default=None, min_length=1, description="How long a reasoning model thinks: `low`, `high`, or what it knows."
+    )
 
 
 class CallSamplingConfig(_SamplingConfig):
@@ -42,7 +45,9 @@ class CallSamplingConfig(_SamplingConfig):
     seed: int | None = Field(default=None, description="A call that is made again has the next one.")
 
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed, self.extra_body)
+        return Sampling(
+            self.temperature, self.top_p, self.max_tokens, self.seed, self.extra_body, self.reasoning_effort
+        )
 
 
 class StepSamplingConfig(_SamplingConfig):
@@ -56,4 +61,6 @@ class StepSamplingConfig(_SamplingConfig):
     def step_sampling(self) -> StepSampling:
         given = self.temperature
         temperatures = () if given is None else tuple(given) if isinstance(given, list) else (given,)
-        return StepSampling(temperatures, self.top_p, self.max_tokens, self.seed, self.extra_body)
+        return StepSampling(
+            temperatures, self.top_p, self.max_tokens, self.seed, self.extra_body, self.reasoning_effort
+        )

@@ -36,7 +36,7 @@ async def preference_data_workflow(config: PreferenceDataConfig, builder: Builde
         stack.enter_context(evaluation_errors())
         journal = None if config.journal is None else stack.enter_context(closing(Journal(config.journal)))
         try:
-            models = OpenModels(config, builder.get_llm_config, journal, stack, config.journal_by)
+            models = OpenModels(config, builder.get_llm_config, journal, stack, config.journal_by, config.ask_together)
             recipe = open_recipe(config, models, builder.get_function)
             if journal is not None:
                 stack.push_async_callback(journal.finish, _SECONDS_FOR_CALLS_UNDER_WAY)

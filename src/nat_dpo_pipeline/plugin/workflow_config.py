@@ -9,6 +9,7 @@ from nat.plugin_api import ComponentRef, FunctionBaseConfig, FunctionRef, LLMBas
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
 
 from nat_dpo_pipeline.generation.settings import (
+    AskTogether,
     InputKind,
     JournalBy,
     RecipeSettings,
@@ -111,6 +112,12 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     n_responses: int = Field(
         default=2, ge=2, le=256, description="Responses per question in `independent` mode; `paired` always has two."
     )
+    ask_together: AskTogether = Field(
+        default=AskTogether.AUTO,
+        description="`auto`: in `independent` mode responses that one model gives to a question at one temperature are "
+        "choices of one request (`n`), if the server gives several, which is tried once, and no `seed` tells them "
+        "apart; `never`: one request per response.",
+    )
     max_top_ups: int = Field(
         default=3,
         ge=0,
@@ -182,7 +189,8 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         default_factory=dict, description="Limits by the name of an llm, for example what a hosted trial allows."
     )
     prices: dict[str, PriceConfig] = Field(
-        default_factory=dict, description="Prices by the name of an llm; without them no cost is told."
+        default_factory=dict,
+        description="Prices by the name of an llm; without one the cost is what the server says, or not known.",
     )
     pipeline: str | None = Field(
         default=None,

@@ -25,7 +25,7 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one model was asked in one step. A cost is None where the user gave no price."""
+    """What one model was asked in one step. A cost is None where it is not known."""
 
     step: str
     llm: str

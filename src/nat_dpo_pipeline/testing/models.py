@@ -34,10 +34,13 @@ class ScriptedModel:
         return read_reply(completion(answer, prompt_tokens=len(call.messages)), self.name)
 
 
-def completion(text: str, *, prompt_tokens: int = 1, completion_tokens: int = 1) -> dict[str, object]:
-    """The JSON body of a chat completion that says `text`."""
+def completion(*texts: str, prompt_tokens: int = 1, completion_tokens: int = 1) -> dict[str, object]:
+    """The JSON body of a chat completion that says each of the texts in a choice of its own."""
     return {
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "choices": [
+            {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            for index, text in enumerate(texts)
+        ],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
     }
 
