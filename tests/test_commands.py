@@ -85,8 +85,8 @@ def test_a_topic_can_be_run_alone(place: Path) -> None:
     done = run_nat(place, "run", "--config_file", "configs/demo.yml", "--input", "Data structures")
     assert done.code == 0, done.said
     _assert_quiet(done)
-    assert '"topics": 1' in done.said
-    assert '"candidates": 80' in done.said
+    assert '"topics":1' in done.said
+    assert '"candidates":80' in done.said
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def test_a_question_is_asked_of_a_server_once_even_when_the_command_is_repeated(
         done = run_nat(place, "run", "--config_file", "configs/demo.yml", "--input", QUESTION)
         assert done.code == 0, done.said
         _assert_quiet(done)
-        assert '"questions": 1' in done.said
-        assert '"candidates": 4' in done.said
+        assert '"questions":1' in done.said
+        assert '"candidates":4' in done.said
         assert server.requests == ["/v1/chat/completions"] * 8
 
 

@@ -14,7 +14,8 @@ from nat_dpo_pipeline.generation.steps import Item
 
 #: Marks the JSON summary of a run, so that a reader of workflow outputs knows what it holds.
 SUMMARY_KIND = "nat_dpo_pipeline.summary/1"
-_SUMMARY_START = f'{{"kind": "{SUMMARY_KIND}"'
+# Earlier versions have a space behind the colon.
+_SUMMARY_STARTS = tuple(f'{{"kind":{space}"{SUMMARY_KIND}"' for space in ("", " "))
 _SUMMARY_KEYS = frozenset({"skipped", "tokens", "failures", "stopped"})
 
 
@@ -268,7 +269,7 @@ class GenerationRecord:
 
 def read_summary(output: object) -> dict[str, Any] | None:
     """The summary in a workflow's output, or None when that is something else."""
-    if not isinstance(output, str) or not output.startswith(_SUMMARY_START):
+    if not isinstance(output, str) or not output.startswith(_SUMMARY_STARTS):
         return None
     try:
         summary = json.loads(output)
