@@ -119,8 +119,8 @@ def _write_inputs(folder: Path, turns: int, kind: str, *, scattered: bool) -> No
 
 def ours(paths: list[Path], output: Path, kind: str) -> None:
     from nat_dpo_pipeline.core.pairs import PairingRules
-    from nat_dpo_pipeline.scale.api import pair_files
-    from nat_dpo_pipeline.scale.options import FileKind, ScaleOptions
+    from nat_dpo_pipeline.pairing.api import pair_files
+    from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions
 
     options = ScaleOptions(kind=FileKind(kind))
     pair_files([str(path) for path in paths], str(output), PairingRules(), options=options)

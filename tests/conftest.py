@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # What a whole file shares takes seconds to start: a cluster, a browser, commands that make mistakes.
 _ON_ONE_WORKER = (
     "tests/report/test_page_in_browser.py",
-    "tests/scale/test_ray.py",
+    "tests/pairing/test_ray.py",
     "tests/test_commands.py",
     "tests/test_generate_on_ray.py",
 )

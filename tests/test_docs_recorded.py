@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
-from nat_dpo_pipeline.dataset.recorded.formats import RECORDED_FORMATS
-from nat_dpo_pipeline.dataset.recorded.values import RecordedFormat
-from tests.dataset.recorded.helpers import read
+from nat_dpo_pipeline.records.formats import RECORDED_FORMATS
+from nat_dpo_pipeline.records.values import RecordedFormat
+from tests.records.helpers import read
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recorded_candidates.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0]: part for part in PAGE.split("\n### ")[1:]}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import NAT, environment, process, run_nat, started
 from tests.generate_runs import WAITS, Served, manifest, results, served, served_config
-from tests.scale.killing import children
+from tests.pairing.killing import children
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from nat_dpo_pipeline.cli.saying import say
 from nat_dpo_pipeline.cli.sharding import ShardOptions, is_for_shards, run_shards
 from nat_dpo_pipeline.cli.telling import columns, dataset_files, number, pairs_of, training_of
 from nat_dpo_pipeline.dataset.formats import SplitName
-from nat_dpo_pipeline.dataset.recorded.reading import ReadFiles, RefusedRecord, files_of
 from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import PairedDataset
 from nat_dpo_pipeline.pairing.recorded import file_counts, pair_files
 from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
+from nat_dpo_pipeline.records.files import ReadFiles, RefusedRecord, files_of
 from nat_dpo_pipeline.report.summary import listed
 
 _REFUSALS_TOLD = 5

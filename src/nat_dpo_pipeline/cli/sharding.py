@@ -10,18 +10,18 @@ from nat_dpo_pipeline.cli.saying import say
 from nat_dpo_pipeline.cli.telling import columns, number
 from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
 from nat_dpo_pipeline.dataset.files import WrittenFile
-from nat_dpo_pipeline.dataset.recorded.flat_rows import FLAT_ROWS
-from nat_dpo_pipeline.dataset.recorded.formats import recognised
-from nat_dpo_pipeline.dataset.recorded.lines import parsed, pieces
-from nat_dpo_pipeline.dataset.recorded.reading import files_of
-from nat_dpo_pipeline.dataset.recorded.turn_rows import TURN_ROWS
-from nat_dpo_pipeline.dataset.recorded.values import mapping
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
+from nat_dpo_pipeline.pairing.api import described, pair_files
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, FileKind, ScaleOptions
+from nat_dpo_pipeline.records.files import files_of
+from nat_dpo_pipeline.records.flat_rows import FLAT_ROWS
+from nat_dpo_pipeline.records.formats import recognised
+from nat_dpo_pipeline.records.pieces import parsed, pieces
+from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
+from nat_dpo_pipeline.records.values import mapping
 from nat_dpo_pipeline.report.summary import listed
-from nat_dpo_pipeline.scale.api import described, pair_files
-from nat_dpo_pipeline.scale.options import Decontamination, EngineName, FileKind, ScaleOptions
 
 #: Bytes of input from which shards are used unless an engine is named.
 LARGE = 256 << 20

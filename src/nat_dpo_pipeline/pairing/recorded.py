@@ -6,14 +6,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from nat_dpo_pipeline.core.split import is_held_out
-from nat_dpo_pipeline.dataset.recorded.reading import OnRefusal, ReadFiles, read_files
-from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
 from nat_dpo_pipeline.dataset.run_folder import check_candidates, write_candidates
 from nat_dpo_pipeline.dataset.writer import check_target
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
 from nat_dpo_pipeline.pairing.redacted import redacted
+from nat_dpo_pipeline.records.files import OnRefusal, ReadFiles, read_files
+from nat_dpo_pipeline.records.spool import CandidateSpool
 from nat_dpo_pipeline.report.summary import FileCounts
 
 

@@ -19,6 +19,7 @@ from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE,
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage, StepProgress
+from nat_dpo_pipeline.pairing.cluster import connected
 from nat_dpo_pipeline.plugin.generation import (
     Inputs,
     Outcome,
@@ -34,7 +35,6 @@ from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.recipe import prices_of
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PreferenceDataConfig, llms_in
-from nat_dpo_pipeline.scale.cluster import connected
 
 WORKERS = "workers"
 _SHARES = "shares.json"

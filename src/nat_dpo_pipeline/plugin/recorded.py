@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from threading import Event
 
 from nat_dpo_pipeline.core.candidates import Turn
-from nat_dpo_pipeline.dataset.recorded.reading import RefusedRecord, files_of, read_files
-from nat_dpo_pipeline.dataset.recorded.spool import CandidateSpool
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.pairing.recorded import file_counts
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.collecting import Collected, pair_examples
+from nat_dpo_pipeline.records.files import RefusedRecord, files_of, read_files
+from nat_dpo_pipeline.records.spool import CandidateSpool
 
 
 def recorded_files(config: DPOTrajectoryBuilderConfig) -> list[Path]:

@@ -1,0 +1,89 @@
+"""manifest.json and the card of a dataset in shards, and the result that a manifest tells of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow
+
+from nat_dpo_pipeline.dataset.card import CARD_NAME, About, CardFacts, WrittenFormat, card_text
+from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
+from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, Manifest
+from nat_dpo_pipeline.pairing.options import ScaleResult
+from nat_dpo_pipeline.records.bad_input import BadInput
+from nat_dpo_pipeline.records.places import Place
+
+_ROWS = "rows_"
+
+
+def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, Any]) -> None:
+    """Write the card, and then the manifest, whose presence says that the dataset is whole."""
+    configuration = {"trajectory_builder": identity["rules"], "scale": identity, "pyarrow": pyarrow.__version__}
+    skipped = {"pairs": result.skipped, "candidates": result.refused, **_by_format(result.left_out)}
+    options = identity["options"]
+    written = [_written(one, result.files) for one in formats_named(tuple(options["formats"]))]
+    facts = CardFacts(About(), written, result.pairs, configuration, skipped, options["seed"])
+    (folder / CARD_NAME).write(card_text(facts).encode(errors="replace"))
+    manifest = Manifest(
+        seed=options["seed"],
+        configuration=configuration,
+        counts={
+            **{f"{side}_pairs": count for side, count in result.pairs.items()},
+            "candidates": result.candidates,
+            "turns": result.turns,
+            "shards": result.shards,
+            "bad_rows": result.bad_rows,
+        },
+        skipped=skipped,
+        files=result.files,
+        report={"scattered": result.scattered, "bad": list(result.bad)},
+    )
+    (folder / MANIFEST_NAME).write(manifest.to_json())
+
+
+def _by_format(left_out: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    return {f"{_ROWS}{name}": reasons for name, reasons in left_out.items()}
+
+
+def _written(one: Format, files: Sequence[WrittenFile]) -> WrittenFormat:
+    """The shards of each side as one file whose path is a pattern."""
+    lines = {}
+    for side in SplitName:
+        shards = [file for file in files if file.path.startswith(f"{one.name}/{side}-")]
+        if shards:
+            suffix = shards[0].path.rpartition(".")[2]
+            rows, size = sum(file.rows for file in shards), sum(file.size for file in shards)
+            lines[side] = WrittenFile(f"{one.name}/{side}-*.{suffix}", rows, size, "")
+    return WrittenFormat(one, lines)
+
+
+def identity_in(folder: Place) -> Mapping[str, Any] | None:
+    """What the manifest says that its dataset was made of; None where it is not one of a dataset in shards."""
+    try:
+        stored = orjson.loads((folder / MANIFEST_NAME).read())
+        return stored["configuration"]["scale"] if stored["generator"] == GENERATOR else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def result_in(folder: Place) -> ScaleResult:
+    """The result that the manifest in the folder tells of."""
+    stored = orjson.loads((folder / MANIFEST_NAME).read())
+    counts, skipped = stored["counts"], stored["skipped"]
+    return ScaleResult(
+        folder=folder.uri,
+        manifest=(folder / MANIFEST_NAME).uri,
+        files=[WrittenFile(**file) for file in stored["files"]],
+        pairs={side: counts[f"{side}_pairs"] for side in SplitName},
+        candidates=counts["candidates"],
+        turns=counts["turns"],
+        skipped=skipped["pairs"],
+        refused=skipped["candidates"],
+        left_out={name.removeprefix(_ROWS): why for name, why in skipped.items() if name.startswith(_ROWS)},
+        bad_rows=counts["bad_rows"],
+        bad=[BadInput(**one) for one in stored["report"]["bad"]],
+        scattered=stored["report"]["scattered"],
+        shards=counts["shards"],
+        resumed=counts["shards"],
+    )

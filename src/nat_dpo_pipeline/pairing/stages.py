@@ -1,0 +1,66 @@
+"""Tasks of one kind, and a record of each that is done, so that a run which starts again knows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import orjson
+
+from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.formats.rows import SplitName
+from nat_dpo_pipeline.pairing.api import Progress
+from nat_dpo_pipeline.pairing.engines import Engine
+from nat_dpo_pipeline.pairing.tasks import Done, Task
+from nat_dpo_pipeline.records.bad_input import BadInput
+from nat_dpo_pipeline.records.places import Place
+
+
+class Stage:
+    """The tasks called `name`; what came of them is in `folder`."""
+
+    def __init__(self, folder: Place, name: str, told: Progress) -> None:
+        self._folder = folder / name
+        self._name = name
+        self._told = told
+
+    resumed = 0
+
+    def run(self, engine: Engine, tasks: Sequence[Task], *, is_valid: Callable[[Done], bool]) -> list[Done]:
+        """What came of all tasks, by number, or of one alone that found turns to be scattered.
+
+        A record counts when it is valid.
+        """
+        self._folder.create_folder()
+        done = {one.number: one for one in self._recorded() if is_valid(one)}
+        self.resumed = len(done)
+        missing = [task for task in tasks if task.number not in done]
+        self._told(self._name, len(done), len(tasks))
+        results = engine.run(missing) if missing else iter(())
+        for one in results:
+            if one.is_scattered:
+                # Gives up the tasks that are left.
+                results.close()  # type: ignore[attr-defined]
+                return [one]
+            done[one.number] = one
+            (self._folder / f"{one.number:05}.json").write(_stored(one))
+            self._told(self._name, len(done), len(tasks))
+        return [done[task.number] for task in tasks]
+
+    def _recorded(self) -> list[Done]:
+        names = (name for name in self._folder.files() if not name.startswith("."))
+        return [_done((self._folder / name).read()) for name in names]
+
+
+def _stored(done: Done) -> bytes:
+    return orjson.dumps({one.name: getattr(done, one.name) for one in fields(done)}, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _done(text: bytes) -> Done:
+    stored = orjson.loads(text)
+    return Done(
+        **{
+            **stored,
+            "pairs": {SplitName(side): count for side, count in stored["pairs"].items()},
+            "files": [WrittenFile(**file) for file in stored["files"]],
+            "bad": [BadInput(**one) for one in stored["bad"]],
+        }
+    )

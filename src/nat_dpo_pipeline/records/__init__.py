@@ -1,0 +1,1 @@
+"""Where rows come from: places, ranges, and a reader per format of recorded candidates."""

@@ -1,0 +1,77 @@
+"""ATIF trajectories (Harbor's RFC 0001, ATIF-v1.0 to v1.7), scored by a table of ids and scores in another file.
+
+Written by Harbor and NeMo Relay one a file, by `nat eval` (`write_atif_workflow_output`) as an array of
+`{"item_id", "trajectory"}`. Trajectories of the same prompt compete.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.records.rollouts import rollout
+from nat_dpo_pipeline.records.values import (
+    Found,
+    Read,
+    Record,
+    RecordedFormat,
+    Refused,
+    Shared,
+    mapping,
+    named,
+)
+
+_ROLES = {"user": "user", "agent": "assistant", "system": "system"}
+
+
+def _trajectory(value: object) -> Mapping[str, object]:
+    item = mapping(value)
+    return mapping(item["trajectory"]) if "trajectory" in item else item
+
+
+def _recognises(value: object) -> bool:
+    return str(_trajectory(value).get("schema_version")).startswith("ATIF-")
+
+
+def _reader(shared: Shared) -> Read:
+    def read(record: Record) -> Iterator[Found | Refused]:
+        trajectory = _trajectory(record.value)
+        name = mapping(record.value).get("item_id")
+        ids = (name, trajectory.get("trajectory_id"), trajectory.get("session_id"))
+        score = next((shared.scores[one] for one in map(named, ids) if one in shared.scores), None)
+        metadata = {key: value for key, value in zip(_IDS, ids, strict=True) if value is not None}
+        if model := named(mapping(trajectory.get("agent")).get("model_name")):
+            metadata["model"] = model
+        try:
+            candidate = rollout(_conversation(trajectory), score, index=None, metadata=metadata)
+        except CandidateRefused as refused:
+            yield Refused(refused.reason)
+        else:
+            yield Found((candidate.example_id,), candidate)
+
+    return read
+
+
+_IDS = ("item_id", "trajectory_id", "session_id")
+
+
+def _conversation(trajectory: Mapping[str, object]) -> list[object]:
+    """The messages; of several steps of the agent in a row the last, which is what it came to."""
+    steps = trajectory.get("steps")
+    messages: list[dict[str, object]] = []
+    for step in map(mapping, steps if isinstance(steps, list) else []):
+        if step.get("tool_calls") or step.get("observation"):
+            raise CandidateRefused(RefusalReason.TOOL_CALL)
+        role = _ROLES.get(str(step.get("source")))
+        if messages and role == "assistant" == messages[-1]["role"]:
+            messages.pop()
+        messages.append({"role": role, "content": step.get("message")})
+    return list(messages)
+
+
+ATIF = RecordedFormat(
+    name="ATIF trajectories",
+    looks_like='{"schema_version": "ATIF-v1.7", "trajectory_id", "steps": [{"source", "message"}]}',
+    recognises=_recognises,
+    reader=_reader,
+    hint="a trajectory gets its score from a table (CSV or JSONL of id and score) that is given with it",
+)

@@ -1,0 +1,61 @@
+"""The formats of recorded candidates, and which one a file is in, by what its first records say."""
+
+from itertools import islice
+from pathlib import Path
+
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.records.atif import ATIF
+from nat_dpo_pipeline.records.atof import ATOF
+from nat_dpo_pipeline.records.flat_rows import FLAT_ROWS, ROLLOUT_ROWS
+from nat_dpo_pipeline.records.generate_full import GENERATE_FULL
+from nat_dpo_pipeline.records.nat_file import NAT_FILE
+from nat_dpo_pipeline.records.nemo_gym import NEMO_GYM
+from nat_dpo_pipeline.records.pieces import NotJson, Piece, parsed, pieces
+from nat_dpo_pipeline.records.score_table import CSV_TABLE, SCORE_TABLE
+from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
+from nat_dpo_pipeline.records.values import RecordedFormat
+from nat_dpo_pipeline.records.workflow_output import WORKFLOW_OUTPUT
+
+RECORDED_FORMATS = (
+    TURN_ROWS,
+    NEMO_GYM,
+    FLAT_ROWS,
+    ROLLOUT_ROWS,
+    WORKFLOW_OUTPUT,
+    NAT_FILE,
+    GENERATE_FULL,
+    ATOF,
+    ATIF,
+    SCORE_TABLE,
+    CSV_TABLE,
+)
+# The first lines may be damaged, or the first item of an evaluation another one than those after it.
+_RECORDS_LOOKED_AT = 20
+_SHOWN = 120
+
+
+def recognised(path: Path) -> RecordedFormat | None:
+    """The format of a file; None of one that holds nothing. Raises InputError for one that is in none of them."""
+    first: Piece | None = None
+    for piece in islice(pieces(path), _RECORDS_LOOKED_AT):
+        first = first or piece
+        value = parsed(piece.text)
+        is_json = not isinstance(value, NotJson)
+        said = value.text if isinstance(value, NotJson) else value
+        for one in RECORDED_FORMATS:
+            if one.is_json is is_json and one.recognises(said):
+                return one
+    if first is None:
+        return None
+    known = "; ".join(f"{one.name}: {one.looks_like}" for one in RECORDED_FORMATS)
+    raise InputError(
+        f"{str(path)!r} holds no recorded candidates that are known: it starts with {_start(first)}; known are {known}"
+    )
+
+
+def _start(piece: Piece) -> str:
+    value = parsed(piece.text)
+    if isinstance(value, dict):
+        return f"an object with the keys {', '.join(map(repr, value))}"[:_SHOWN] if value else "an empty object"
+    text = " ".join(piece.text[:_SHOWN].decode(errors="replace").split())
+    return repr(text)

@@ -1,0 +1,176 @@
+"""Rows in Parquet files."""
+
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import pyarrow
+from pyarrow import parquet
+
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.records.bad_input import BadInput
+from nat_dpo_pipeline.records.columns import ACCEPTED, Columns, Key, objects
+from nat_dpo_pipeline.records.ranges import UNREADABLE, InputRange, Troubles, first_line
+from nat_dpo_pipeline.records.rows import FLAT, Rows, turn_of
+
+_REQUIRED = ("example_id", "turn_id", "prompt", "response", "score")
+_COLUMNS = ("run_id", *_REQUIRED)
+_KEYS = ("run_id", "example_id", "turn_id")
+_MOST_ROWS = 1 << 15
+# Refused as such.
+_NO_TEXT = "\udcff"
+
+
+def opened(part: InputRange) -> Any:
+    """The file; it reads little ahead, so that memory does not follow the size of row groups."""
+    return parquet.ParquetFile(part.place.open(), buffer_size=1 << 20, pre_buffer=False)
+
+
+def check_columns(file: Any, path: str) -> None:
+    """Raise InputError unless the file has the columns of flat rows, each once."""
+    names = file.schema_arrow.names
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise InputError(f"{path!r} has no column {missing[0]!r}; it has {', '.join(names)}")
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path!r} has several columns {repeated!r}: leave one of them")
+
+
+def group_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
+    """The rows of the part's row groups; one that is damaged is told."""
+    for batch in group_batches(part, troubles, block_bytes, with_raw=with_raw):
+        yield batch_columns(batch)
+
+
+def group_batches(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Any]:
+    """The record batches of the part's row groups, those columns that are needed."""
+    try:
+        file = opened(part)
+    except UNREADABLE as error:
+        troubles.files += 1
+        troubles.tell(BadInput(part.uri, None, None, f"cannot be read: {first_line(error)}"))
+        return
+    with file:
+        names = _wanted(file.schema_arrow, with_raw=with_raw)
+        for number in range(part.start, part.stop):
+            yield from _batches_of(file, number, names, part, troubles, block_bytes)
+
+
+def _batches_of(
+    file: Any, number: int, names: Sequence[str], part: InputRange, troubles: Troubles, block_bytes: int
+) -> Iterator[Any]:
+    group = file.metadata.row_group(number)
+    bytes_a_row = max(group.total_byte_size // max(group.num_rows, 1), 1)
+    at_once = min(max(block_bytes // bytes_a_row, 64), _MOST_ROWS)
+    read = 0
+    try:
+        for batch in file.iter_batches(at_once, row_groups=[number], columns=names, use_threads=False):
+            yield batch
+            read += batch.num_rows
+    except UNREADABLE as error:
+        troubles.rows += group.num_rows - read
+        troubles.tell(BadInput(part.uri, None, number, first_line(error)))
+
+
+def _wanted(schema: Any, *, with_raw: bool) -> list[str]:
+    """The columns that a row is made of; besides text and score of the others only what may hold a flaw."""
+    others = [name for name in schema.names if name not in _COLUMNS]
+    if not with_raw:
+        others = [name for name in others if name == "flaw" or (name == "metadata" and _holds_flaw(schema.field(name)))]
+    return [name for name in _COLUMNS if name in schema.names] + others
+
+
+def _holds_flaw(field: Any) -> bool:
+    kind = field.type
+    return bool(pyarrow.types.is_map(kind) or (pyarrow.types.is_struct(kind) and kind.get_field_index("flaw") >= 0))
+
+
+def batch_columns(batch: Any) -> Columns:
+    """The rows of a record batch."""
+    plain = _plain_columns(batch)
+    if plain is not None:
+        return plain
+    others = [name for name in batch.schema.names if name not in _COLUMNS]
+    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _COLUMNS]
+    rows = Rows()
+    raw = _objects(batch.select(others)) if others else repeat({})
+    for run_id, example_id, turn_id, prompt, response, score, rest in zip(*values, raw, strict=False):
+        known = {name: value for name, value in rest.items() if value is not None}
+        rows.add_values(run_id, example_id, turn_id, prompt, response, score, known)
+    return rows.columns()
+
+
+def _plain_columns(batch: Any) -> Columns | None:
+    """The columns as they are, where every value is as it should be; None where rows must be looked at one by one."""
+    if not set(batch.schema.names) <= set(_COLUMNS) or any(column.null_count for column in batch.columns):
+        return None
+    if not all(_is_text(batch.column(name)) for name in batch.schema.names if name != "score"):
+        return None
+    if not pyarrow.types.is_float64(batch.column("score").type):
+        return None
+    try:
+        values = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
+    except UNREADABLE:
+        return None
+    if not np.isfinite(values["score"]).all() or any(not one or one.isspace() for one in values["prompt"]):
+        return None
+    count = batch.num_rows
+    return Columns(
+        line=np.full(count, FLAT, dtype=np.int64),
+        run_id=values.get("run_id", objects(repeat(""), count)),
+        **{name: values[name] for name in _REQUIRED},
+        is_flawed=np.zeros(count, dtype=bool),
+        refusal=np.full(count, ACCEPTED, dtype=np.int8),
+        raw=objects(repeat({}), count),
+    )
+
+
+def _is_text(column: Any) -> bool:
+    return bool(pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type))
+
+
+def _values(column: Any) -> Sequence[object]:
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        if _is_text(column) or (pyarrow.types.is_float64(column.type) and not column.null_count):
+            return column.to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UNREADABLE:
+        batch = pyarrow.RecordBatch.from_arrays([column], ["it"])
+        return [one["it"] for one in _objects(batch)]
+
+
+def _objects(batch: Any) -> list[dict[str, object]]:
+    """The rows, of which a value that cannot be read is None, or half of a surrogate pair where it is not UTF-8."""
+    try:
+        return batch.to_pylist(maps_as_pydicts="lossy")  # type: ignore[no-any-return]
+    except UNREADABLE as error:
+        if batch.num_rows > 1:
+            return [one for row in range(batch.num_rows) for one in _objects(batch.slice(row, 1))]
+        if batch.num_columns > 1:
+            return [
+                {name: value for one in batch.schema.names for name, value in _objects(batch.select([one]))[0].items()}
+            ]
+        return [{batch.schema.names[0]: _NO_TEXT if isinstance(error, UnicodeDecodeError) else None}]
+
+
+def turns_of_batch(batch: Any) -> Iterator[tuple[str, str, str] | None]:
+    """The run, example and turn of each row; None where it names no turn."""
+    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _KEYS]
+    return (turn_of(dict(zip(_KEYS, row, strict=True))) for row in zip(*values, strict=False))
+
+
+def key_before(part: InputRange) -> Key | None:
+    """The turn of the last row in the row groups before the part."""
+    with opened(part) as file:
+        names = [name for name in _KEYS if name in file.schema_arrow.names]
+        for number in reversed(range(part.start)):
+            batches = file.iter_batches(1024, row_groups=[number], columns=names, use_threads=False)
+            for batch in reversed(list(batches)):
+                turns = [turn for turn in turns_of_batch(batch) if turn is not None]
+                if turns:
+                    return FLAT, *turns[-1]
+    return None

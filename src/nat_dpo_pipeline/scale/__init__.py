@@ -1,1 +1,0 @@
-"""Pairing of candidates that do not fit in memory, from files to files, on one machine or on a Ray cluster."""

@@ -1,0 +1,145 @@
+"""A run over files makes what the path in memory makes of the same rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nat_dpo_pipeline.core.pairs import PairingRules
+from nat_dpo_pipeline.core.selection import SelectionRules
+from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
+from nat_dpo_pipeline.pairing import engines
+from nat_dpo_pipeline.pairing.api import pair_files
+from nat_dpo_pipeline.pairing.options import Decontamination, ScaleOptions, ScaleResult
+from tests.pairing.candidates import in_memory, lines_in, make_rows, snapshot, write_jsonl, write_parquet
+from tests.pairing.inline import InlineEngine
+
+Rows = Sequence[dict[str, Any]]
+ALL = SelectionRules()
+SELECTIONS = st.builds(
+    SelectionRules,
+    drop_contradictions=st.booleans(),
+    max_prompts_per_chosen=st.none() | st.integers(1, 3),
+    min_margin_quantile=st.none() | st.sampled_from([0.1, 0.5, 0.9]),
+    length_balance=st.none() | st.sampled_from([0.2, 0.5]),
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What carries the shards makes no difference; tests of that are elsewhere.
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+
+
+def check_same(
+    folder: Path, path: Path, rows: Rows, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+) -> ScaleResult:
+    result = pair_files([str(path)], str(folder / "scale"), rules, selection, options)
+    left_out = in_memory(folder / "memory", rows, rules, selection, options)
+    assert result.skipped == left_out
+    for name in options.formats:
+        for side in SplitName:
+            assert lines_in(folder / "scale", name, side, shards=True) == lines_in(
+                folder / "memory", name, side, shards=False
+            )
+    return result
+
+
+def test_every_format_is_written_byte_for_byte_as_in_memory(tmp_path: Path) -> None:
+    rows = make_rows(120)
+    options = ScaleOptions(formats=tuple(one.name for one in FORMATS), shard_bytes=5000, validation_fraction=0.3)
+    result = check_same(tmp_path, write_jsonl(tmp_path / "rows.jsonl", rows), rows, PairingRules(), ALL, options)
+    assert result.shards > 10
+    assert result.pairs[SplitName.VALIDATION] > 10
+    assert result.candidates + sum(result.refused.values()) == len(rows)
+    assert not result.scattered
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), SELECTIONS, st.booleans(), st.none() | st.integers(1, 60), st.booleans())
+def test_what_the_whole_run_decides_is_decided_as_in_memory(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    selection: SelectionRules,
+    deduplicate: bool,
+    max_pairs: int | None,
+    is_decontaminated: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    rows = make_rows(25, seed)
+    against = Decontamination([f"Why is {n} so, a" for n in range(12)], 4) if is_decontaminated else None
+    options = ScaleOptions(
+        deduplicate=deduplicate, max_pairs=max_pairs, seed=seed, decontamination=against, shard_bytes=2000
+    )
+    check_same(folder, write_jsonl(folder / "rows.jsonl", rows), rows, PairingRules(), selection, options)
+
+
+@pytest.mark.parametrize("rows_a_group", [1, 7, 1000])
+def test_parquet_and_jsonl_give_the_same_pairs(tmp_path: Path, rows_a_group: int) -> None:
+    rows = [row for row in make_rows(80) if isinstance(row["prompt"], str)]
+    options = ScaleOptions(shard_bytes=3000, formats=("trl", "kto"))
+    path = write_parquet(tmp_path / "rows.parquet", rows, rows_a_group)
+    check_same(tmp_path, path, rows, PairingRules(), ALL, options)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("files", [1, 4])
+def test_scattered_candidates_meet(tmp_path: Path, kind: str, files: int) -> None:
+    rows = [row for row in make_rows(80) if isinstance(row["prompt"], str)]
+    Random(1).shuffle(rows)
+    write = write_jsonl if kind == "jsonl" else write_parquet
+    (tmp_path / "rows").mkdir()
+    for number in range(files):
+        write(tmp_path / "rows" / f"part-{number}.{kind}", rows[number::files])
+    options = ScaleOptions(shard_bytes=3000)
+    result = pair_files([str(tmp_path / "rows")], str(tmp_path / "scale"), PairingRules(), options=options)
+    in_memory(
+        tmp_path / "memory",
+        [row for number in range(files) for row in rows[number::files]],
+        PairingRules(),
+        ALL,
+        options,
+    )
+    assert result.scattered
+    for side in SplitName:
+        found, expected = (
+            lines_in(tmp_path / name, "trl", side, shards=name == "scale") for name in ("scale", "memory")
+        )
+        assert sorted(found) == sorted(expected)
+
+
+def test_a_turn_that_goes_on_in_a_later_file_is_found_at_the_end(tmp_path: Path) -> None:
+    rows = [
+        {"example_id": "e", "turn_id": f"turn-{turn}", "prompt": "p", "response": f"{turn} {n}", "score": float(n)}
+        for turn in range(40)
+        for n in range(4)
+    ]
+    write_jsonl(tmp_path / "a.jsonl", [*rows[:100], rows[-1]])
+    write_jsonl(tmp_path / "b.jsonl", rows[100:-1])
+    result = pair_files([str(tmp_path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=1000))
+    assert result.scattered
+    assert (result.turns, sum(result.pairs.values())) == (40, 40 * 6)
+
+
+def test_turn_rows_are_turns_whatever_they_are_called(tmp_path: Path) -> None:
+    turns = [
+        {"id": "same", "prompt": "p", "candidates": [{"response": f"{n} {k}", "score": k} for k in range(3)]}
+        for n in range(30)
+    ]
+    path = write_jsonl(tmp_path / "turns.jsonl", [*turns, {**turns[0], "set_aside": "too few"}])
+    result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=300))
+    assert (result.turns, sum(result.pairs.values()), result.scattered) == (30, 90, False)
+
+
+def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", make_rows(30))
+    options = ScaleOptions(shard_bytes=2000)
+    first = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)
+    before = snapshot(tmp_path / "out")
+    again = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)
+    assert snapshot(tmp_path / "out") == before
+    assert (again.pairs, again.resumed, first.resumed) == (first.pairs, first.shards, 0)
