@@ -55,12 +55,14 @@ class ParseError(DPOPipelineError):
 class Concern(StrEnum):
     """Concern of a refusal, as far as the refusal names one.
 
-    `REQUEST`: this request alone, which is too long or asks for something forbidden. `ACCOUNT`: key or credit, and
-    `NAME`: model or address; if the refusal is not fatal it may also be about this request. `UNKNOWN`: it does not say.
+    `REQUEST`: this request alone, which is too long or asks for something forbidden. `ACCOUNT`: key or credit,
+    `CREDIT`: credit, which may be enough for another request, and `NAME`: model or address; if the refusal is not fatal
+    it may also be about this request. `UNKNOWN`: it does not say.
     """
 
     REQUEST = "request"
     ACCOUNT = "account"
+    CREDIT = "credit"
     NAME = "name"
     UNKNOWN = "unknown"
 

@@ -144,6 +144,10 @@ def test_all_qualities_and_wordings_occur() -> None:
     assert {one_variant(question, CHANCE) for question in QUESTIONS} == set(VARIANTS)
 
 
+def test_a_greeting_is_answered() -> None:
+    assert write("Hello", Chance(1)).startswith("Hello, the demo model answers")
+
+
 def test_a_prompt_of_no_known_form_is_refused() -> None:
     with pytest.raises(InputError, match=r"heapq\.nlargest"):
         write("Hello!", CHANCE)

@@ -420,27 +420,120 @@ async def test_what_is_refused_for_itself_fails_at_once_and_slows_nobody() -> No
     assert asked.waiting() is None
 
 
-@pytest.mark.parametrize(("concern", "calls"), [(Concern.ACCOUNT, 2), (Concern.NAME, 2), (Concern.UNKNOWN, 10)])
-async def test_a_model_that_refuses_everything_alike_ends_for_every_caller(concern: Concern, calls: int) -> None:
-    model = Model(lambda number: ModelError(f"refused, request {number}", concern=concern), seconds=0.001)
-    asked = limited(model, max_concurrency=1)
+class Refusing:
+    """Refuses the questions in which `is_refused` finds something, and says so in the words of the question."""
 
-    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
+    name = "model"
 
-    assert model.calls == calls
-    assert [isinstance(result, ModelError) and result.fatal for result in results].count(True) == 60 - calls + 1
-    told = {str(result) for result in results[calls:]}
-    assert told == {f"refused, request {calls}; {calls} requests in a row, for {calls} prompts, were refused alike"}
+    def __init__(self, is_refused: Callable[[str], bool], concern: Concern, probe: ModelError | None = None) -> None:
+        self.asked: list[str] = []
+        self._is_refused = is_refused
+        self._concern = concern
+        self._probe = probe
+
+    async def complete(self, call: Call) -> ChatReply:
+        text = call.messages[-1].content
+        self.asked.append(text)
+        await asyncio.sleep(0)
+        if text == "Hello" and self._probe is not None:
+            raise self._probe
+        if self._is_refused(text):
+            raise ModelError("refused", concern=self._concern)
+        return ChatReply("hi", "stop", self.name, "m-1", Usage(0, 0), {})
 
 
-async def test_a_model_that_answers_in_between_does_not_end() -> None:
-    model = Model(lambda number: ModelError("refused", concern=Concern.ACCOUNT) if number % 2 else None)
-    asked = limited(model, max_concurrency=1)
+def _asked(model: Refusing, at_once: int) -> LimitedModel:
+    return LimitedModel(model, Limits(max_concurrency=at_once, first_pause_seconds=0.001))
 
-    results = await asyncio.gather(*(asked.complete(_question(number)) for number in range(60)), return_exceptions=True)
 
-    assert sum(isinstance(result, ModelError) for result in results) == 30
-    assert model.calls == 60
+async def _outcomes(asked: LimitedModel, count: int) -> list[ChatReply | BaseException]:
+    calls = (asked.complete(_question(number)) for number in range(count))
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("concern", "refused"), [(Concern.ACCOUNT, 1), (Concern.CREDIT, 1), (Concern.NAME, 1), (Concern.UNKNOWN, 10)]
+)
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_a_model_that_refuses_a_harmless_question_too_ends_for_every_caller(
+    concern: Concern, refused: int, at_once: int
+) -> None:
+    model = Refusing(lambda _: True, concern)
+    results = await _outcomes(_asked(model, at_once), 60)
+
+    assert model.asked.count("Hello") == 1
+    assert len(model.asked) <= refused + at_once
+    errors = [result for result in results if isinstance(result, ModelError)]
+    assert len(errors) == 60
+    assert sum(error.requests for error in errors) == len(model.asked)
+    ends = {str(error) for error in errors if error.fatal}
+    often = "it was refused" if refused == 1 else "10 requests in a row were refused"
+    assert ends == {f"refused; {often}, and so was a harmless question"}
+    assert [error.fatal for error in errors].count(False) == refused - 1
+
+
+@pytest.mark.parametrize("concern", [Concern.ACCOUNT, Concern.CREDIT, Concern.NAME, Concern.UNKNOWN])
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_a_model_that_answers_a_harmless_question_refuses_only_what_it_refuses(
+    concern: Concern, at_once: int
+) -> None:
+    forbidden = {f"Question {number}?" for number in range(40)}
+    model = Refusing(lambda text: text in forbidden, concern)
+    results = await _outcomes(_asked(model, at_once), 60)
+
+    assert [isinstance(result, ModelError) for result in results] == [True] * 40 + [False] * 20
+    errors = [result for result in results if isinstance(result, ModelError)]
+    assert not any(error.fatal or error.transient for error in errors)
+    assert 1 <= model.asked.count("Hello") <= 6
+    assert sum(error.requests for error in errors) + 20 == len(model.asked) == 60 + model.asked.count("Hello")
+    # Credit that is too little for one question may be enough for the next.
+    kept = Concern.CREDIT if concern is Concern.CREDIT else Concern.UNKNOWN
+    assert {error.concern for error in errors} == {kept}
+
+
+async def test_a_model_that_ends_later_ends_although_probes_were_answered_before() -> None:
+    ended: list[str] = []
+    model = Refusing(lambda text: bool(ended) or text == "Question 0?", Concern.ACCOUNT)
+    asked = _asked(model, 1)
+    with pytest.raises(ModelError, match="it answers other questions, so it refuses this one"):
+        await asked.complete(_question(0))
+    await asked.complete(_question(1))
+    ended.append("the credit")
+    results = await _outcomes(asked, 20)
+    assert [isinstance(result, ModelError) and result.fatal for result in results] == [False] + [True] * 19
+    assert str(results[-1]) == "refused; 2 requests in a row were refused, and so was a harmless question"
+
+
+@pytest.mark.parametrize(
+    "probe", [ModelError("slow down", throttled=True), ModelError("lost", transient=True), ModelError("flagged")]
+)
+async def test_a_probe_that_shows_nothing_is_made_again_at_the_next_refusal(probe: ModelError) -> None:
+    model = Refusing(lambda _: True, Concern.ACCOUNT, probe)
+    results = await _outcomes(_asked(model, 1), 4)
+
+    assert model.asked.count("Hello") == 4
+    assert [str(result) for result in results] == ["refused"] * 4
+    assert {error.concern for error in results if isinstance(error, ModelError)} == {Concern.ACCOUNT}
+
+
+async def test_a_probe_that_meets_a_wrong_key_says_so() -> None:
+    model = Refusing(lambda _: True, Concern.ACCOUNT, ModelError("wrong key", fatal=True))
+    results = await _outcomes(_asked(model, 1), 4)
+    assert [str(result) for result in results] == ["wrong key"] * 4
+    assert len(model.asked) == 2
+
+
+async def test_what_one_request_alone_is_refused_for_is_not_probed() -> None:
+    model = Refusing(lambda _: True, Concern.REQUEST)
+    assert len(await _outcomes(_asked(model, 8), 60)) == len(model.asked) == 60
+
+
+async def test_a_probe_is_not_put_on_record() -> None:
+    recorded, bare = Refusing(lambda _: True, Concern.NAME), Refusing(lambda _: False, Concern.NAME)
+    asked = LimitedModel(recorded, Limits(max_concurrency=1), unrecorded=bare)
+    await _outcomes(asked, 3)
+    assert "Hello" not in recorded.asked
+    assert bare.asked == ["Hello"] * 2
 
 
 async def test_prompts_that_are_too_long_do_not_end_a_healthy_model() -> None:

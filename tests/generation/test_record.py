@@ -248,7 +248,9 @@ def test_a_model_that_may_still_answer_is_told_every_time_and_stops_nothing() ->
     ("error", "lost"),
     [
         (ModelError("slow", transient=True), 1),
-        (ModelError("no credit for this one", concern=Concern.ACCOUNT), 1),
+        (ModelError("no credit for this one", concern=Concern.CREDIT), 1),
+        (ModelError("a key, or this one", concern=Concern.ACCOUNT), 1),
+        (ModelError("only this one", concern=Concern.UNKNOWN), 0),
         (ModelError("too long"), 0),
         (ModelError("no credit", fatal=True, concern=Concern.ACCOUNT), 0),
     ],

@@ -10,7 +10,8 @@ from nat_dpo_pipeline.generation.server_errors import Meaning, meaning_of, refus
 REQUEST = Meaning(Concern.REQUEST, is_certain=True)
 ACCOUNT = Meaning(Concern.ACCOUNT, is_certain=True)
 NAME = Meaning(Concern.NAME, is_certain=True)
-PERHAPS_ACCOUNT, PERHAPS_NAME, UNKNOWN = Meaning(Concern.ACCOUNT), Meaning(Concern.NAME), Meaning()
+PERHAPS_ACCOUNT, PERHAPS_CREDIT = Meaning(Concern.ACCOUNT), Meaning(Concern.CREDIT)
+PERHAPS_NAME, UNKNOWN = Meaning(Concern.NAME), Meaning()
 Body = object
 
 
@@ -77,7 +78,7 @@ def test_what_concerns_one_request_alone(status: int, body: Body) -> None:
         (400, _saying("Incorrect API key provided: xai-***"), ACCOUNT),
         (400, [{"error": _saying("no", details=[{"reason": "API_KEY_INVALID"}])}], ACCOUNT),
         (402, _saying("Insufficient Balance"), ACCOUNT),
-        (402, _saying("requires more credits, or fewer max_tokens. You can only afford 150"), PERHAPS_ACCOUNT),
+        (402, _saying("requires more credits, or fewer max_tokens. You can only afford 150"), PERHAPS_CREDIT),
         (403, _saying("Forbidden"), PERHAPS_ACCOUNT),
         (400, _saying("/chat/completions: Invalid model name passed in model=m. Call `/v1/models`"), NAME),
         (404, _saying("The model `m` does not exist.", type="NotFoundError"), NAME),

@@ -213,7 +213,8 @@ async def test_what_was_kept_is_not_asked_for_again_when_the_credit_is_back(tmp_
     [
         (Response(400, {"error": {"message": "Unsupported parameter", "param": "seed"}}), RunStatus.EMPTY),
         (Response(413, {"error": {"message": "too long"}}), RunStatus.EMPTY),
-        (Response(402, {"error": {"message": "no credit"}}), RunStatus.INCOMPLETE),
+        (Response(402, {"error": {"message": "no credit"}}), RunStatus.STOPPED),
+        (Response(403, {"error": {"message": "Forbidden"}}), RunStatus.STOPPED),
         (Response(422, {"error": {"message": "Budget has been exceeded!"}}), RunStatus.STOPPED),
     ],
 )
@@ -262,6 +263,56 @@ async def test_one_forbidden_question_fails_and_the_others_go_on_each_time(tmp_p
             assert len(_rows(tmp_path)) == 2
             assert sum(used.requests for used in outcome.record.usage.values()) == sent
             assert len(server.requests) - before == sent
+
+
+def _without_probes(requests: Sequence[Request]) -> list[str]:
+    texts = [str(request.json["messages"][0]["content"]) for request in requests]
+    return [text for text in texts if text != "Hello"]
+
+
+async def test_an_input_that_begins_with_refused_prompts_is_made_to_its_end_each_time(tmp_path: Path) -> None:
+    good = (HEAPS, LISTS, "What does `textwrap.wrap` do?")
+    demo = asgi_answer(create_app())
+    received: list[Request] = []
+
+    async def answer(request: Request) -> Response:
+        received.append(request)
+        if "forbidden" in request.json["messages"][0]["content"]:
+            return Response(403, {"error": {"message": "Access to this was denied"}})
+        found = demo(request)
+        assert not isinstance(found, Response)
+        return await found
+
+    async with LoopbackServer(answer) as server:
+        for _ in range(2):
+            received.clear()
+            texts = (*(f"What is forbidden thing {number}?" for number in range(12)), *good)
+            outcome = await _run(tmp_path, texts, url=server.url, change=_one_at_a_time)
+            assert outcome.status is RunStatus.COMPLETE
+            assert outcome.record.failed_by == {"responses": {FailureReason.REQUEST_REFUSED: 24}}
+            assert [row["example_id"] for row in _rows(tmp_path)] == ["input-13", "input-14", "input-15"]
+            asked = _without_probes(received)
+            assert sum("forbidden" in text for text in asked) == 24
+            assert len(received) - len(asked) == 4
+            assert sum(used.requests for used in outcome.record.usage.values()) == len(received)
+        # Of what was answered nothing is asked again, and a probe is no part of the journal.
+        assert len(asked) == 24
+
+
+def _one_at_a_time(source: dict[str, Any]) -> None:
+    source["workflow"] |= {"max_concurrency": 1, "ask_together": "never"}
+
+
+async def test_a_wrong_key_ends_a_run_after_a_few_requests(tmp_path: Path) -> None:
+    texts = [f"What is thing {number}?" for number in range(40)]
+    async with LoopbackServer(lambda _: Response(403, {"error": {"message": "Forbidden"}})) as server:
+        outcome = await _run(
+            tmp_path, texts, url=server.url, change=lambda source: source["workflow"].update(max_concurrency=4)
+        )
+        assert len(server.requests) <= 4 + 1
+    assert outcome.status is RunStatus.STOPPED
+    assert outcome.record.stopped is not None
+    assert "it was refused, and so was a harmless question" in outcome.record.stopped
 
 
 async def test_a_dead_server_is_told_as_the_first_failure(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def write(prompt: str, chance: Chance) -> str:
     if values := prompts.load("responses").match(prompt):
         return _two_responses(values["question"].strip(), chance)
     question = prompt.strip()
+    if question == "Hello":  # asked to learn whether a model answers at all
+        return f"Hello, {_ANSWERS}"
     return answer(_asked_about(question), one_variant(question, chance), chance)
 
 

@@ -24,8 +24,8 @@ class Call:
     `sample` tells apart calls that are equal otherwise and yet are to be made several times, `run` the runs of one
     process over the same input. `place` is where the call stands among its like: a pool picks the member by it, or by
     the conversation so far when it is None. A call that is not `patient` is given up as soon as the model seems to be
-    down, because another one can take over. `about` is the conversation that a judge is asked about within a message.
-    `also` are further samples that are asked for in the same request, see together.py.
+    down, because another one can take over. `also` are further samples that are asked for in the same request, see
+    together.py.
     """
 
     messages: tuple[Message, ...]
@@ -35,7 +35,6 @@ class Call:
     place: int | None = None
     patient: bool = True
     route: Route = Route.CHAT
-    about: str | None = None
     also: tuple[int, ...] = ()
 
 

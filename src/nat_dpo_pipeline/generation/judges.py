@@ -213,7 +213,7 @@ def _judging(template: str, material: Mapping[str, str], criteria: str, sampling
     text = load(template).render(mark=digest[:8], criteria=criteria, **material, **values)
     # All of the request is one message, so a pool could not tell the calls apart by what comes before the last.
     place = int(digest[-8:], 16)
-    return Call((Message("user", text),), sampling, place=place, about=material["conversation"])
+    return Call((Message("user", text),), sampling, place=place)
 
 
 def _as_text(prompt: Sequence[Message]) -> str:

@@ -6,6 +6,7 @@ The model cools down as a whole: one 429 holds back every caller, instead of eac
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +17,7 @@ from math import inf
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Waiting
 from nat_dpo_pipeline.generation.pace import CoolDown, Pace, Slots, backoff, prompt_tokens
-from nat_dpo_pipeline.generation.refused_alike import RefusedAlike, alike
+from nat_dpo_pipeline.generation.probing import Refusals, harmless
 from nat_dpo_pipeline.generation.replies import ChatReply
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ _DOWN_AFTER = 10
 # For a call that is told to wait for ever while others are answered.
 _MOST_REQUESTS = 200
 _MOST_MODELS_NAMED = 10
+# What differs between failures for one reason: quoted parts, and words with a digit, such as counts and request ids.
+_VARYING = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\S*\d\S*""")
+_COMPARED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,25 @@ class LimitedModel:
     """A chat model that is asked no more than its limits allow, and again when a call may succeed later.
 
     `served` gives the names of the models that the server has; it is asked once, when the model never answered.
+    `unrecorded` is the model without a journal, for the questions that are asked only to learn what a refusal concerns.
     """
 
     def __init__(
-        self, model: ChatModel, limits: Limits, served: Callable[[], Awaitable[Sequence[str]]] | None = None
+        self,
+        model: ChatModel,
+        limits: Limits,
+        served: Callable[[], Awaitable[Sequence[str]]] | None = None,
+        unrecorded: ChatModel | None = None,
     ) -> None:
         self._model = model
+        self._unrecorded = model if unrecorded is None else unrecorded
         self._limits = limits
         self._served = served
         self._slots = Slots(limits.max_concurrency)
         self._pace = Pace(limits.requests_per_minute, limits.tokens_per_minute)
         self._cooling = CoolDown(limits.first_pause_seconds)
-        self._refused = RefusedAlike()
+        self._refusals = Refusals()
+        self._probing = asyncio.Lock()
         self._broken: ModelError | None = None
         self._ended = asyncio.Event()
         self._resting = 0
@@ -98,7 +109,7 @@ class LimitedModel:
                 reply = await self._once(call, tries)
             except ModelError as error:
                 tries.requests += error.requests
-                if (end := self._end_shown_by(error, call, tries)) is not None:
+                if (end := self._end_shown_by(error, tries)) is not None:
                     self._end(end)
                 pause = None if end is not None else self._pause_after(error, call, tries)
                 if pause is None:
@@ -121,12 +132,10 @@ class LimitedModel:
         allowed = most if self._has_answered else min(most, _RETRIES_BEFORE_FIRST_ANSWER)
         return None if tries.failures > allowed else backoff(tries.failures, self._limits.first_pause_seconds)
 
-    def _end_shown_by(self, error: ModelError, call: Call, tries: "_Tries") -> ModelError | None:
+    def _end_shown_by(self, error: ModelError, tries: "_Tries") -> ModelError | None:
         """The error that ends the model, when this one shows that asking it is of no use any more."""
         if error.fatal:
             return error
-        if (refused := self._refused.add(call, error)) is not None:
-            return self._error(f"{error}; {refused}", fatal=True, concern=error.concern)
         longest = self._limits.max_wait_seconds
         left = self._cooling.left()
         waits = error.throttled or self._seems_down
@@ -175,26 +184,72 @@ class LimitedModel:
 
     async def _once(self, call: Call, tries: "_Tries") -> ChatReply:
         async with self._slots.one():
-            booked = await self._its_turn(call)
-            if self._broken is not None:
-                raise self._error(str(self._broken), fatal=True)
-            sent_at = time.monotonic()
-            tries.first_sent_at = min(tries.first_sent_at, sent_at)
             try:
-                reply = await self._model.complete(call)
+                return await self._sent(self._model, call, tries)
             except ModelError as error:
-                error.llm, error.requests = self.name, int(not error.unsent)
-                self._note(error, sent_at)
-                self._pace.used(booked, 0)
-                raise
+                if error.fatal or not error.may_concern_the_model:
+                    raise
+                # In its slot, so that few others are sent to a model that is at an end.
+                found = await self._told_apart(error, call, tries)
+                if found is error:
+                    raise
+                raise found from error.__cause__
+
+    async def _sent(self, model: ChatModel, call: Call, tries: "_Tries") -> ChatReply:
+        booked = await self._its_turn(call)
+        if self._broken is not None:
+            raise self._error(str(self._broken), fatal=True)
+        sent_at = time.monotonic()
+        tries.first_sent_at = min(tries.first_sent_at, sent_at)
+        try:
+            reply = await model.complete(call)
+        except ModelError as error:
+            error.llm, error.requests = self.name, int(not error.unsent)
+            self._note(error, sent_at)
+            self._pace.used(booked, 0)
+            raise
         self._has_answered = True
         self._answered_at = time.monotonic()
         self._failed_in_a_row = 0
-        self._refused.answered(call)
+        self._refusals.answered(call)
         self._slots.grow()
         self._cooling.reset()
         self._pace.answered(booked, [one.usage for one in (reply, *reply.others)])
         return reply
+
+    async def _told_apart(self, error: ModelError, call: Call, tries: "_Tries") -> ModelError:
+        """Return a refusal as what it is found to be: the end of the model, or about the request alone."""
+        async with self._probing:
+            if self._broken is not None:
+                return self._instead_of(error, str(self._broken), fatal=True)
+            if in_a_row := self._refusals.add(call, error.concern):
+                try:
+                    await self._sent(self._unrecorded, harmless(call), tries)
+                except ModelError as probed:
+                    tries.requests += probed.requests
+                    return self._shown_by(probed, error, in_a_row)
+                tries.requests += 1
+                self._refusals.clear(call, error.concern)
+            is_cleared = self._refusals.is_cleared(call, error.concern)
+        if is_cleared and error.concern in (Concern.ACCOUNT, Concern.NAME):
+            return self._instead_of(error, f"{error}; it answers other questions, so it refuses this one")
+        return error
+
+    def _shown_by(self, probed: ModelError, error: ModelError, in_a_row: int) -> ModelError:
+        """Return what a refusal is after a probe failed, too. A busy server shows nothing: the next refusal probes."""
+        if probed.fatal:
+            return self._instead_of(error, str(probed), fatal=True)
+        if not probed.may_concern_the_model:
+            return error
+        before = f"{in_a_row} requests in a row were refused" if in_a_row > 1 else "it was refused"
+        end = self._instead_of(error, f"{error}; {before}, and so was a harmless question", fatal=True)
+        self._end(end)
+        return end
+
+    def _instead_of(self, refused: ModelError, message: str, *, fatal: bool = False) -> ModelError:
+        error = self._error(message, fatal=fatal, concern=refused.concern if fatal else Concern.UNKNOWN)
+        error.requests = refused.requests
+        return error
 
     async def _its_turn(self, call: Call) -> float:
         """Wait until the call may be sent; gives the tokens that are booked for it."""
@@ -264,8 +319,13 @@ class _Tries:
     first_sent_at: float = inf
 
 
+def _alike(message: str) -> str:
+    """Equal for messages that differ in numbers and quoted parts only."""
+    return _VARYING.sub("", message)[:_COMPARED]
+
+
 def _most_frequent(errors: Sequence[ModelError]) -> tuple[ModelError, int]:
     """The last of the errors that are alike most often, and how often that is."""
-    by_message = {alike(str(error)): error for error in errors}
-    message, count = Counter(alike(str(error)) for error in errors).most_common(1)[0]
+    by_message = {_alike(str(error)): error for error in errors}
+    message, count = Counter(_alike(str(error)) for error in errors).most_common(1)[0]
     return by_message[message], count

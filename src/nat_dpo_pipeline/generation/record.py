@@ -45,7 +45,7 @@ class FailureReason(StrEnum):
 
 def _may_do_later(error: ModelError) -> bool:
     """True when the same call may succeed later, or with more credit, another key or another name."""
-    return error.transient or error.concern in (Concern.ACCOUNT, Concern.NAME)
+    return error.transient or error.concern in (Concern.ACCOUNT, Concern.CREDIT, Concern.NAME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ _IN_PARTS = re.compile(r"(\d{1,12}) in the messages, (\d{1,12}) in the completio
 _BY_STATUS = {
     401: Meaning(Concern.ACCOUNT, is_certain=True),
     # Routers and firewalls refuse single requests with the next three.
-    402: Meaning(Concern.ACCOUNT),
+    402: Meaning(Concern.CREDIT),
     403: Meaning(Concern.ACCOUNT),
     404: Meaning(Concern.NAME),
     413: Meaning(Concern.REQUEST, is_certain=True),
@@ -183,7 +183,7 @@ def _parameter(body: object) -> str | None:
 
 
 def _advice(status: int, meaning: Meaning, body: object, asked: str) -> str:
-    if meaning.concern is Concern.ACCOUNT:
+    if meaning.concern in (Concern.ACCOUNT, Concern.CREDIT):
         return "check its api_key and the account's credit"
     if meaning.concern is Concern.NAME:
         advice = (

@@ -94,7 +94,7 @@ class OpenModels:
         by_server = self._journal_by is JournalBy.SERVER
         identity = model.identity_at_server if by_server else model.identity
         recorded = model if self._journal is None else RecordedModel(model, self._journal, identity)
-        limited = LimitedModel(recorded, limits_of(name, llm, self._config), model.served)
+        limited = LimitedModel(recorded, limits_of(name, llm, self._config), model.served, unrecorded=model)
         self._limited.append(limited)
         together = self._ask_together is AskTogether.AUTO
         asked = SampledTogether(limited, model.may_be_one_request) if together else limited
