@@ -116,7 +116,7 @@ def _commands(name: str, number: int) -> Iterator[list[str]]:
             yield ["report", "run"]
             yield ["export", "run", *out, "-f", "trl", "-f", "kto", "-f", "helpsteer3"]
         case "again":
-            yield ["generate", "--config_file", "config.yml", "--run-dir", "again", "--topic", "Text"]
+            yield ["generate", "--config_file", "config.yml", "-o", "again", "--topic", "Text"]
         case "training":
             yield ["report", "training", "--text"]
             yield ["report", "training"]
@@ -194,7 +194,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, recordings: Recordings) -> _
     source = yaml.safe_load((ROOT / "configs" / "demo.yml").read_text())
     source["workflow"] |= {"n_subtopics": 2, "n_questions": 2, "n_responses": 3}
     (folder / "config.yml").write_text(yaml.safe_dump(source))
-    words = ["--config_file", str(folder / "config.yml"), "--run-dir", str(folder / "run"), "--topic", "Text"]
+    words = ["--config_file", str(folder / "config.yml"), "-o", str(folder / "run"), "--topic", "Text"]
     _sound(["generate", *words])
     exported = [word for name in FORMATS for word in ("-f", name)]
     _sound(["export", str(folder / "run"), "-o", str(folder / "exported"), "--parquet", *exported])
@@ -301,7 +301,7 @@ def test_a_full_disk_is_one_line(
 ) -> None:
     """A file that may not grow stands in for it: Python reports EFBIG where it would report ENOSPC."""
     monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
-    generate = ["generate", "--config_file", "config.yml", "--run-dir", "run", "--topic", "Text"]
+    generate = ["generate", "--config_file", "config.yml", "-o", "run", "--topic", "Text"]
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir()

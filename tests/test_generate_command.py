@@ -54,7 +54,7 @@ def _assert_quiet(done: Done) -> None:
 
 def test_candidates_and_pairs_are_those_of_finetune_and_a_second_start_asks_nothing(place: Path) -> None:
     run = place / "run"
-    command = (*GENERATE, "configs/demo.yml", "--run-dir", "run")
+    command = (*GENERATE, "configs/demo.yml", "-o", "run")
     done = run_nat(place, *command)
     assert done.code == 0, done.said
     _assert_quiet(done)
@@ -84,7 +84,7 @@ def test_candidates_and_pairs_are_those_of_finetune_and_a_second_start_asks_noth
     assert re.search(r"candidates +240$", done.logs, re.MULTILINE), done.logs
 
 
-TOPIC = ("--topic", "Data structures", "--run-dir")
+TOPIC = ("--topic", "Data structures", "-o")
 
 
 def test_a_run_that_was_interrupted_or_killed_is_completed_by_the_same_command(tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def adapt(pipeline):
 
 def test_an_interruption_within_the_running_task_leaves_no_traceback(place: Path) -> None:
     (place / "interrupting.py").write_text(INTERRUPTING)
-    adapted = ("-o", "workflow.pipeline", "interrupting.adapt")
-    command = (*GENERATE, "configs/demo.yml", "--run-dir", "run", *adapted)
+    adapted = ("--override", "workflow.pipeline", "interrupting.adapt")
+    command = (*GENERATE, "configs/demo.yml", "-o", "run", *adapted)
     done = run_nat(place, *command, env=environment(place))
     assert done.code == 130, done.said
     assert "Traceback" not in done.said

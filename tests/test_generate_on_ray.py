@@ -22,7 +22,7 @@ def model() -> Iterator[Served]:
 def _command(folder: Path, url: str, **workflow: object) -> tuple[str, ...]:
     command = served_config(folder, url, **{"n_subtopics": 2, **workflow})
     topics = [part for topic in ("Data structures", "Text", "Dates", "Data structures") for part in ("--topic", topic)]
-    return (*command, *topics, "--run-dir")
+    return (*command, *topics, "-o")
 
 
 # Whoever joins a cluster must know its token.

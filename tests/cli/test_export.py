@@ -67,8 +67,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def test_a_run_is_exported_in_every_format_as_its_manifest_pairs(run_dir: Path, tmp_path: Path) -> None:
     done = _invoke("export", run_dir, *_formats(*ALL), "-o", tmp_path / "out", "--parquet", "--stratify")
     assert done.exit_code == 0, done.output
-    assert "8 pairs in train" in done.output
-    assert "pairs left out: 20 below_min_score_diff" in done.output
+    assert "(8 train" in done.output
+    assert "pairs left out: 20 below min score diff" in done.output
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest["seed"] == 3
     assert manifest["counts"] == {"train_pairs": 8, "validation_pairs": 2}

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nat_dpo_pipeline.cli import dpo
+from nat_dpo_pipeline.cli.generate import generate_command
 from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response, serving
 
@@ -41,7 +42,7 @@ def generate(tmp_path: Path, source: dict[str, Any]) -> Generate:
 
     def run(*arguments: str) -> Result:
         (tmp_path / "config.yml").write_text(yaml.safe_dump(source))
-        options = ["generate", "--config_file", "config.yml", "--run-dir", "run", *arguments]
+        options = ["generate", "--config_file", "config.yml", "-o", "run", *arguments]
         return CliRunner().invoke(dpo, options, catch_exceptions=False)
 
     return run
@@ -285,3 +286,23 @@ def test_a_model_that_ends_is_the_last_line(
     last = done.stderr.splitlines()[-1]
     assert last.startswith("Error: model 'reward'")
     assert "answered 402: the credit is used up" in last
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-o", "out", "--override", "workflow.n_subtopics", "-1"),
+        ("--run-dir", "out", "-o", "workflow.n_subtopics", "-1"),
+        ("-o", "workflow.n_subtopics", "-1", "--run-dir=out"),
+    ],
+)
+def test_old_spellings_of_options_are_accepted(words: tuple[str, ...]) -> None:
+    context = generate_command.make_context("generate", ["--config_file", __file__, *words])
+    assert context.params["output"] == Path("out")
+    assert context.params["override"] == (("workflow.n_subtopics", "-1"),)
+
+
+def test_old_spellings_of_options_are_not_shown() -> None:
+    shown = CliRunner().invoke(dpo, ["generate", "--help"]).output
+    assert "--run-dir" not in shown
+    assert "-o, --output DIRECTORY" in shown

@@ -113,7 +113,7 @@ def test_report_export_and_inspect_take_the_folder(recorded: Path, tmp_path: Pat
     assert (out / "report.html").is_file()
     again = run(dpo, ["export", str(out), "-f", "hh", "-o", str(tmp_path / "hh")])
     assert again.exit_code == 0, again.output
-    assert "pairs left out: 80 not_best_vs_worst" in again.output
+    assert "pairs left out: 80 not best vs worst" in again.output
     looked = run(dpo, ["inspect", str(out)])
     assert looked.exit_code == 0, looked.output
     assert "candidates.jsonl" not in looked.output
@@ -193,10 +193,10 @@ def test_what_a_user_can_mend_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_options_that_only_shards_hear_are_told(recorded: Path, tmp_path: Path) -> None:
+def test_ignored_options_of_shards_are_named(recorded: Path, tmp_path: Path) -> None:
     done = _pairs(recorded, "-o", tmp_path / "out", "--workers", 2, "--overwrite")
     assert done.exit_code == 0
-    assert done.stderr == "--workers, --overwrite: not heard, as these files are paired in memory (--engine)\n"
+    assert done.stderr == "--workers, --overwrite: ignored, as these files are paired in memory (--engine)\n"
     assert _pairs(recorded, "-o", tmp_path / "out").stderr == ""
 
 

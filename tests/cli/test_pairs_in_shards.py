@@ -9,8 +9,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from nat_dpo_pipeline.cli import dpo, sharding
-from nat_dpo_pipeline.cli.sharding import bytes_of, is_for_shards
+from nat_dpo_pipeline.cli import dpo, pairs
+from nat_dpo_pipeline.cli.pairs import bytes_of, is_for_shards
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
 
@@ -127,7 +127,7 @@ def test_shards_hold_what_memory_makes(tmp_path: Path, recorded: list[str], rule
 def test_what_is_large_goes_to_shards_if_each_row_names_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharding, "LARGE", 100)
+    monkeypatch.setattr(pairs, "LARGE", 100)
     flat = tmp_path / "flat.jsonl"
     flat.write_text(json.dumps(_row(1, "a" * 100, 1.0)) + "\n")
     nameless = tmp_path / "nameless.jsonl"

@@ -24,7 +24,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     source = yaml.safe_load((ROOT / "configs" / "demo.yml").read_text())
     source["workflow"] |= {"n_subtopics": 2, "n_questions": 3}
     (folder / "config.yml").write_text(yaml.safe_dump(source))
-    options = ("--config_file", str(folder / "config.yml"), "--topic", "Text", "--run-dir", str(folder / "run"))
+    options = ("--config_file", str(folder / "config.yml"), "--topic", "Text", "-o", str(folder / "run"))
     done = _dpo("generate", *options)
     assert done.exit_code == 0, done.output
     return folder / "run", done.stdout

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.cli.reporting import run_report, written
+from nat_dpo_pipeline.cli.report import run_report, written
 from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from tests.report.odd_runs import OddRun, odd_runs

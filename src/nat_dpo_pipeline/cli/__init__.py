@@ -1,40 +1,44 @@
-"""`nat dpo …`, and `nat-dpo …` for where NAT is not.
+"""`nat dpo …`, and `nat-dpo …` where NAT is not installed.
 
-NAT imports this at every start, so that each command imports its work when it is called.
+NAT imports this module at every start: the module of a command is imported when that command is called.
 """
+
+from importlib import import_module
 
 import click
 
-from nat_dpo_pipeline.cli.export import export_command
-from nat_dpo_pipeline.cli.generate import generate_command
-from nat_dpo_pipeline.cli.inspect import inspect_command
-from nat_dpo_pipeline.cli.pairs import pairs_command
-from nat_dpo_pipeline.cli.report import report_command
-from nat_dpo_pipeline.cli.resume import resume_command
-from nat_dpo_pipeline.cli.saying import errors_in_one_line
-from nat_dpo_pipeline.cli.status import status_command
+from nat_dpo_pipeline.cli.terminal import errors_in_one_line
+
+_SUMMARIES = {
+    "export": "Pair a finished run again, in other formats.",
+    "generate": "Generate and score responses.",
+    "inspect": "Find the problems of a dataset before training.",
+    "pairs": "Pair recorded candidates.",
+    "report": "Make a page of a finished run.",
+    "resume": "Continue a training job.",
+    "status": "Show where a training job stands.",
+}
 
 
 class _Commands(click.Group):
+    """Commands named by `_SUMMARIES`; each is `NAME_command` of the module NAME in this package."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click prescribes it
+        if cmd_name not in self.commands:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
-            with errors_in_one_line():
-                return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "nat":
-                raise
-            raise click.ClickException("this command needs the NeMo Agent Toolkit: pip install nvidia-nat") from error
+        with errors_in_one_line():
+            return super().invoke(ctx)
 
 
-@click.group(name="dpo", cls=_Commands)
+@click.group(name="dpo", cls=_Commands, commands={name: click.Command(name) for name in _SUMMARIES})
+@click.version_option(package_name="nat-dpo-pipeline", message="%(package)s %(version)s")
 def dpo() -> None:
-    """Preference data for DPO: generate candidates, look at them, pair them; look after what trains on them."""
-
-
-dpo.add_command(generate_command)
-dpo.add_command(report_command)
-dpo.add_command(pairs_command)
-dpo.add_command(export_command)
-dpo.add_command(inspect_command)
-dpo.add_command(status_command)
-dpo.add_command(resume_command)
+    """Preference data for DPO: generate candidates, look at them, pair them, and follow the training on the pairs."""

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nat_dpo_pipeline.cli.saying import say
-from nat_dpo_pipeline.cli.telling import duration, money, number, tokens_of
+from nat_dpo_pipeline.cli.summaries import duration, money, number, tokens_of
+from nat_dpo_pipeline.cli.terminal import say
 from nat_dpo_pipeline.core.printable import printable
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage

@@ -1,8 +1,21 @@
 """`nat dpo export`: the dataset of a generation run once more, in other formats."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
+
+from nat_dpo_pipeline.cli.summaries import dataset_lines
+from nat_dpo_pipeline.cli.terminal import say_all
+from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_json
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.pairing.datasets import write_pairs
+from nat_dpo_pipeline.pairing.strict import checked
 
 
 @click.command(name="export")
@@ -25,6 +38,54 @@ def export_command(**options: object) -> None:
     trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, llama_factory, axolotl, hh, kto,
     steerlm, ultrafeedback.
     """
-    from nat_dpo_pipeline.cli.exporting import run_export
+    raise SystemExit(_export(**options))  # type: ignore[arg-type]  # click fills them by name
 
-    raise SystemExit(run_export(**options))  # type: ignore[arg-type]  # click fills them by name
+
+def _export(
+    run_dir: Path,
+    formats: tuple[str, ...],
+    output_dir: Path,
+    *,
+    parquet: bool = False,
+    stratify: bool = False,
+    single_label_score: float | None = None,
+    license_name: str = "unknown",
+    title: str = "Preference pairs",
+    model: str | None = None,
+) -> int:
+    """Return the exit code: 1 when there is no pair."""
+    configuration = _configuration(run_dir)
+    builder = recorded_builder(_fields(BuilderSettings, configuration.get("trajectory_builder")))
+    trainer = checked(SplitSettings, _fields(SplitSettings, configuration.get("trainer")))
+    adapter = checked(
+        DatasetSettings,
+        {
+            "formats": list(formats),
+            "parquet": parquet,
+            "stratify": stratify,
+            "single_label_score": single_label_score,
+            "license": license_name,
+            "title": title,
+            "training": {} if model is None else {"model": model},
+        },
+    )
+    paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
+    say_all(dataset_lines(paired.written, paired.skipped))
+    return 0 if any(paired.written.pairs.values()) else 1
+
+
+def _configuration(run_dir: Path) -> Mapping[str, object]:
+    """What the run says of itself: how it was paired, if it was, and what made it."""
+    if not (run_dir / CANDIDATES).is_file():
+        raise InputError(f"{str(run_dir)!r} has no {CANDIDATES}: give a folder that `nat dpo generate` wrote")
+    try:
+        manifest = parse_json((run_dir / MANIFEST_NAME).read_bytes())
+    except (OSError, InputError) as error:
+        raise InputError(f"{str(run_dir)!r} has no {MANIFEST_NAME} that can be read: did the run end?") from error
+    configuration = manifest.get("configuration") if isinstance(manifest, dict) else None
+    return configuration if isinstance(configuration, dict) else {}
+
+
+def _fields(kind: type[BaseModel], found: object) -> dict[str, object]:
+    known = found if isinstance(found, Mapping) else {}
+    return {name: value for name, value in known.items() if name in kind.model_fields}

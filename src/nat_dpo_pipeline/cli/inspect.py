@@ -15,7 +15,7 @@ def inspect_command(paths: tuple[Path, ...], max_chars: int | None) -> None:
     itself. Exit code 1 when a trainer would stop, drop rows or
     learn nothing from them.
     """
-    from nat_dpo_pipeline.cli.saying import say
+    from nat_dpo_pipeline.cli.terminal import say
     from nat_dpo_pipeline.dataset.inspecting import FileReport, inspect
 
     def told(report: FileReport) -> None:

@@ -1,8 +1,13 @@
 """`nat dpo resume`: go on with a training job, or with waiting for it."""
 
+import asyncio
 from pathlib import Path
 
 import click
+
+from nat_dpo_pipeline.cli.terminal import say, say_all
+
+_INTERRUPTED = 130
 
 
 @click.command(name="resume")
@@ -18,6 +23,17 @@ def resume_command(run_dir: Path, config_file: Path | None) -> None:
     A local training goes on from its newest whole checkpoint. RUN_DIR is the run's finetuning.output_dir. Exit code 1
     unless the job succeeds.
     """
-    from nat_dpo_pipeline.cli.training import run_resume
+    from nat_dpo_pipeline.cli.training import adapter_of, has_failed, job_lines
+    from nat_dpo_pipeline.plugin.interrupts import Interrupted
+    from nat_dpo_pipeline.plugin.saved_job import read_saved_job
+    from nat_dpo_pipeline.plugin.trainer import update_metrics
 
-    raise SystemExit(run_resume(run_dir, config_file))
+    saved = read_saved_job(run_dir)
+    try:
+        status = asyncio.run(adapter_of(saved, config_file).resume(saved.ref))
+    except Interrupted as error:
+        say(f"{error}; the same command goes on.", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+    update_metrics(run_dir, status)
+    say_all(job_lines(status))
+    raise SystemExit(int(has_failed(status)))

@@ -1,8 +1,11 @@
 """`nat dpo status`: where a training job stands."""
 
+import asyncio
 from pathlib import Path
 
 import click
+
+from nat_dpo_pipeline.cli.terminal import say_all
 
 
 @click.command(name="status")
@@ -17,6 +20,10 @@ def status_command(run_dir: Path, config_file: Path | None) -> None:
 
     RUN_DIR is the run's finetuning.output_dir. Exit code 1 when the job failed or was cancelled.
     """
-    from nat_dpo_pipeline.cli.training import run_status
+    from nat_dpo_pipeline.cli.training import adapter_of, has_failed, job_lines
+    from nat_dpo_pipeline.plugin.saved_job import read_saved_job
 
-    raise SystemExit(run_status(run_dir, config_file))
+    saved = read_saved_job(run_dir)
+    status = asyncio.run(adapter_of(saved, config_file).status(saved.ref))
+    say_all(job_lines(status))
+    raise SystemExit(int(has_failed(status)))

@@ -1,24 +1,37 @@
-"""What a command has to say, as lines of plain text."""
+"""The summaries of `nat dpo generate`: of a run, a preview and a plan, as lines of plain text."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from textwrap import shorten, wrap
 
+from nat_dpo_pipeline.cli.report import written_after
+from nat_dpo_pipeline.cli.summaries import (
+    columns,
+    counted,
+    dataset_files,
+    duration,
+    in_words,
+    money,
+    number,
+    pairs_of,
+    tokens_of,
+    training_of,
+)
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.writer import WrittenDataset
 from nat_dpo_pipeline.generation import plan as estimate
 from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
+from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
+from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus
 from nat_dpo_pipeline.report.summary import listed
 
 _WIDTH = 100
-_LONGEST_NAME = 44
+_AGAIN = "The same command goes on from here; nothing that was answered is asked or paid for again."
 _MOST_DETAILS = 5
 _LINES_OF_A_RESPONSE = 6
 _ADVICE = {
@@ -42,37 +55,52 @@ _MISSING = {
     StepName.QUESTIONS: "raise max_top_ups, or ask for fewer n_questions",
     StepName.RESPONSES: "what came repeated another one, or could not be read",
 }
-_ROWS = (".jsonl", ".parquet")
 _DUPLICATES = ("duplicate_subtopics", "duplicate_questions", "duplicate_responses")
 
 
-def number(value: float) -> str:
-    return f"{value:,.0f}"
+def run_lines(outcome: Outcome, seconds: float) -> Iterator[str]:
+    """Return the summary of a run that took so many seconds."""
+    record, dataset = outcome.record, outcome.dataset
+    is_over = outcome.status in (RunStatus.COMPLETE, RunStatus.EMPTY)
+    ended = "Ended" if is_over and no_result(outcome) else outcome.status.capitalize()
+    yield f"{ended} after {duration(seconds)}."
+    if not is_over:
+        yield _AGAIN
+    yield ""
+    yield from counts_of(record)
+    yield from stood_in_for(record)
+    if dataset is not None:
+        yield from pairs_of(dataset.written, dataset.skipped)
+    for lines in (failures_of(record, outcome.folder), spending_of(record)):
+        yield from ("", *lines) if lines else ()
+    yield from replayed_of(record)
+    yield ""
+    yield from files_of(outcome.folder, dataset.written if dataset else None, record.counts)
+    yield written_after(outcome.folder)
 
 
-def money(cost: float | None) -> str:
-    """A cost; what has no price has none."""
-    if cost is None:
-        return "-"
-    return f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.4f}"
+def no_result(outcome: Outcome) -> str | None:
+    """Return the reason why a run left nothing to train on, or None."""
+    if not outcome.record.counts["candidates"]:
+        return no_candidate(outcome.first_failure)
+    if outcome.dataset is not None and not any(file.rows for file in outcome.dataset.written.files):
+        why = "why, it says above at `pairs left out`" if outcome.dataset.skipped else "no question has two of them"
+        return f"no pair was made of the candidates; {why}"
+    return None
 
 
-def duration(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+def no_candidate(first: Failure | None) -> str:
+    """Return the error of a run without candidates, with its first failure."""
+    return "not one candidate was made" + ("" if first is None else f": {first.detail}")
 
 
-def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Rows of cells as lines: the first `left` columns begin, the others end, below each other."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        cells = (
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return ("  " + "  ".join(cells)).rstrip()
-
-    return [line(row) for row in rows]
+def preview_summary(record: GenerationRecord, plan: Plan) -> Iterator[str]:
+    """Return the spending of a preview, and the plan of the whole run measured by it."""
+    yield "The preview took"
+    yield from spending_of(record)
+    if failures := failures_of(record):
+        yield from ("", *failures)
+    yield from ("", "The whole run would take", *plan_lines(plan, measured=True))
 
 
 def counts_of(record: GenerationRecord) -> list[str]:
@@ -82,15 +110,15 @@ def counts_of(record: GenerationRecord) -> list[str]:
     lines = [f"  {name:<12}{number(counts[name]):>9}" for name in names if counts[name] or name == "candidates"]
     repeats = Counter({name.removeprefix("duplicate_"): counts[name] for name in _DUPLICATES})
     if repeats.total():
-        told = ", ".join(_counted(count, name.removesuffix("s")) for name, count in repeats.items() if count)
+        told = ", ".join(counted(count, name.removesuffix("s")) for name, count in repeats.items() if count)
         lines.append(f"  repeats replaced or left out: {told}")
     lines += _missing(record)
     if set_aside := _starting_with("questions_", counts):
-        lines.append(f"  questions set aside, with their responses: {_in_words(set_aside)}")
+        lines.append(f"  questions set aside, with their responses: {in_words(set_aside)}")
     if endings := _starting_with("finish_reason_", counts):
         lines.append(f"  replies with an unknown finish_reason: {listed(endings)}")
     dropped = _starting_with("dropped_", counts)
-    return [*lines, f"  dropped by the pipeline: {_in_words(dropped)}"] if dropped else lines
+    return [*lines, f"  dropped by the pipeline: {in_words(dropped)}"] if dropped else lines
 
 
 def _starting_with(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
@@ -102,7 +130,7 @@ def _missing(record: GenerationRecord) -> Iterator[str]:
         if count := record.counts[f"missing_{step}"]:
             failed = record.skips().get(step, {})
             again = "; the same command makes failed calls again" if FailureReason.MODEL_ERROR in failed else ""
-            why = f"{_in_words(failed)}{again}" if failed else advice
+            why = f"{in_words(failed)}{again}" if failed else advice
             yield f"  {number(count)} {step} fewer than asked for: {why}"
 
 
@@ -122,11 +150,14 @@ def failures_of(record: GenerationRecord, folder: Path | None = None) -> list[st
         return []
     where = "" if folder is None else f", one by one in {folder / FAILURES}"
     table = columns([("", "step", "reason", "what to do"), *rows], left=4)
-    # Without a file they are told here, as many as can be read.
-    details = [
-        f"  {failure.step}: {shorten(failure.detail, 3 * _WIDTH)}" for failure in record.failures[:_MOST_DETAILS]
-    ]
-    return [f"Failures{where}", *table, *details]
+    return [f"Failures{where}", *table, *_details(record, folder)]
+
+
+def _details(record: GenerationRecord, folder: Path | None) -> Iterator[str]:
+    for failure in record.failures[:_MOST_DETAILS]:
+        yield f"  {failure.step}: {shorten(failure.detail, 3 * _WIDTH)}"
+    if folder is None and (more := len(record.failures) - _MOST_DETAILS) > 0:
+        yield f"  and {number(more)} more"
 
 
 def spending_of(record: GenerationRecord) -> list[str]:
@@ -140,7 +171,7 @@ def spending_of(record: GenerationRecord) -> list[str]:
     rows = [
         (
             step,
-            shorten(f"{llm} ({used.model})" if used.model not in ("", llm) else llm, _LONGEST_NAME, placeholder="…"),
+            f"{llm} ({used.model})" if used.model not in ("", llm) else llm,
             number(used.requests),
             number(used.retries),
             number(used.replayed),
@@ -156,15 +187,8 @@ def spending_of(record: GenerationRecord) -> list[str]:
     table = [heads, *rows, (*total, money(record.total_cost()))]
     lines = columns([[row[place] for place in shown] for row in table], left=2)
     uncounted = sum(used.uncounted for *_, used, _ in usage)
-    without = f"  without the tokens of {_counted(uncounted, 'reply')}, which the server did not count"
+    without = f"  without the tokens of {counted(uncounted, 'reply')}, which the server did not count"
     return [*lines, without] if uncounted else lines
-
-
-def tokens_of(prompt_tokens: int, completion_tokens: int, uncounted: int) -> tuple[str, str]:
-    """The tokens of prompts and replies, unknown where the server counted none."""
-    if uncounted and not prompt_tokens + completion_tokens:
-        return ("unknown",) * 2
-    return number(prompt_tokens), number(completion_tokens)
 
 
 _SUMMED = ("requests", "retries", "replayed", "prompt_tokens", "completion_tokens")
@@ -184,7 +208,7 @@ def replayed_of(record: GenerationRecord) -> list[str]:
     costs = [used.cost_before(record.prices.get(llm)) for (_, llm), used in record.usage.items()]
     known = [cost for cost in costs if cost is not None]
     worth = f", worth {money(sum(known))}" if known else ""
-    return [f"  {_counted(replayed, 'reply')} from the journal{worth}: not asked or paid for again"]
+    return [f"  {counted(replayed, 'reply')} from the journal{worth}: not asked or paid for again"]
 
 
 def files_of(folder: Path, dataset: WrittenDataset | None, counts: Mapping[str, int]) -> list[str]:
@@ -195,33 +219,6 @@ def files_of(folder: Path, dataset: WrittenDataset | None, counts: Mapping[str, 
     if dataset is None:
         return ["Files", *columns(rows, left=2)]
     return ["Files", *columns([*rows, *dataset_files(dataset)], left=2), *training_of(dataset)]
-
-
-def dataset_files(dataset: WrittenDataset) -> list[tuple[str, str]]:
-    """Every file of a dataset, and how many rows are in those that hold rows."""
-    files = (*dataset.files, *dataset.others)
-    told = [(file.path, f"{number(file.rows)} rows" if file.path.endswith(_ROWS) else "") for file in files]
-    return [*((str(dataset.folder / path), rows) for path, rows in told), (str(dataset.manifest), "")]
-
-
-def training_of(dataset: WrittenDataset) -> list[str]:
-    """The commands that train on it."""
-    rows = [(file.format, file.in_short) for file in dataset.training]
-    return [f"To train on it, in {dataset.folder}", *columns(rows, left=2)] if rows else []
-
-
-def pairs_of(dataset: WrittenDataset, skipped: Mapping[str, int]) -> list[str]:
-    """How many pairs there are, and which were left out, of all formats or of one."""
-    total = sum(dataset.pairs.values())
-    sides = ", ".join(f"{number(count)} {side}" for side, count in dataset.pairs.items())
-    lines = [f"  {'pairs':<12}{number(total):>9}  ({sides})"]
-    if skipped:
-        lines.append(f"  pairs left out: {_in_words(skipped)}")
-    return [*lines, *(f"  left out of {stage}: {_in_words(reasons)}" for stage, reasons in dataset.refused.items())]
-
-
-def _in_words(reasons: Mapping[str, int]) -> str:
-    return listed({reason.replace("_", " "): count for reason, count in reasons.items()})
 
 
 def plan_lines(plan: Plan, *, measured: bool = False) -> list[str]:
@@ -255,18 +252,13 @@ def _amounts(row: PlannedCalls) -> tuple[str, str, str, str]:
 def _subject(plan: Plan) -> str:
     inputs = plan.inputs
     given = [
-        _counted(count, name) for name, count in (("topic", inputs.topics), ("question", inputs.questions)) if count
+        counted(count, name) for name, count in (("topic", inputs.topics), ("question", inputs.questions)) if count
     ]
     is_or_are = "is" if inputs.malformed == 1 else "are"
-    malformed = f" ({_counted(inputs.malformed, 'malformed input')} {is_or_are} left out)" if inputs.malformed else ""
-    written = [_counted(plan.questions, "question")] if inputs.topics else []
-    chain = [f"{' and '.join(given) or 'nothing'}{malformed}", *written, _counted(plan.responses, "response")]
+    malformed = f" ({counted(inputs.malformed, 'malformed input')} {is_or_are} left out)" if inputs.malformed else ""
+    written = [counted(plan.questions, "question")] if inputs.topics else []
+    chain = [f"{' and '.join(given) or 'nothing'}{malformed}", *written, counted(plan.responses, "response")]
     return " → ".join(chain)
-
-
-def _counted(count: int, noun: str) -> str:
-    plural = f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number(count)} {noun if count == 1 else plural}"
 
 
 def _assumptions(plan: Plan, *, measured: bool) -> Iterator[str]:
@@ -324,7 +316,7 @@ def _pairing(pairs: Sequence[PreferencePair], turn: Turn, skipped: Mapping[SkipR
     if turn.set_aside:
         return f"set aside: {turn.set_aside.replace('_', ' ')}"
     reasons = {str(reason): count for reason, count in skipped.items()}
-    left_out = f"; left out: {_in_words(reasons)}" if reasons else ""
+    left_out = f"; left out: {in_words(reasons)}" if reasons else ""
     if not pairs:
         return f"no pair{left_out}"
     first = pairs[0]

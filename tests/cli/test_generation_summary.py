@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.cli import telling
+from nat_dpo_pipeline.cli import generation_summary
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
@@ -30,28 +30,8 @@ def _plan(prices: dict[str, Price] | None = None, **counts: int) -> Plan:
     return make_plan(RecipeSettings(), inputs, asked, [asked], [Scoring(Asked({"reward": 1.0}), 1)], prices or {})
 
 
-@pytest.mark.parametrize(
-    ("cost", "told"), [(None, "-"), (0.0, "0.00"), (0.01234, "0.0123"), (1.005, "1.00"), (12345.6, "12,345.60")]
-)
-def test_money(cost: float | None, told: str) -> None:
-    assert telling.money(cost) == told
-
-
-def test_no_rows_are_no_lines() -> None:
-    assert telling.columns([], left=1) == []
-
-
-def test_columns_begin_left_and_end_right() -> None:
-    rows = [("step", "", "calls"), ("rewards", "x", "1"), ("a", "long", "1,000")]
-    assert telling.columns(rows, left=2) == [
-        "  step           calls",
-        "  rewards  x         1",
-        "  a        long  1,000",
-    ]
-
-
 def test_counts_say_what_is_missing_and_what_to_do() -> None:
-    lines = telling.counts_of(
+    lines = generation_summary.counts_of(
         _record(topics=1, subtopics=9, questions=1234, candidates=5, missing_subtopics=1, duplicate_questions=1)
     )
     assert lines[0].split() == ["topics", "1"]
@@ -63,27 +43,27 @@ def test_counts_say_what_is_missing_and_what_to_do() -> None:
 def test_what_failed_calls_cost_is_not_blamed_on_the_writer() -> None:
     record = _record(missing_questions=10)
     record.failed_by["questions"] = Counter({FailureReason.MODEL_ERROR: 1})
-    (line,) = (line for line in telling.counts_of(record) if "fewer than" in line)
+    (line,) = (line for line in generation_summary.counts_of(record) if "fewer than" in line)
     assert line.endswith("asked for: 1 model error; the same command makes failed calls again")
 
 
 def test_counts_say_what_was_set_aside_and_dropped() -> None:
-    lines = telling.counts_of(_record(candidates=4, questions_below_min_best_score=2, dropped_too_long=3))
+    lines = generation_summary.counts_of(_record(candidates=4, questions_below_min_best_score=2, dropped_too_long=3))
     assert "  questions set aside, with their responses: 2 below min best score" in lines
     assert "  dropped by the pipeline: 3 too long" in lines
 
 
 def test_nothing_is_told_as_nothing() -> None:
-    assert telling.counts_of(_record()) == ["  candidates          0"]
-    assert telling.failures_of(_record()) == []
-    assert telling.spending_of(_record()) == []
-    assert telling.replayed_of(_record()) == []
+    assert generation_summary.counts_of(_record()) == ["  candidates          0"]
+    assert generation_summary.failures_of(_record()) == []
+    assert generation_summary.spending_of(_record()) == []
+    assert generation_summary.replayed_of(_record()) == []
 
 
 def test_failures_say_where_they_are_and_what_to_do() -> None:
     record = _record()
     record.failed_by = {"responses": Counter({FailureReason.TRUNCATED_REPLY: 12})}
-    head, titles, row = telling.failures_of(record, Path("run"))
+    head, titles, row = generation_summary.failures_of(record, Path("run"))
     assert head == "Failures, one by one in run/failures.jsonl"
     assert titles.split()[:2] == ["step", "reason"]
     assert row.startswith("  12  responses  truncated reply  raise max_tokens")
@@ -92,7 +72,7 @@ def test_failures_say_where_they_are_and_what_to_do() -> None:
 def test_every_reason_has_advice() -> None:
     record = _record()
     record.failed_by = {"rewards": Counter(FailureReason)}
-    lines = telling.failures_of(record)
+    lines = generation_summary.failures_of(record)
     assert len(lines) == 2 + len(FailureReason)
     assert all(len(line.split("  ")) >= 5 for line in lines[2:])
 
@@ -101,7 +81,7 @@ def test_without_a_file_some_failures_are_told_themselves() -> None:
     record = _record()
     for place in range(9):
         record.add(Failure("responses", "?", FailureReason.MODEL_ERROR, f"call {place}\nfailed"))
-    details = [line for line in telling.failures_of(record) if "call" in line]
+    details = [line for line in generation_summary.failures_of(record) if "call" in line]
     assert details == [f"  responses: call {place} failed" for place in range(5)]
 
 
@@ -113,11 +93,11 @@ def _used(**prices: Price) -> GenerationRecord:
 
 
 def test_spending_is_told_by_step_in_the_order_of_the_recipe() -> None:
-    head, *rows = telling.spending_of(_used(judge=Price(2.0, 0.0), writer=Price(0.0, 4.0)))
+    head, *rows = generation_summary.spending_of(_used(judge=Price(2.0, 0.0), writer=Price(0.0, 4.0)))
     assert head.split() == ["step", "model", "requests", "retried", "prompt", "tokens", "reply", "tokens", "cost"]
     assert rows[0].split() == ["subtopics", "writer", "3", "0", "0", "500,000", "2.00"]
     assert rows[1].split()[0] == "rewards"
-    assert "…" in rows[1]
+    assert f"judge (a-very-long-name-of-a-model/{'x' * 60})" in rows[1]
     assert rows[2].split() == ["total", "10", "1", "1,000,000", "500,000", "4.00"]
 
 
@@ -125,28 +105,28 @@ def test_tokens_that_the_server_did_not_count_are_unknown_and_not_none() -> None
     record = GenerationRecord()
     record.usage["responses", "writer"] = ModelUsage("writer", requests=3, uncounted=3)
     record.usage["rewards", "judge"] = ModelUsage("judge", requests=2, prompt_tokens=7, uncounted=1)
-    _, writer, judge, _, note = telling.spending_of(record)
+    _, writer, judge, _, note = generation_summary.spending_of(record)
     assert writer.split()[-2:] == ["unknown", "unknown"]
     assert judge.split()[-2:] == ["7", "0"]
     assert note == "  without the tokens of 4 replies, which the server did not count"
 
 
 def test_an_unknown_finish_reason_is_told_by_its_word() -> None:
-    lines = telling.counts_of(_record(responses=3, finish_reason_moon=2, finish_reason_OTHER=1))
+    lines = generation_summary.counts_of(_record(responses=3, finish_reason_moon=2, finish_reason_OTHER=1))
     assert lines[-1] == "  replies with an unknown finish_reason: 2 moon, 1 OTHER"
 
 
 def test_a_price_that_is_missing_is_a_cost_that_is_not_known() -> None:
-    *_, rewards, total = telling.spending_of(_used(writer=Price(0.0, 4.0)))
+    *_, rewards, total = generation_summary.spending_of(_used(writer=Price(0.0, 4.0)))
     assert rewards.split()[-1] == total.split()[-1] == "-"
-    assert "cost" not in telling.spending_of(_used())[0]
+    assert "cost" not in generation_summary.spending_of(_used())[0]
 
 
 def test_what_was_replayed_is_told_with_what_it_was_worth() -> None:
     record = GenerationRecord(prices={"writer": Price(1.0, 1.0)})
     record.usage["questions", "writer"] = ModelUsage("m", replayed=1500, replayed_prompt_tokens=2_000_000)
-    assert "replayed" in telling.spending_of(record)[0]
-    (line,) = telling.replayed_of(record)
+    assert "replayed" in generation_summary.spending_of(record)[0]
+    (line,) = generation_summary.replayed_of(record)
     assert line == "  1,500 replies from the journal, worth 2.00: not asked or paid for again"
 
 
@@ -157,20 +137,10 @@ def _dataset(folder: Path, *formats: str) -> WrittenDataset:
     return write_dataset(folder, splits, Provenance(0, {}, {}), Target(formats))
 
 
-def test_pairs_are_told_by_side_whatever_the_first_format_holds(tmp_path: Path) -> None:
-    dataset = _dataset(tmp_path / "dataset", "kto", "hh")
-    assert telling.pairs_of(dataset, {"below_min_score_diff": 3, "tie": 5}) == [
-        "  pairs              10  (9 train, 1 validation)",
-        "  pairs left out: 5 tie, 3 below min score diff",
-        "  left out of rows_hh: 1 system prompt",
-    ]
-    assert len(telling.pairs_of(_dataset(tmp_path / "trl", "trl"), {})) == 1
-
-
 def test_the_files_of_every_format_are_told_and_how_to_train_on_them(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path / "dataset", "kto", "trl", "helix")
     (tmp_path / "set_aside.jsonl").touch()
-    head, *lines = telling.files_of(tmp_path, dataset, Counter(candidates=20))
+    head, *lines = generation_summary.files_of(tmp_path, dataset, Counter(candidates=20))
     told = [re.split(" {2,}", line.strip()) for line in lines]
     assert head == "Files"
     assert [(Path(path).relative_to(tmp_path).as_posix(), *rows) for path, *rows in told[:-3]] == [
@@ -195,7 +165,7 @@ def test_the_files_of_every_format_are_told_and_how_to_train_on_them(tmp_path: P
 
 
 def test_a_plan_is_a_table_with_its_assumptions() -> None:
-    lines = telling.plan_lines(_plan())
+    lines = generation_summary.plan_lines(_plan())
     assert lines[0] == "2 topics → 200 questions → 400 responses"
     assert lines[1].split() == ["step", "model", "calls", "prompt", "tokens", "reply", "tokens"]
     assert [line.split()[0] for line in lines[2:7]] == ["subtopics", "questions", "responses", "rewards", "total"]
@@ -204,8 +174,8 @@ def test_a_plan_is_a_table_with_its_assumptions() -> None:
     assert "Calls are exact when nothing goes wrong" in text
     assert "a response 350" in text
     assert "No cost is told without `prices`" in text
-    assert "that the preview took" in " ".join(telling.plan_lines(_plan(), measured=True))
-    priced = telling.plan_lines(_plan({"writer": Price(1.0, 1.0), "reward": Price(1.0, 1.0)}))
+    assert "that the preview took" in " ".join(generation_summary.plan_lines(_plan(), measured=True))
+    priced = generation_summary.plan_lines(_plan({"writer": Price(1.0, 1.0), "reward": Price(1.0, 1.0)}))
     assert priced[1].split()[-1] == "cost"
     assert "-" not in priced[6]
 
@@ -221,7 +191,7 @@ def test_a_plan_is_a_table_with_its_assumptions() -> None:
     ],
 )
 def test_the_subject_of_a_plan(counts: dict[str, int], subject: str) -> None:
-    assert telling.plan_lines(_plan(None, **counts))[0] == subject
+    assert generation_summary.plan_lines(_plan(None, **counts))[0] == subject
 
 
 def _turn(*scores: float, **parts: Any) -> Turn:
@@ -233,7 +203,7 @@ def _turn(*scores: float, **parts: Any) -> Turn:
 
 
 def test_a_preview_marks_the_pair_that_is_widest_apart() -> None:
-    lines = telling.preview_lines([_turn(1.0, 3.0, 2.0)], PairingRules())
+    lines = generation_summary.preview_lines([_turn(1.0, 3.0, 2.0)], PairingRules())
     assert lines == [
         "Question 1: What is it?",
         "  [1] 3 by writer  ← chosen",
@@ -248,7 +218,9 @@ def test_a_preview_marks_the_pair_that_is_widest_apart() -> None:
 
 
 def test_a_preview_says_why_there_is_no_pair() -> None:
-    lines = telling.preview_lines([_turn(1.0, 1.0), _turn(1.0, 2.0, set_aside="below_min_best_score")], PairingRules())
+    lines = generation_summary.preview_lines(
+        [_turn(1.0, 1.0), _turn(1.0, 2.0, set_aside="below_min_best_score")], PairingRules()
+    )
     assert "  → no pair; left out: 1 tie" in lines
     assert "  → set aside: below min best score" in lines
     assert not any("chosen" in line for line in lines)
@@ -256,13 +228,13 @@ def test_a_preview_says_why_there_is_no_pair() -> None:
 
 def test_a_preview_shows_the_message_of_a_score_that_failed() -> None:
     failed = Scored(Response(QUESTION, 2, "So.", "writer", "m"), reason="model_error", detail="judge is down")
-    lines = telling.preview_lines([_turn(1.0, unscored=(failed,))], PairingRules())
+    lines = generation_summary.preview_lines([_turn(1.0, unscored=(failed,))], PairingRules())
     assert "  [2] no score by writer: judge is down" in lines
 
 
 def test_a_preview_shows_what_could_not_be_scored_and_the_beginning_of_what_is_long() -> None:
     cut = Scored(Response(QUESTION, 1, "word " * 500, "writer", "m", Flaw.TRUNCATED), reason=Flaw.TRUNCATED)
-    lines = telling.preview_lines([_turn(1.0, unscored=(cut,))], PairingRules())
+    lines = generation_summary.preview_lines([_turn(1.0, unscored=(cut,))], PairingRules())
     assert "  [1] no score by writer: truncated" in lines
     assert "      … (2,500 characters)" in lines
     assert len(lines) < 15

@@ -13,7 +13,7 @@ from nat_dpo_pipeline.errors import DPOPipelineError
 
 
 def say(line: str, *, err: bool = False, file: IO[Any] | None = None) -> None:
-    """Print a line; what the stream's encoding does not have is escaped."""
+    """Print a line; characters that the stream's encoding lacks are escaped."""
     stream = file or (sys.stderr if err else sys.stdout)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     click.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding), file=stream)
@@ -26,19 +26,23 @@ def say_all(lines: Iterable[str]) -> None:
 
 
 def in_one_line(error: object) -> str:
-    """The message of an error for the user."""
+    """Return the message of an error for the user."""
     return printable(" ".join(str(error).split()))
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn what a user can mend into click's exceptions, which end a command with one line and exit code 1."""
+    """Turn errors that a user can mend into click's exceptions, which end a command with one line and exit code 1."""
     try:
         yield
     except DPOPipelineError as error:
         raise click.ClickException(in_one_line(error)) from error
     except OSError as error:
-        # A full disk, a file that is taken away: whoever knows more about it has said so in an error of ours.
+        # A full disk, a removed file: code that knows more about the cause has raised a DPOPipelineError instead.
         if error.errno in (None, EPIPE):
             raise
         raise click.ClickException(in_one_line(error)) from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nat":
+            raise
+        raise click.ClickException("this command needs the NeMo Agent Toolkit: pip install nvidia-nat") from error

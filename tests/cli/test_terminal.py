@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nat_dpo_pipeline.cli import dpo
-from nat_dpo_pipeline.cli.saying import errors_in_one_line, say
+from nat_dpo_pipeline.cli.terminal import errors_in_one_line, say
 from nat_dpo_pipeline.errors import InputError
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202ebad\u2028\x9b31m"
