@@ -1,8 +1,6 @@
 """The command in this process, over the embedded demo model; tests/test_generate_command.py starts the real one."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,16 +225,6 @@ def test_a_mistake_costs_nothing_of_an_earlier_run(generate: Generate, source: d
     _nim(source)
     assert generate("--topic", "Text").exit_code == 1
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
-
-
-def test_the_command_is_light_to_import() -> None:
-    """NAT imports it at every start."""
-    script = (
-        "import sys, nat_dpo_pipeline.cli\n"
-        "print(*(name for name in ('nat', 'openai', 'pydantic', 'rich', 'yaml') if name in sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
 
 
 def test_an_empty_file_and_one_of_bad_rows_are_told(generate: Generate) -> None:
