@@ -6,9 +6,10 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import OnReply
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.replies import ChatReply
-from nat_dpo_pipeline.generation.scorers import OnReply, RewardModelScorer, Score
+from nat_dpo_pipeline.generation.scorers import RewardModelScorer, Score
 from nat_dpo_pipeline.testing import ScriptedModel
 
 pytestmark = pytest.mark.own_time

@@ -17,7 +17,7 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route, counting_late
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel
@@ -244,13 +244,16 @@ async def _cancelled(call: "asyncio.Task[ChatReply]") -> None:
 @pytest.mark.own_time
 async def test_a_call_whose_caller_was_cancelled_is_still_put_on_record(tmp_path: Path) -> None:
     model = Slow("paid for")
+    late: list[ChatReply | ModelError] = []
     with closing(Journal(tmp_path / "journal")) as journal:
-        await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
+        with counting_late(late.append):
+            await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
         finishing = asyncio.create_task(journal.finish(10))
         await own_time.until_nothing_moves()
         assert not finishing.done()
         model.go.set()
         await finishing
+    assert [one.text for one in late if isinstance(one, ChatReply)] == ["paid for"]
     with closing(Journal(tmp_path / "journal")) as journal:
         again = await scripted(journal, model).complete(QUESTION)
 
@@ -260,11 +263,14 @@ async def test_a_call_whose_caller_was_cancelled_is_still_put_on_record(tmp_path
 @pytest.mark.own_time
 async def test_a_call_that_takes_too_long_to_finish_is_given_up(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
+    late: list[ChatReply | ModelError] = []
     with closing(Journal(tmp_path / "journal")) as journal:
-        await _cancelled(asyncio.create_task(scripted(journal, Slow("too late")).complete(QUESTION)))
+        with counting_late(late.append):
+            await _cancelled(asyncio.create_task(scripted(journal, Slow("too late")).complete(QUESTION)))
         await asyncio.wait_for(journal.finish(0.01), 10)
         assert asyncio.all_tasks() == before
         await journal.finish(0.01)  # nothing is left to wait for
+    assert [(one.llm, one.requests) for one in late if isinstance(one, ModelError)] == [("slow", 1)]
 
 
 @pytest.mark.own_time
@@ -272,11 +278,16 @@ async def test_a_call_that_fails_after_its_caller_was_cancelled_disturbs_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Slow(ModelError("overloaded"))
+    late: list[ChatReply | ModelError] = []
     with closing(Journal(tmp_path / "journal")) as journal:
-        await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
+        with counting_late(late.append):
+            await _cancelled(asyncio.create_task(scripted(journal, model).complete(QUESTION)))
         model.go.set()
         await journal.finish(10)
         gc.collect()
+    assert [(str(one), one.llm, one.requests) for one in late if isinstance(one, ModelError)] == [
+        ("overloaded", "slow", 1)
+    ]
     assert caplog.records == []  # asyncio logs exceptions that nobody looked at
 
 

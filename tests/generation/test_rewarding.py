@@ -8,12 +8,13 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import OnReply
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import read_reply
 from nat_dpo_pipeline.generation.rewarding import rewarded
-from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer, TurnScorer
+from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings
 from nat_dpo_pipeline.generation.steps import Item, Pipeline, Scatter
 from nat_dpo_pipeline.generation.turns import Claim, Flaw, Question, Response, Turn

@@ -16,7 +16,16 @@ from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus, generate, inputs_of, load, preview, previewed
-from nat_dpo_pipeline.testing.server import Answer, Fault, LoopbackServer, Request, Response, after, asgi_answer
+from nat_dpo_pipeline.testing.server import (
+    Answer,
+    Fault,
+    LoopbackServer,
+    Request,
+    Response,
+    after,
+    asgi_answer,
+    at_random,
+)
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -359,12 +368,28 @@ async def test_a_signal_lets_the_calls_under_way_end(tmp_path: Path, number: sig
         outcome = await running
         assert outcome.status is RunStatus.INTERRUPTED
         assert _manifest(tmp_path)["status"] == "interrupted"
-        # All that the server answered is on record.
+        # All that the server answered is on record, and in the table of requests.
         answered = server.answered
+        assert sum(used.requests for used in outcome.record.usage.values()) == answered == len(server.requests)
+        assert sum(one["requests"] for one in _manifest(tmp_path)["spending"]) == answered
         again = await _run(tmp_path, url=server.url)
         assert again.status is RunStatus.COMPLETE
         assert sum(used.replayed for used in again.record.usage.values()) == answered
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+async def test_failed_requests_of_interrupted_calls_are_counted(tmp_path: Path) -> None:
+    def change(source: dict[str, Any]) -> None:
+        source["workflow"] |= {"n_questions": 6, "max_concurrency": 4}
+
+    fault = at_random(0.5, [Fault.SERVER_ERROR, Fault.RESET, Fault.TOO_MANY_REQUESTS], seed=5)
+    async with LoopbackServer(asgi_answer(create_app()), fault=fault, latency=lambda _: 0.02) as server:
+        running = asyncio.create_task(_run(tmp_path, url=server.url, change=change))
+        await until(lambda: server.answered >= 12, lambda: not running.done())
+        os.kill(os.getpid(), signal.SIGINT)
+        outcome = await running
+        assert outcome.status is RunStatus.INTERRUPTED
+        assert sum(used.requests for used in outcome.record.usage.values()) == len(server.requests)
 
 
 async def test_after_so_many_minutes_the_calls_under_way_end_and_the_rest_is_made_next_time(

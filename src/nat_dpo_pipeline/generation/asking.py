@@ -1,12 +1,13 @@
 """What the steps of the recipe that ask a model have in common: how a call is made up, and that it is recorded."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.refusals import is_refusal
 from nat_dpo_pipeline.errors import ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, counting_late
 from nat_dpo_pipeline.generation.endings import Ending, shown
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
@@ -32,7 +33,8 @@ class Asking:
 
     async def _reply(self, step: StepName, model: ChatModel, call: Call) -> ChatReply:
         try:
-            reply = await model.complete(call)
+            with counting_late(partial(self._record.spent, step)):
+                reply = await model.complete(call)
         except ModelError as error:
             self._record.spent(step, error)
             raise

@@ -1,10 +1,14 @@
 """A call to a chat model, and whatever answers calls."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 
@@ -61,3 +65,23 @@ class Recalling(Protocol):
     """A model that may have the reply to a call on record."""
 
     def recall(self, call: Call) -> ChatReply | None: ...
+
+
+#: Sees what came of every call: a reply, also one without a score, or the error of a call that failed.
+OnReply = Callable[[ChatReply | ModelError], None]
+_late: ContextVar[OnReply] = ContextVar("late", default=lambda _: None)
+
+
+@contextmanager
+def counting_late(on_reply: OnReply) -> Iterator[None]:
+    """Give `on_reply` what comes of calls that are made in here and cancelled: their requests are sent and paid for."""
+    token = _late.set(on_reply)
+    try:
+        yield
+    finally:
+        _late.reset(token)
+
+
+def late_counter() -> OnReply:
+    """Return what counts the calls of this task that are cancelled."""
+    return _late.get()

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.rewards import Combination, combine_members
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError, ParseError
-from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer
+from nat_dpo_pipeline.generation.chat import OnReply
+from nat_dpo_pipeline.generation.scorers import Score, Scorer
 
 
 class EnsembleScorer:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, OnReply, late_counter
 from nat_dpo_pipeline.generation.replies import ChatReply, read_reply
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID"
@@ -93,7 +93,11 @@ class Journal:
         task = asyncio.create_task(self._kept(model, call, identity))
         self._unfinished.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(partial(_count, late_counter(), model.name))
+            raise
 
     def _finished(self, task: "asyncio.Task[ChatReply]") -> None:
         self._unfinished.discard(task)
@@ -137,6 +141,17 @@ class Journal:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:
             raise ConfigurationError(_refusal(self._path, error)) from error
+
+
+def _count(on_reply: OnReply, llm: str, task: "asyncio.Task[ChatReply]") -> None:
+    """Count a call that ended after its caller was cancelled, or was given up."""
+    error = ModelError("given up") if task.cancelled() else task.exception()
+    if error is None:
+        for one in (task.result(), *task.result().others):
+            on_reply(one)
+    elif isinstance(error, ModelError):
+        error.llm, error.requests = llm, int(not error.unsent)
+        on_reply(error)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from math import inf
 
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, Waiting
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Waiting, late_counter
 from nat_dpo_pipeline.generation.pace import CoolDown, Pace, Slots, backoff, prompt_tokens
 from nat_dpo_pipeline.generation.probing import Refusals, harmless
 from nat_dpo_pipeline.generation.replies import ChatReply
@@ -104,6 +104,16 @@ class LimitedModel:
     async def complete(self, call: Call) -> ChatReply:
         """Raises ModelError when retries are used up, and at once for a model that has ended."""
         tries = _Tries()
+        try:
+            return await self._until_answered(call, tries)
+        except asyncio.CancelledError:
+            if tries.requests:
+                failed = self._error("interrupted")
+                failed.requests = tries.requests
+                late_counter()(failed)
+            raise
+
+    async def _until_answered(self, call: Call, tries: "_Tries") -> ChatReply:
         while True:
             try:
                 reply = await self._once(call, tries)

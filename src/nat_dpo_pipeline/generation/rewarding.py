@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import counting_late
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
@@ -70,7 +71,8 @@ class _Scores(_Rewards):
         if (reason := self._why_unscored(response)) is not None:
             return Scored(response, reason=reason, detail=response.detail)
         try:
-            score = await self._scorer.score(response.question.messages, response.text, self._spent_on_rewards)
+            with counting_late(self._spent_on_rewards):
+                score = await self._scorer.score(response.question.messages, response.text, self._spent_on_rewards)
         except (ModelError, ParseError) as error:
             return self._unscored(response, error)
         return Scored(response, score)
@@ -109,7 +111,8 @@ class _Comparisons(_Rewards):
         texts = [response.text for response in responses]
         question = responses[0].question
         try:
-            results = await self._scorer.score_turn(question.messages, texts, self._spent_on_rewards)
+            with counting_late(self._spent_on_rewards):
+                results = await self._scorer.score_turn(question.messages, texts, self._spent_on_rewards)
         except (ModelError, ParseError) as error:
             return [self._unscored(response, error) for response in responses]
         return [

@@ -5,7 +5,7 @@ model's business, and a conversation that is longer than a model's context stays
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -14,15 +14,12 @@ from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
 from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, OnReply, Route
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling
 from nat_dpo_pipeline.generation.watching import FIRST_SCORES, ScorerWatch
 
 logger = logging.getLogger(__name__)
-
-#: Sees what came of every call: a reply, also one without a score, or the error of a call that failed.
-OnReply = Callable[[ChatReply | ModelError], None]
 
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _PRINCIPLE_QUESTION = (

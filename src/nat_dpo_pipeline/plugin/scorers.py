@@ -9,11 +9,10 @@ from pydantic import BaseModel
 from nat_dpo_pipeline.core.candidates import Message, as_messages, finite_number
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatModel, Route
+from nat_dpo_pipeline.generation.chat import ChatModel, OnReply, Route
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
 from nat_dpo_pipeline.generation.scorers import (
-    OnReply,
     PoolingScorer,
     PrincipleScorer,
     RewardModelScorer,

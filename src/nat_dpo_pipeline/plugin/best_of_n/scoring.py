@@ -11,7 +11,8 @@ from nat.plugin_api import Builder
 
 from nat_dpo_pipeline.core.candidates import Message, Prompt
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError
-from nat_dpo_pipeline.generation.scorers import OnReply, Score, Scorer, TurnScorer
+from nat_dpo_pipeline.generation.chat import OnReply
+from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer
 from nat_dpo_pipeline.plugin.best_of_n.repeating import ended_by
 from nat_dpo_pipeline.plugin.best_of_n.seen_prompts import unwatched
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
