@@ -136,15 +136,34 @@ def test_inspect_tells_what_it_finds(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     sound = _invoke("inspect", file)
-    assert (sound.exit_code, sound.output) == (0, f"{file}: trl_standard, 1 rows, 1 prompts\nnothing to mend\n")
+    assert (sound.exit_code, sound.output) == (0, f"{file}: trl_standard, 1 rows, 1 prompts\nno problems found\n")
     file.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n' * 7)
     bad = _invoke("inspect", file, "--max-chars", 10)
     assert bad.exit_code == 1
     assert "✗ 7 equal sides: chosen and rejected are the same" in bad.output
-    assert "(line 1, 2, 3, 4, 5, …)" in bad.output
+    assert "(line 1, 2, 3, 4, 5 and 2 more)" in bad.output
     assert "· 6 duplicate row" in bad.output
     file.unlink()
     assert _invoke("inspect", tmp_path).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"a": 1, "b": 2},
+            "the keys 'a', 'b'; a pair has 'prompt', 'chosen' and 'rejected', and docs/datasets.md has ",
+        ),
+        ({"prompt": "q", "response": "a", "score": 1}, "'score': flat candidate rows, of which `nat dpo pairs` makes "),
+    ],
+)
+def test_inspect_says_what_an_unknown_file_holds(tmp_path: Path, row: dict[str, object], said: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{json.dumps(row)}\n" * 7)
+    done = _invoke("inspect", file)
+    assert done.exit_code == 1
+    assert said in done.output
+    assert done.output.splitlines()[1].endswith("(line 1, 2, 3, 4, 5 and 2 more)")
 
 
 def test_inspect_tells_which_element_of_an_array_it_means(tmp_path: Path) -> None:

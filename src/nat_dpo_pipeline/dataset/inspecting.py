@@ -68,7 +68,10 @@ _MEANINGS = {
 
 @dataclass
 class FileReport:
-    """What is in one file. `lines` are the first ones with each problem, from 1, counted in `unit`."""
+    """What is in one file. `lines` are the first ones with each problem, from 1, counted in `unit`.
+
+    `first_row` is the first row of a file whose format is not known.
+    """
 
     path: Path
     unit: str = "line"
@@ -77,6 +80,7 @@ class FileReport:
     prompts: set[bytes] = field(default_factory=set)
     problems: Counter[Problem] = field(default_factory=Counter)
     lines: dict[Problem, list[int]] = field(default_factory=dict)
+    first_row: Mapping[str, object] = field(default_factory=dict)
 
     def add(self, problem: Problem, line: int) -> None:
         self.problems[problem] += 1
@@ -202,6 +206,8 @@ def _look_at(
     name = recognised(row)
     report.format = report.format or name
     if name is None or name != report.format:
+        if report.format is None and not report.first_row:
+            report.first_row = row
         report.add(Problem.UNKNOWN_FORMAT, line)
         return
     try:

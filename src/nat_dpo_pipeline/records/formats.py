@@ -1,5 +1,6 @@
 """The formats of recorded candidates, and which one a file is in, by what its first records say."""
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from nat_dpo_pipeline.records.nemo_gym import NEMO_GYM
 from nat_dpo_pipeline.records.pieces import NotJson, Piece, parsed, pieces
 from nat_dpo_pipeline.records.score_table import CSV_TABLE, SCORE_TABLE
 from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
-from nat_dpo_pipeline.records.values import RecordedFormat
+from nat_dpo_pipeline.records.values import RecordedFormat, mapping
 from nat_dpo_pipeline.records.workflow_output import WORKFLOW_OUTPUT
 
 RECORDED_FORMATS = (
@@ -31,7 +32,8 @@ RECORDED_FORMATS = (
 )
 # The first lines may be damaged, or the first item of an evaluation another one than those after it.
 _RECORDS_LOOKED_AT = 20
-_SHOWN = 120
+_CHARACTERS_SHOWN = 120
+_KEYS_SHOWN = 8
 
 
 def recognised(path: Path) -> RecordedFormat | None:
@@ -47,15 +49,29 @@ def recognised(path: Path) -> RecordedFormat | None:
                 return one
     if first is None:
         return None
-    known = "; ".join(f"{one.name}: {one.looks_like}" for one in RECORDED_FORMATS)
+    near = _nearest(first)
     raise InputError(
-        f"{str(path)!r} holds no recorded candidates that are known: it starts with {_start(first)}; known are {known}"
+        f"{str(path)!r} holds no recorded candidates: it starts with {_start(first)}; the nearest known format is "
+        f"{near.name}: {near.looks_like}; docs/recorded_candidates.md describes every format"
     )
+
+
+def _nearest(piece: Piece) -> RecordedFormat:
+    """Return the format with the most keys of the record, flat candidate rows for a record that shares none."""
+    keys = mapping(parsed(piece.text)).keys()
+    return max((FLAT_ROWS, *RECORDED_FORMATS), key=lambda one: sum(f'"{key}"' in one.looks_like for key in keys))
+
+
+def named_keys(row: Mapping[str, object]) -> str:
+    """Return the first keys of a row for a message, and the number of the others."""
+    named = ", ".join(f"{key!r:.40}" for key in islice(row, _KEYS_SHOWN))
+    more = len(row) - _KEYS_SHOWN
+    return f"the keys {named}" + (f" and {more} more" if more > 0 else "") if row else "no keys"
 
 
 def _start(piece: Piece) -> str:
     value = parsed(piece.text)
     if isinstance(value, dict):
-        return f"an object with the keys {', '.join(map(repr, value))}"[:_SHOWN] if value else "an empty object"
-    text = " ".join(piece.text[:_SHOWN].decode(errors="replace").split())
+        return f"an object with {named_keys(value)}"
+    text = " ".join(piece.text[:_CHARACTERS_SHOWN].decode(errors="replace").split())
     return repr(text)
