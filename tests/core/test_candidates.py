@@ -1,5 +1,6 @@
 from math import inf, nan
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,12 +106,15 @@ def test_conversations_share_a_key_only_when_roles_and_words_agree(
     assert (prompt_key(one) == prompt_key(other)) == (said(one) == said(other))
 
 
-@pytest.mark.parametrize("value", [True, "1", None, nan, inf, 10**400, [1.0]])
+@pytest.mark.parametrize(
+    "value",
+    [True, "1", None, nan, inf, 10**400, [1.0], np.bool_(True), np.array("1"), np.array([1.0]), np.float32(nan)],
+)
 def test_what_is_no_finite_number(value: object) -> None:
     assert finite_number(value) is None
 
 
-@pytest.mark.parametrize("value", [0, -3, 2.5])
+@pytest.mark.parametrize("value", [0, -3, 2.5, np.float32(0.5), np.array(0.5), np.array(3), np.int64(3), np.float16(2)])
 def test_a_finite_number_is_a_float(value: float) -> None:
     assert finite_number(value) == value
     assert isinstance(finite_number(value), float)

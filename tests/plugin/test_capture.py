@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 from nat.plugin_api import Context
 
@@ -60,6 +62,12 @@ async def test_what_has_no_finite_score_is_counted_by_the_builder(
     decoded = _decoded(steps)
     assert [one.response for one in decoded.candidates] == ["b"]
     assert [refusal.reason for refusal in decoded.refusals] == [RefusalReason.MISSING_SCORE]
+
+
+async def test_a_score_may_be_what_a_library_computed(steps: list[IntermediateStep]) -> None:
+    scores: list[Any] = [np.float32(0.5), np.array(1.5)]
+    emit_candidates(prompt="p", responses=["a", "b"], scores=scores)
+    assert [one.score for one in _decoded(steps).candidates] == [0.5, 1.5]
 
 
 @pytest.mark.parametrize("given", [{"scores": [1.0]}, {"scores": [1.0, 2.0], "models": ["a"]}])

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from nat.data_models.finetuning import TrainingJobRef
 
@@ -9,6 +10,17 @@ from nat_dpo_pipeline.plugin.progress import append_progress
 from nat_dpo_pipeline.plugin.trainer import DPOTrainer
 from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+
+
+def test_a_loss_that_a_library_computed_is_a_number(tmp_path: Path) -> None:
+    entry = {"loss": np.array(0.5), "margin": np.float32(2.0), "grad_norm": np.array(np.nan), "steps": np.int64(3)}
+    append_progress("run.jsonl", entry, str(tmp_path), None)
+    assert json.loads((tmp_path / "run.jsonl").read_text()) == {
+        "loss": 0.5,
+        "margin": 2.0,
+        "grad_norm": None,
+        "steps": 3,
+    }
 
 
 def test_a_line_is_appended(tmp_path: Path) -> None:

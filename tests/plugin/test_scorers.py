@@ -2,6 +2,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import numpy as np
 import pytest
 from nat.builder.function import LambdaFunction
 from nat.builder.function_info import FunctionInfo
@@ -230,6 +231,8 @@ async def test_a_function_is_looked_up_once() -> None:
     ("result", "value", "attributes"),
     [
         (3, 3.0, {}),
+        (np.float32(0.5), 0.5, {}),
+        ({"score": np.array(1.5), "attributes": {"brevity": np.int64(2)}}, 1.5, {"brevity": 2.0}),
         ("-0.5", -0.5, {}),
         ({"score": 1.5, "why": "short"}, 1.5, {}),
         ({"score": 1.5, "attributes": {"brevity": 2}}, 1.5, {"brevity": 2.0}),

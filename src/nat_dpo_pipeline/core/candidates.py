@@ -117,8 +117,16 @@ def is_blank(prompt: Prompt) -> bool:
     return not any(message.content.strip() for message in prompt if message.role != "system")
 
 
+def own_number(value: object) -> object:
+    """Return a scalar of numpy or torch, and an array without dimensions, as Python's own; else the value."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
+
+
 def finite_number(value: object) -> float | None:
-    """`value` as a finite float, or None; a bool is no number."""
+    """`value` as a finite float, or None; a bool is no number, a scalar of numpy or torch is one."""
+    if not isinstance(value, int | float):
+        value = own_number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

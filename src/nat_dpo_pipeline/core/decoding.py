@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isfinite
 from types import MappingProxyType
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, own_number
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 
@@ -57,7 +57,8 @@ def score_of(raw: object) -> float:
     if raw is None:
         raise CandidateRefused(RefusalReason.MISSING_SCORE)
     if not isinstance(raw, float):
-        if not isinstance(raw, int | str) or "_" in str(raw):
+        raw = own_number(raw)
+        if not isinstance(raw, int | float | str) or "_" in str(raw):
             raise CandidateRefused(RefusalReason.MALFORMED)
         try:
             raw = float(raw)

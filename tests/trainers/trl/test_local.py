@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -375,15 +376,32 @@ def test_learning_curves_go_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_left_out_of_the_learning_curves() -> None:
     """In fp16 the first steps are usual cases of that: Infinity and NaN are no JSON, and cost the line."""
-    logged = {"loss": 0.69, "grad_norm": math.nan, "learning_rate": 1, "rewards/margins": math.inf}
+    logged = {
+        "loss": 0.69,
+        "grad_norm": math.nan,
+        "learning_rate": 1,
+        "rewards/margins": math.inf,
+        "note": "warming up",
+    }
     assert numbers_of(logged) == {"loss": 0.69, "learning_rate": 1.0}
+
+
+def test_what_a_library_computed_is_a_number() -> None:
+    logged = {"loss": np.array(0.5), "grad_norm": np.float32(2.0), "rewards/margins": np.array(math.nan)}
+    assert numbers_of(logged) == {"loss": 0.5, "grad_norm": 2.0}
 
 
 def test_a_status_that_is_none_is_told(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path)
     WorkerStatus(JobState.RUNNING, "step 1").write(folder)
     assert read_status(folder) == WorkerStatus(JobState.RUNNING, "step 1")
-    for text in ("{", "[]", '{"state": "odd", "message": ""}', "{}"):
+    for text in (
+        "{",
+        "[]",
+        '{"state": "odd", "message": ""}',
+        "{}",
+        '{"state": "running", "message": "", "metrics": 1}',
+    ):
         folder.status.write_text(text)
         with pytest.raises(TrainingError, match=r"status\.json"):
             read_status(folder)
