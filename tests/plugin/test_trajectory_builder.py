@@ -276,6 +276,17 @@ async def test_a_failed_evaluation_is_one_line_and_its_run_can_be_started_again(
     assert len((await builder.finalize("run")).trajectories) == 1
 
 
+@pytest.mark.parametrize("run_id", ["../run", "a/b", "a\0b", "é" * 200])
+async def test_a_run_id_that_leaves_the_folder_is_refused_before_the_evaluation(
+    make_builder: Maker, run_config: FinetuneConfig, run_id: str
+) -> None:
+    builder = make_builder()
+    await builder.initialize(run_config)
+    with pytest.raises(ConfigurationError, match="is not the name of a file"):
+        await builder.start_run(run_id)
+    assert builder.evaluation_runs == {}
+
+
 async def test_an_error_without_words_is_named_by_its_type(make_builder: Maker, run_config: FinetuneConfig) -> None:
     builder = make_builder(TimeoutError())
     await builder.initialize(run_config)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nat_dpo_pipeline.errors import OutputError
+from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.json_text import json_bytes, json_line
 
 _PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
 _BYTES_A_WRITE = 1 << 19
+_LONGEST_NAME = 255  # bytes, of ext4 and most other file systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,14 @@ def replace_file(path: Path, text: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_file_name(name: str) -> str:
+    """Return a name that is made of a run id. Raises ConfigurationError where it leads out of the run's folder."""
+    too_long = len(name.encode(errors="replace")) > _LONGEST_NAME
+    if name in ("", "..") or Path(name).name != name or "\0" in name or too_long:
+        raise ConfigurationError(f"a run id becomes part of a file's name, but {name!r:.80} is not the name of a file")
+    return name
 
 
 def append_json(path: Path, *values: Mapping[str, object]) -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.files import append_json
+from nat_dpo_pipeline.dataset.files import append_json, check_file_name
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.nat_api import FinetuneConfig
-
-_LONGEST_NAME = 255  # bytes, of ext4 and most other file systems
 
 
 def append_progress(
@@ -20,7 +18,4 @@ def append_progress(
     folder = output_dir or (None if run_config is None else run_config.output_dir)
     if folder is None:
         raise ConfigurationError("progress has no folder yet: call initialize first, or give output_dir")
-    too_long = len(name.encode(errors="replace")) > _LONGEST_NAME
-    if name in ("", "..") or Path(name).name != name or "\0" in name or too_long:
-        raise ConfigurationError(f"a run id becomes part of a file's name, but {name!r:.80} is not the name of a file")
-    append_json(Path(folder) / name, entry)
+    append_json(Path(folder) / check_file_name(name), entry)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Candidate
-from nat_dpo_pipeline.dataset.files import append_json
+from nat_dpo_pipeline.dataset.files import append_json, check_file_name
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.collecting import Collected, collect
@@ -62,8 +62,10 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         """Start an evaluation, or reading the files of `source`.
 
         Raises ValueError when a run of this id is under way; one that ended can be repeated. Raises InputError when
-        the evaluation set of the configuration or a file of `source` is not there.
+        the evaluation set of the configuration or a file of `source` is not there, and ConfigurationError for an id
+        that cannot be part of a file's name.
         """
+        check_file_name(_failures_name(run_id))
         running = self.evaluation_runs.get(run_id)
         if running is not None and not running.done():
             raise ValueError(f"run {run_id!r} is in progress already")
@@ -131,13 +133,17 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
     def _keep_failures(self, run_id: str, failures: list[Mapping[str, object]]) -> None:
         if not failures:
             return
-        path = Path(self.run_config.output_dir) / f"failures_{run_id}.jsonl"
+        path = Path(self.run_config.output_dir) / _failures_name(run_id)
         try:
             append_json(path, *failures)
         except OSError as error:
             logger.warning("%d failures could not be written to %s: %s", len(failures), path, error)
         else:
             logger.info("what failed, with reasons and replies: %s", path)
+
+
+def _failures_name(run_id: str) -> str:
+    return f"failures_{run_id}.jsonl"
 
 
 def evaluation_config(run_config: FinetuneConfig) -> EvaluationRunConfig:

@@ -247,6 +247,29 @@ async def test_a_job_without_a_folder_is_refused(make_backend: Callable[..., Trl
         await make_backend("").status(Job("trl", "x", "x"))
 
 
+@pytest.mark.parametrize("run_id", ["../out", "/tmp/out", "a/b", "", "..", "a\0b"])
+async def test_a_run_id_that_leaves_the_folder_of_jobs_is_refused(
+    make_backend: Callable[..., TrlBackend], tmp_path: Path, run_id: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="is not the name of a file"):
+        await make_backend(TRAINS).submit(_data(run_id))
+    assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
+
+
+async def test_a_saved_job_that_names_another_folder_is_neither_asked_nor_resumed_nor_cleaned_up(
+    make_backend: Callable[..., TrlBackend], tmp_path: Path
+) -> None:
+    backend = make_backend(TRAINS)
+    (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
+    WorkerStatus(JobState.SUCCEEDED, "done").write(JobFolder(tmp_path / "mine"))
+    for name, path in (("run", tmp_path / "mine"), ("mine", tmp_path / "mine"), ("..", tmp_path / "mine" / "..")):
+        job = Job("trl", name, name, {"folder": str(path)})
+        for asking in (backend.status, backend.resume, backend.cancel, backend.cleanup):
+            with pytest.raises(TrainingError, match="is not the folder of job"):
+                await asking(job)
+    assert (tmp_path / "mine" / "checkpoints").is_dir()
+
+
 async def test_check_names_what_is_missing(
     make_backend: Callable[..., TrlBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nat_dpo_pipeline.dataset.files import check_writable
+from nat_dpo_pipeline.dataset.files import check_file_name, check_writable
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, TrainingData
@@ -55,7 +55,7 @@ class TrlBackend:
 
     async def submit(self, data: TrainingData) -> Job:
         """Write the pairs and start the worker. The job's folder is named after the run and must be new."""
-        folder = JobFolder(self._settings.output_dir.absolute() / data.run_id)
+        folder = JobFolder(self._settings.output_dir.absolute() / check_file_name(data.run_id))
         await asyncio.to_thread(self._prepare, folder, data)
         self._processes[data.run_id] = await self._start(folder)
         return Job(self.name, data.run_id, data.run_id, {_FOLDER: str(folder.path)})
@@ -192,7 +192,11 @@ def folder_of(job: Job) -> JobFolder:
     path = job.facts.get(_FOLDER)
     if not isinstance(path, str) or not Path(path).is_dir():
         raise TrainingError(f"job {job.id} has no folder here: {path!r}")
-    return JobFolder(Path(path))
+    folder = JobFolder(Path(path))
+    # What a saved job names may be resumed, and its checkpoints removed.
+    if folder.path.name != job.id or not folder.job.is_file():
+        raise TrainingError(f"{path!r} is not the folder of job {job.id!r:.80}: it is not named so, or has no job.json")
+    return folder
 
 
 def _is_hub_name(model: str) -> bool:
