@@ -176,7 +176,7 @@ def test_an_empty_side_is_told(tmp_path: Path) -> None:
             "no pair was made of 2 candidates: 1 invalid_unicode",
         ),
         (_rows([1], [None]), (), "no pair was made of 0 candidates: 1 missing_score"),
-        ([{"a": 1}], (), "holds no recorded candidates that are known: it starts with an object with the keys 'a'"),
+        ([{"a": 1}], (), "holds no recorded candidates: it starts with an object with the keys 'a'"),
         (_rows([1]), ("--strategy", "bests"), "strategy is 'bests'"),
         (_rows([1]), ("--validation-fraction", 1), "validation_fraction is 1.0"),
         (_rows([1]), ("-f", "nothing"), "there is no format 'nothing'"),

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nat_dpo_pipeline.dataset.card import About, is_our_card, size_category
+from nat_dpo_pipeline.dataset.card import About, Origin, is_our_card, size_category
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 
@@ -83,6 +83,7 @@ def test_people_read_how_it_was_made_and_whom_to_cite(tmp_path: Path) -> None:
         "min_score_diff 0.5",
         "seed 7",
         "3 pairs in train, 0 pairs in validation",
+        "| `trl` | `trl/train.jsonl` | 3 |",
         "- pairs: tie 3",
         "arxiv.org/abs/2305.18290",
         "NeMo Curator",
@@ -90,8 +91,43 @@ def test_people_read_how_it_was_made_and_whom_to_cite(tmp_path: Path) -> None:
         assert told in card
 
 
+@pytest.mark.parametrize(
+    ("configuration", "origin"),
+    [
+        ({"workflow": {"_type": "preference_data"}}, Origin.RECIPE),
+        ({"workflow": {"_type": "react_agent"}, "trajectory_builder": {"source": None}}, Origin.WORKFLOW),
+        ({"workflow": {"_type": "scored_candidates"}}, Origin.RECORDED),
+        ({"workflow": {"_type": "react_agent"}, "trajectory_builder": {"source": ["a.jsonl"]}}, Origin.RECORDED),
+        ({"recorded": [{"path": "a.jsonl"}]}, Origin.RECORDED),
+        ({}, Origin.RECORDED),
+    ],
+)
+def test_a_card_says_what_is_true_of_its_data(tmp_path: Path, configuration: dict[str, object], origin: Origin) -> None:
+    write_dataset(tmp_path, {SplitName.TRAIN: ROWS}, Provenance(0, configuration, {}))
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert ("synthetic" in _metadata(tmp_path)["tags"]) is (origin is not Origin.RECORDED)
+    assert ("NeMo Curator" in card) is (origin is Origin.RECIPE)
+    assert ("recorded elsewhere" in card) is (origin is Origin.RECORDED)
+    assert ("- Workflow: " in card) is (origin is not Origin.RECORDED)
+
+
+def test_a_file_without_rows_is_no_row_of_the_card(tmp_path: Path) -> None:
+    card = _card(tmp_path)
+    assert "`trl/train.jsonl`" in card
+    assert "`trl/validation.jsonl`" not in card
+
+
+def test_many_recorded_files_are_counted(tmp_path: Path) -> None:
+    configuration = {"recorded": [{"path": f"/home/me/{one}.jsonl"} for one in range(23)]}
+    write_dataset(tmp_path, {SplitName.TRAIN: ROWS}, Provenance(0, configuration, {}))
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "- Recorded candidates: `0.jsonl`\n" in card
+    assert "- and 3 more files of recorded candidates\n" in card
+    assert "/home/me" not in card
+
+
 def test_what_is_in_a_configuration_does_not_become_markup(tmp_path: Path) -> None:
-    configuration = {"llms": {"x": {"model_name": "<script>`|\n\nevil"}}}
+    configuration = {"workflow": "agent", "llms": {"x": {"model_name": "<script>`|\n\nevil"}}}
     write_dataset(tmp_path, {SplitName.TRAIN: ROWS}, Provenance(0, configuration, {}))
     assert "- Model `x`: model_name script evil\n" in (tmp_path / "README.md").read_text()
 

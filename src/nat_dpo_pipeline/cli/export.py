@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel
 
+from nat_dpo_pipeline.cli.options import card_options
 from nat_dpo_pipeline.cli.summaries import dataset_lines
 from nat_dpo_pipeline.cli.terminal import say_all
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
@@ -16,6 +17,8 @@ from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import write_pairs
 from nat_dpo_pipeline.pairing.strict import checked
+
+_OF_THE_CARD = ("license", "title", "languages")
 
 
 @click.command(name="export")
@@ -30,8 +33,7 @@ from nat_dpo_pipeline.pairing.strict import checked
     "--single-label-score", type=float, help="Answers alone in their turn go to kto, good from this score on."
 )
 @click.option("--model", help="The model that the training configurations beside the data train.")
-@click.option("--license", "license_name", default="unknown", help="For the dataset card.")
-@click.option("--title", default="Preference pairs", help="For the dataset card.")
+@card_options
 def export_command(**options: object) -> None:
     """Pair the candidates of a run folder as its manifest says, and write them in any of the formats.
 
@@ -49,14 +51,16 @@ def _export(
     parquet: bool = False,
     stratify: bool = False,
     single_label_score: float | None = None,
-    license_name: str = "unknown",
-    title: str = "Preference pairs",
+    license_name: str | None = None,
+    title: str | None = None,
+    languages: tuple[str, ...] = (),
     model: str | None = None,
 ) -> int:
     """Return the exit code: 1 when there is no pair."""
     configuration = _configuration(run_dir)
     builder = recorded_builder(_fields(BuilderSettings, configuration.get("trajectory_builder")))
     trainer = checked(SplitSettings, _fields(SplitSettings, configuration.get("trainer")))
+    given = {"license": license_name, "title": title, "languages": list(languages)}
     adapter = checked(
         DatasetSettings,
         {
@@ -64,8 +68,8 @@ def _export(
             "parquet": parquet,
             "stratify": stratify,
             "single_label_score": single_label_score,
-            "license": license_name,
-            "title": title,
+            **_card(configuration.get("trainer_adapter")),
+            **{name: value for name, value in given.items() if value},
             "training": {} if model is None else {"model": model},
         },
     )
@@ -84,6 +88,11 @@ def _configuration(run_dir: Path) -> Mapping[str, object]:
         raise InputError(f"{str(run_dir)!r} has no {MANIFEST_NAME} that can be read: did the run end?") from error
     configuration = manifest.get("configuration") if isinstance(manifest, dict) else None
     return configuration if isinstance(configuration, dict) else {}
+
+
+def _card(adapter: object) -> dict[str, object]:
+    """Return the settings of the card with which the run wrote its own dataset."""
+    return {name: value for name, value in _fields(DatasetSettings, adapter).items() if name in _OF_THE_CARD}
 
 
 def _fields(kind: type[BaseModel], found: object) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from nat_dpo_pipeline.cli.options import card_options
 from nat_dpo_pipeline.cli.summaries import columns, dataset_lines, number
 from nat_dpo_pipeline.cli.terminal import say, say_all
 from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
@@ -69,6 +70,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
     help="Shards: the share of rows, and of files, that may be unreadable.  [default: 0.001]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace shards in the folder that were made of something else.")
+@card_options
 def pairs_command(**options: object) -> None:
     """Pair recorded candidates and write them in any of the formats that `nat dpo export` has.
 
@@ -99,6 +101,9 @@ class PairsOptions:
     memory: str = "4G"
     max_bad_share: float | None = None
     overwrite: bool = False
+    license_name: str | None = None
+    title: str | None = None
+    languages: tuple[str, ...] = ()
 
     def chosen(self) -> Rules:
         """Return the rules with the changes of the command line. Raises ConfigurationError."""
@@ -110,7 +115,12 @@ class PairsOptions:
                 "seed": self.seed,
             },
             trainer={"validation_fraction": self.validation_fraction, "seed": self.seed},
-            adapter={"formats": list(self.formats) or None},
+            adapter={
+                "formats": list(self.formats) or None,
+                "license": self.license_name,
+                "title": self.title,
+                "languages": list(self.languages) or None,
+            },
         )
 
     def only_for_shards(self) -> list[str]:
@@ -242,6 +252,7 @@ def run_shards(
         engine=EngineName.RAY if chosen.engine == "ray" else EngineName.LOCAL,
         address=chosen.address,
         overwrite=chosen.overwrite,
+        about=dataset.about(),
     )
     if chosen.max_bad_share is not None:
         options = replace(options, max_bad_share=chosen.max_bad_share)

@@ -6,6 +6,7 @@ work.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nat_dpo_pipeline.dataset.training.tools import TrainingFile
 
 CARD_NAME = "README.md"
 _MARK = "nat-dpo-pipeline"
+_MOST_FILES = 20
 _SIZES = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M"))
 _CITATION = """\
 ```bibtex
@@ -29,10 +31,18 @@ _CITATION = """\
   year      = {2023},
   url       = {https://arxiv.org/abs/2305.18290}
 }
-```
-
+```"""
+_RECIPE_CITATION = """
 The recipe (subtopics, questions, two responses each, scores of a reward model) is NVIDIA's: NeMo Curator,
 tutorials on synthetic preference data, https://github.com/NVIDIA-NeMo/Curator"""
+
+
+class Origin(StrEnum):
+    """Origin of the candidates: NVIDIA's recipe, another workflow, or files recorded by something else."""
+
+    RECIPE = "recipe"
+    WORKFLOW = "workflow"
+    RECORDED = "recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,17 @@ class CardFacts:
     skipped: Mapping[str, object]
     seed: int
 
+    @property
+    def origin(self) -> Origin:
+        """The origin of the candidates, by the configuration; recorded where the configuration names no workflow."""
+        builder = self.configuration.get("trajectory_builder")
+        source = builder.get("source") if isinstance(builder, Mapping) else None
+        workflow = _workflow(self)
+        # The workflow beside a source is required by NAT, and not run; this one replays rows.
+        if source or _recorded(self) or workflow in ("", "scored_candidates"):
+            return Origin.RECORDED
+        return Origin.RECIPE if workflow == "preference_data" else Origin.WORKFLOW
+
 
 def is_our_card(path: Path) -> bool:
     """Whether this package wrote the card."""
@@ -100,7 +121,7 @@ def _metadata(facts: CardFacts) -> dict[str, object]:
         "pretty_name": about.title,
         "task_categories": ["text-generation"],
         "size_categories": [size_category(sum(facts.pairs.values()))],
-        "tags": ["dpo", "preference", "rlhf", "synthetic", _MARK],
+        "tags": ["dpo", "preference", "rlhf", *([] if facts.origin is Origin.RECORDED else ["synthetic"]), _MARK],
         "configs": _configs(filled),
         "dataset_info": [_info(one.format) for one in filled if one.format.columns is not None],
     }
@@ -163,16 +184,20 @@ def _body(facts: CardFacts) -> Iterator[str]:
     yield from ("", "## What is in it", "", *_contents(facts))
     yield from _training(facts.formats)
     yield from ("", "## What was left out", "", *_left_out(facts.skipped))
-    yield from ("", "## Limits", "", _RECORDED_LIMIT if _recorded(facts) else _SYNTHETIC_LIMIT, _TERMS)
+    yield from ("", "## Limits", "", _LIMITS[facts.origin], _TERMS)
     yield from ("", "## Citation", "", _CITATION)
+    if facts.origin is Origin.RECIPE:
+        yield _RECIPE_CITATION
 
 
-_SYNTHETIC_LIMIT = (
-    "The answers are synthetic and were not checked by people; a score is the opinion of a reward model or a judge."
-)
-_RECORDED_LIMIT = (
-    "The answers and their scores were recorded elsewhere and were not checked; they may hold what users said."
-)
+_LIMITS = {
+    Origin.RECIPE: "The answers are synthetic and were not checked by people; a score is the opinion of a reward model "
+    "or a judge.",
+    Origin.WORKFLOW: "The answers were made by the workflow and were not checked by people; prompts and answers may "
+    "hold what users said.",
+    Origin.RECORDED: "The answers and their scores were recorded elsewhere and were not checked; they may hold what "
+    "users said.",
+}
 _TERMS = "The terms of the models that wrote them apply to their use."
 
 
@@ -181,16 +206,24 @@ def _recorded(facts: CardFacts) -> list[Mapping[str, object]]:
     return [file for file in files if isinstance(file, Mapping)] if isinstance(files, list) else []
 
 
-def _made(facts: CardFacts) -> Iterator[str]:
+def _workflow(facts: CardFacts) -> str:
     workflow = facts.configuration.get("workflow")
     kind = workflow.get("_type", workflow.get("type")) if isinstance(workflow, Mapping) else workflow
-    if kind:
-        yield f"- Workflow: `{kind}`"
-    for name, model in _items(facts.configuration.get("llms")):
-        yield f"- Model `{name}`: {_listed(model)}"
-    for file in _recorded(facts):
-        # Its name alone: where it lies on a machine is nobody's business.
-        yield f"- Recorded candidates: `{Path(str(file.get('path'))).name}`, {file.get('format')}"
+    return str(kind or "")
+
+
+def _made(facts: CardFacts) -> Iterator[str]:
+    if facts.origin is not Origin.RECORDED:
+        yield f"- Workflow: `{_plain(_workflow(facts))}`"
+        for name, model in _items(facts.configuration.get("llms")):
+            yield f"- Model `{name}`: {_listed(model)}"
+    files = _recorded(facts)
+    for file in files[:_MOST_FILES]:
+        # The name alone: the folders of a machine concern nobody else.
+        kind = f", {file['format']}" if file.get("format") else ""
+        yield f"- Recorded candidates: `{_plain(Path(str(file.get('path'))).name)}`{kind}"
+    if (more := len(files) - _MOST_FILES) > 0:
+        yield f"- and {more:,} more files of recorded candidates"
     builder = facts.configuration.get("trajectory_builder")
     if isinstance(builder, Mapping):
         yield f"- Pairs: {_listed(builder)}"
@@ -201,8 +234,11 @@ def _contents(facts: CardFacts) -> Iterator[str]:
     yield ", ".join(f"{count:,} pairs in {side}" for side, count in facts.pairs.items()) + "."
     yield from ("", "| format | file | rows | read by |", "|---|---|---|---|")
     for one in facts.formats:
-        for file in one.files:
-            yield f"| `{one.format.name}` | `{file.path}` | {file.rows:,} | {one.format.read_by} |"
+        for file in (*one.lines.values(), *one.parquet.values()):
+            if file.rows:
+                yield f"| `{one.format.name}` | `{file.path}` | {file.rows:,} | {one.format.read_by} |"
+        for file in one.extra:
+            yield f"| `{one.format.name}` | `{file.path}` |  | {one.format.read_by} |"
     if empty := ", ".join(f"`{one.format.name}`" for one in facts.formats if not one.has_rows):
         yield from ("", f"Formats without any row, which `load_dataset` does not know: {empty}.")
     first = next((one.format.name for one in facts.formats if one.has_rows), None)

@@ -9,6 +9,7 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.strict import StrictConfig
 
 if TYPE_CHECKING:
+    from nat_dpo_pipeline.dataset.card import About
     from nat_dpo_pipeline.dataset.writer import Target
 
 
@@ -118,8 +119,12 @@ class DatasetSettings(StrictConfig):
 
     def target(self) -> "Target":
         """What is to be written."""
-        from nat_dpo_pipeline.dataset.card import About
         from nat_dpo_pipeline.dataset.writer import Target
 
-        about = About(self.title, self.license, tuple(self.languages))
-        return Target(tuple(self.formats), self.parquet, about, self.training.settings())
+        return Target(tuple(self.formats), self.parquet, self.about(), self.training.settings())
+
+    def about(self) -> "About":
+        """Return the settings of the dataset card."""
+        from nat_dpo_pipeline.dataset.card import About
+
+        return About(self.title, self.license, tuple(self.languages))

@@ -17,14 +17,21 @@ from nat_dpo_pipeline.records.places import Place
 _ROWS = "rows_"
 
 
-def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, Any]) -> None:
-    """Write the card, and then the manifest, whose presence says that the dataset is whole."""
-    configuration = {"trajectory_builder": identity["rules"], "scale": identity, "pyarrow": pyarrow.__version__}
-    skipped = {"pairs": result.skipped, "candidates": result.refused, **_by_format(result.left_out)}
+def write_card(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
+    """Write the card of a dataset in shards."""
+    recorded = [{"path": file["uri"]} for file in identity["inputs"]]
+    configuration = {"trajectory_builder": identity["rules"], "recorded": recorded}
     options = identity["options"]
     written = [_written(one, result.files) for one in formats_named(tuple(options["formats"]))]
-    facts = CardFacts(About(), written, result.pairs, configuration, skipped, options["seed"])
+    facts = CardFacts(about, written, result.pairs, configuration, _skipped(result), options["seed"])
     (folder / CARD_NAME).write(card_text(facts).encode(errors="replace"))
+
+
+def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
+    """Write the card, and then the manifest, whose presence says that the dataset is whole."""
+    write_card(folder, result, identity, about)
+    configuration = {"trajectory_builder": identity["rules"], "scale": identity, "pyarrow": pyarrow.__version__}
+    options = identity["options"]
     manifest = Manifest(
         seed=options["seed"],
         configuration=configuration,
@@ -35,15 +42,16 @@ def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, An
             "shards": result.shards,
             "bad_rows": result.bad_rows,
         },
-        skipped=skipped,
+        skipped=_skipped(result),
         files=result.files,
         report={"scattered": result.scattered, "bad": list(result.bad)},
     )
     (folder / MANIFEST_NAME).write(manifest.to_json())
 
 
-def _by_format(left_out: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
-    return {f"{_ROWS}{name}": reasons for name, reasons in left_out.items()}
+def _skipped(result: ScaleResult) -> dict[str, Mapping[str, int]]:
+    by_format = {f"{_ROWS}{name}": reasons for name, reasons in result.left_out.items()}
+    return {"pairs": result.skipped, "candidates": result.refused, **by_format}
 
 
 def _written(one: Format, files: Sequence[WrittenFile]) -> WrittenFormat:

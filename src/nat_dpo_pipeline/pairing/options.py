@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nat_dpo_pipeline.dataset.card import About
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats.rows import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError
@@ -41,6 +42,7 @@ class ScaleOptions:
     core when None.
     `max_bad_share` is the share of rows, and of files, that may be unreadable. `retries` is how often a shard is done
     again after the process that had it died. `address` is that of a Ray cluster; without one a local one is started.
+    `about` is for the card.
     `scattered`: the candidates of a turn are known not to follow one another, which is otherwise found out.
     """
 
@@ -60,6 +62,7 @@ class ScaleOptions:
     retries: int = 3
     scattered: bool = False
     overwrite: bool = False
+    about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:

@@ -93,7 +93,7 @@ def identity_of(
     files: Sequence[InputFile], rules: PairingRules, selection: SelectionRules, options: ScaleOptions
 ) -> dict[str, Any]:
     """All that determines the output but for where shards begin."""
-    unsaid = ("max_bad_share", "memory", "shard_bytes", "workers", "engine", "address", "retries", "overwrite")
+    unsaid = ("max_bad_share", "memory", "shard_bytes", "workers", "engine", "address", "retries", "overwrite", "about")
     told = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in unsaid}
     against = told.pop("decontamination")
     if against is not None:

@@ -39,6 +39,7 @@ def pair_files(
         configuration = {
             "trajectory_builder": redacted(builder),
             "trainer": redacted(trainer),
+            "trainer_adapter": redacted(adapter),
             "recorded": [file.to_json() for file in file_counts(read)],
         }
         paired = write_pairs(folder, spool.turns, builder, trainer, configuration, adapter, held_out)

@@ -22,7 +22,7 @@ from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.encoding import needs_all_facts
 from nat_dpo_pipeline.pairing.engines import Engine, workers_of
 from nat_dpo_pipeline.pairing.facts import Wanted
-from nat_dpo_pipeline.pairing.manifest import identity_in, result_in, write_manifest
+from nat_dpo_pipeline.pairing.manifest import identity_in, result_in, write_card, write_manifest
 from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions, ScaleResult
 from nat_dpo_pipeline.pairing.partition import PARTS, PARTS_LIST
 from nat_dpo_pipeline.pairing.plan import InputFile, Plan, difference, found_inputs, identity_of, planned
@@ -57,7 +57,9 @@ def run_files(
     identity = identity_of(files, rules, selection, options)
     with _locked(folder):
         if (folder / MANIFEST_NAME).exists() and _is_same(folder, identity_in(folder), identity, options):
-            return result_in(folder)
+            result = result_in(folder)
+            write_card(folder, result, identity, options.about)
+            return result
         plan = _plan(folder, files, identity, options)
         return _Run(folder, plan, rules, selection, options, engine, told).go()
 
@@ -159,7 +161,7 @@ class _Run:
         result = self._result(partitioned, done)
         self._check_bad_share(result, partitioned, done)
         self._remove_files(result.files)
-        write_manifest(self._folder, result, self._plan.identity)
+        write_manifest(self._folder, result, self._plan.identity, self._options.about)
         self._state.remove()
         return result
 

@@ -315,7 +315,11 @@ def write_run(config: Config, folder: RunFolder, record: GenerationRecord, statu
     dataset = None
     if (builder := builder_of(config)) is not None:
         trainer, adapter = trainer_of(config), adapter_of(config)
-        configuration |= {"trajectory_builder": redacted(builder), "trainer": redacted(trainer)}
+        configuration |= {
+            "trajectory_builder": redacted(builder),
+            "trainer": redacted(trainer),
+            "trainer_adapter": redacted(adapter),
+        }
         dataset = write_pairs(folder.path / DATASET, folder.turns, builder, trainer, configuration, adapter)
     folder.write_manifest(record, status=status, configuration=configuration)
     return dataset
