@@ -27,9 +27,9 @@ from nat.utils.data_models.schema_validator import validate_schema
 from nat.utils.reactive.subject import Subject
 
 from nat_dpo_pipeline.plugin.capture import emit_candidates
-from nat_dpo_pipeline.plugin.exporter import CandidateExporter
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepType
+from nat_dpo_pipeline.plugin.telemetry.exporter import CandidateExporter
 
 _SETTINGS: dict[str, dict[str, object]] = {
     "plain": {},

@@ -13,9 +13,9 @@ from nat.utils.data_models.schema_validator import validate_schema
 from nat.utils.reactive.subject import Subject
 
 from nat_dpo_pipeline.plugin.capture import turn
-from nat_dpo_pipeline.plugin.exporter import CandidateExporter
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.nat_api import ContextState
+from nat_dpo_pipeline.plugin.telemetry.exporter import CandidateExporter
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "record_production.md").read_text(encoding="utf-8")
 SETTINGS = GUIDE.split("## Settings")[1].split("\n## ")[0]

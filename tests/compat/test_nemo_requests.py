@@ -20,7 +20,7 @@ from nat.plugins.customizer.dpo.config import NeMoCustomizerTrainerAdapterConfig
 from nat.plugins.customizer.dpo.trainer_adapter import NeMoCustomizerTrainerAdapter as TheirAdapter
 from nemo_microservices import NeMoMicroservices
 
-from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig as OurConfig
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend

@@ -21,7 +21,7 @@ from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig as Thei
 from nat.plugins.customizer.dpo.trajectory_builder import DPOTrajectoryBuilder as TheirBuilder
 
 from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig as OurConfig
-from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder as OurBuilder
+from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder as OurBuilder
 
 Turn = dict[str, Any]
 

@@ -18,9 +18,14 @@ from nat_dpo_pipeline.generation.settings import (
     StepName,
     StepSampling,
 )
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
-from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig, NeMoCustomizerTrainerConfig
-from nat_dpo_pipeline.plugin.scorer_config import EnsembleConfig, RewardModelConfig
+from nat_dpo_pipeline.plugin.builder_config import (
+    DPOTrajectoryBuilderConfig,
+    SharedDPOTrajectoryBuilderConfig,
+)
+from nat_dpo_pipeline.plugin.nemo_config import (
+    NeMoCustomizerTrainerAdapterConfig,
+    NeMoCustomizerTrainerConfig,
+)
 from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import (
@@ -30,6 +35,7 @@ from nat_dpo_pipeline.plugin.workflow_config import (
     ScoredCandidatesConfig,
     llms_in,
 )
+from nat_dpo_pipeline.plugin.workflows.scorer_config import EnsembleConfig, RewardModelConfig
 
 REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
     PreferenceDataConfig: {"writer_llm": "writer", "reward_llm": "reward"},

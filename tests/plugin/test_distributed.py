@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage, StepProgress
+from nat_dpo_pipeline.plugin.commands.generation import Outcome, RunStatus
 from nat_dpo_pipeline.plugin.distributed import (
     GenerationWorker,
     Source,
@@ -20,9 +21,8 @@ from nat_dpo_pipeline.plugin.distributed import (
     shares_of,
     sharing_limits,
 )
-from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus
-from nat_dpo_pipeline.plugin.recipe import limits_of
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig
+from nat_dpo_pipeline.plugin.workflows.recipe import limits_of
 
 
 @given(st.lists(st.text(max_size=2)), st.integers(1, 5))

@@ -11,7 +11,7 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.redacted import redacted
-from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.register import job_trainer_adapter
 

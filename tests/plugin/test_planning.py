@@ -8,7 +8,7 @@ import yaml
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.generation.plan import GENRM_TOKENS, JUDGEMENT_TOKENS, Plan
 from nat_dpo_pipeline.generation.settings import InputKind
-from nat_dpo_pipeline.plugin.generation import inputs_of, load
+from nat_dpo_pipeline.plugin.commands.generation import inputs_of, load
 from nat_dpo_pipeline.plugin.planning import count_inputs, plan_of
 
 

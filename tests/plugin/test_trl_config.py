@@ -12,7 +12,7 @@ from nat.data_models.config import Config
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 
-from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
+from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.trl_config import LoraConfig, TrlTrainerAdapterConfig
 from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 from nat_dpo_pipeline.trainers.trl.settings import LOSS_TYPES, LoraSettings, TrlSettings

@@ -19,7 +19,7 @@ from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, ModelEr
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.generation.plan import Plan
-    from nat_dpo_pipeline.plugin.generation import Inputs, Outcome, Watch
+    from nat_dpo_pipeline.plugin.commands.generation import Inputs, Outcome, Watch
     from nat_dpo_pipeline.plugin.nat_api import Config
     from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig
 
@@ -144,7 +144,7 @@ def _run(options: GenerateOptions) -> int:
 
 
 def _job(options: GenerateOptions) -> _GenerationJob:
-    from nat_dpo_pipeline.plugin.generation import inputs_of, load
+    from nat_dpo_pipeline.plugin.commands.generation import inputs_of, load
     from nat_dpo_pipeline.plugin.planning import plan_of
 
     config, workflow = load(options.config_file, options.override)
@@ -158,7 +158,7 @@ def _job(options: GenerateOptions) -> _GenerationJob:
 
 def _generate(job: _GenerationJob, options: GenerateOptions) -> int:
     from nat_dpo_pipeline.cli.generation_summary import no_result, run_lines
-    from nat_dpo_pipeline.plugin.generation import RunStatus
+    from nat_dpo_pipeline.plugin.commands.generation import RunStatus
 
     started = time.monotonic()
     outcome = _on_ray(job, options) if options.engine == "ray" else _here(job, options.output)
@@ -175,7 +175,7 @@ def _generate(job: _GenerationJob, options: GenerateOptions) -> int:
 
 
 def _here(job: _GenerationJob, folder: Path) -> "Outcome":
-    from nat_dpo_pipeline.plugin.generation import generate
+    from nat_dpo_pipeline.plugin.commands.generation import generate
 
     return asyncio.run(generate(job.config, job.workflow, job.inputs, folder, job.watch()))
 
@@ -202,8 +202,8 @@ def _preview(job: _GenerationJob) -> int:
     from nat_dpo_pipeline.cli.generation_summary import no_candidate, preview_lines, preview_summary
     from nat_dpo_pipeline.core.pairs import PairingRules
     from nat_dpo_pipeline.generation.settings import StepName
-    from nat_dpo_pipeline.plugin.generation import preview, preview_workflow, previewed
-    from nat_dpo_pipeline.plugin.pairing import builder_of
+    from nat_dpo_pipeline.plugin.commands.components import builder_of
+    from nat_dpo_pipeline.plugin.commands.generation import preview, preview_workflow, previewed
     from nat_dpo_pipeline.plugin.planning import plan_of
 
     small = preview_workflow(job.workflow)

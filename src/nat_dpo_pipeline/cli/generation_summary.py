@@ -27,7 +27,7 @@ from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
-from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus
+from nat_dpo_pipeline.plugin.commands.generation import Outcome, RunStatus
 from nat_dpo_pipeline.report.summary import listed
 
 _WIDTH = 100

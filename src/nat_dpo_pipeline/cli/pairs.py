@@ -162,7 +162,7 @@ def _run_in_memory(
 def _rules(path: Path) -> Rules:
     rules = read_rules(path)
     if rules is None:
-        from nat_dpo_pipeline.plugin.rules_file import rules_in_configuration
+        from nat_dpo_pipeline.plugin.commands.rules_file import rules_in_configuration
 
         return rules_in_configuration(path)
     return rules

@@ -24,9 +24,9 @@ def resume_command(run_dir: Path, config_file: Path | None) -> None:
     unless the job succeeds.
     """
     from nat_dpo_pipeline.cli.training import adapter_of, has_failed, job_lines
+    from nat_dpo_pipeline.plugin.finetuning.saved_job import read_saved_job
+    from nat_dpo_pipeline.plugin.finetuning.trainer import update_metrics
     from nat_dpo_pipeline.plugin.interrupts import Interrupted
-    from nat_dpo_pipeline.plugin.saved_job import read_saved_job
-    from nat_dpo_pipeline.plugin.trainer import update_metrics
 
     saved = read_saved_job(run_dir)
     try:

@@ -21,7 +21,7 @@ def status_command(run_dir: Path, config_file: Path | None) -> None:
     RUN_DIR is the run's finetuning.output_dir. Exit code 1 when the job failed or was cancelled.
     """
     from nat_dpo_pipeline.cli.training import adapter_of, has_failed, job_lines
-    from nat_dpo_pipeline.plugin.saved_job import read_saved_job
+    from nat_dpo_pipeline.plugin.finetuning.saved_job import read_saved_job
 
     saved = read_saved_job(run_dir)
     status = asyncio.run(adapter_of(saved, config_file).status(saved.ref))

@@ -20,7 +20,7 @@ from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipe
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage, StepProgress
 from nat_dpo_pipeline.pairing.cluster import connected
-from nat_dpo_pipeline.plugin.generation import (
+from nat_dpo_pipeline.plugin.commands.generation import (
     Inputs,
     Outcome,
     RunStatus,
@@ -33,8 +33,8 @@ from nat_dpo_pipeline.plugin.generation import (
 )
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config
-from nat_dpo_pipeline.plugin.recipe import prices_of
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PreferenceDataConfig, llms_in
+from nat_dpo_pipeline.plugin.workflows.recipe import prices_of
 
 WORKERS = "workers"
 _SHARES = "shares.json"

@@ -18,7 +18,6 @@ from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.settings import Sampling
-from nat_dpo_pipeline.plugin.models import open_model, retries_of
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepPayload,
     IntermediateStepType,
@@ -28,6 +27,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     UsageInfo,
 )
 from nat_dpo_pipeline.plugin.varying import sampling_for
+from nat_dpo_pipeline.plugin.workflows.models import open_model, retries_of
 
 
 @asynccontextmanager

@@ -20,8 +20,9 @@ from nat_dpo_pipeline.generation.plan import (
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.settings import InputKind, Spread
 from nat_dpo_pipeline.plugin.nat_api import Config
-from nat_dpo_pipeline.plugin.recipe import function_at, prices_of
-from nat_dpo_pipeline.plugin.scorer_config import (
+from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, llms_in
+from nat_dpo_pipeline.plugin.workflows.recipe import function_at, prices_of
+from nat_dpo_pipeline.plugin.workflows.scorer_config import (
     EnsembleConfig,
     FunctionScorerConfig,
     GenRMConfig,
@@ -29,7 +30,6 @@ from nat_dpo_pipeline.plugin.scorer_config import (
     RatingJudgeConfig,
     ScorerConfig,
 )
-from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, llms_in
 
 
 def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tuple[str, str]]) -> Plan:

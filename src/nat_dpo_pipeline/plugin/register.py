@@ -15,7 +15,10 @@ from nat.plugin_api import (
     register_telemetry_exporter,
 )
 
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig, SharedDPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.builder_config import (
+    DPOTrajectoryBuilderConfig,
+    SharedDPOTrajectoryBuilderConfig,
+)
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.nat_api import (
@@ -35,13 +38,17 @@ from nat_dpo_pipeline.plugin.nemo_config import (
     SharedNeMoCustomizerTrainerConfig,
 )
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig, JobAdapterConfig
+from nat_dpo_pipeline.plugin.trainer_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    JobAdapterConfig,
+)
 from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
 
 async def preference_data(config: PreferenceDataConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
-    from nat_dpo_pipeline.plugin.workflow import preference_data_workflow
+    from nat_dpo_pipeline.plugin.workflows.workflow import preference_data_workflow
 
     async with preference_data_workflow(config, builder) as workflow:
 
@@ -52,7 +59,7 @@ async def preference_data(config: PreferenceDataConfig, builder: Builder) -> Asy
 
 
 async def scored_candidates(config: ScoredCandidatesConfig, builder: Builder) -> AsyncIterator[FunctionInfo]:
-    from nat_dpo_pipeline.plugin.workflow import emit_row
+    from nat_dpo_pipeline.plugin.workflows.workflow import emit_row
 
     async def run(row: str) -> str:
         return await emit_row(row, config)
@@ -65,14 +72,14 @@ async def dpo_demo(config: DemoModelConfig, builder: Builder) -> AsyncIterator[L
 
 
 async def best_of_n(config: BestOfNConfig, builder: Builder) -> AsyncIterator[FunctionMiddleware]:
-    from nat_dpo_pipeline.plugin.best_of_n.middleware import best_of_n_middleware
+    from nat_dpo_pipeline.plugin.middleware.best_of_n import best_of_n_middleware
 
     async with best_of_n_middleware(config, builder) as middleware:
         yield middleware
 
 
 async def dpo_candidates(config: CandidateExporterConfig, builder: Builder) -> AsyncIterator[BaseExporter]:
-    from nat_dpo_pipeline.plugin.exporter import CandidateExporter
+    from nat_dpo_pipeline.plugin.telemetry.exporter import CandidateExporter
 
     exporter = CandidateExporter(config)
     exporter.log.check()
@@ -83,19 +90,19 @@ async def dpo_candidates(config: CandidateExporterConfig, builder: Builder) -> A
 
 
 def evaluation_items(config: CandidateExporterConfig) -> object:
-    from nat_dpo_pipeline.plugin.evaluation_items import EvaluationItems
+    from nat_dpo_pipeline.plugin.telemetry.evaluation_items import EvaluationItems
 
     return EvaluationItems()
 
 
 async def dpo_traj_builder(config: DPOTrajectoryBuilderConfig, builder: Builder) -> AsyncIterator[TrajectoryBuilder]:
-    from nat_dpo_pipeline.plugin.trajectory_builder import DPOTrajectoryBuilder
+    from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
 
     yield DPOTrajectoryBuilder(config)
 
 
 async def dpo_trainer(config: DPOTrainerConfig, builder: Builder) -> AsyncIterator[Trainer]:
-    from nat_dpo_pipeline.plugin.trainer import DPOTrainer
+    from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
 
     yield DPOTrainer(config)
 
@@ -103,14 +110,14 @@ async def dpo_trainer(config: DPOTrainerConfig, builder: Builder) -> AsyncIterat
 async def dataset_trainer_adapter(
     config: DatasetTrainerAdapterConfig, builder: Builder
 ) -> AsyncIterator[TrainerAdapter]:
-    from nat_dpo_pipeline.plugin.trainer_adapter import DatasetTrainerAdapter
+    from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter
 
     yield DatasetTrainerAdapter(config)
 
 
 async def job_trainer_adapter(config: JobAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
-    from nat_dpo_pipeline.plugin.backend_adapter import BackendTrainerAdapter
-    from nat_dpo_pipeline.plugin.backends import backend_of
+    from nat_dpo_pipeline.plugin.finetuning.backends import backend_of
+    from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 
     yield BackendTrainerAdapter(config, backend_of(config))
 

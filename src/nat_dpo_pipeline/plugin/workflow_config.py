@@ -18,8 +18,8 @@ from nat_dpo_pipeline.generation.settings import (
     StepName,
 )
 from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
-from nat_dpo_pipeline.plugin.sampling_config import StepSamplingConfig
-from nat_dpo_pipeline.plugin.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
+from nat_dpo_pipeline.plugin.workflows.sampling_config import StepSamplingConfig
+from nat_dpo_pipeline.plugin.workflows.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
 
 
 class ModelLimitsConfig(StrictConfig):

@@ -1,0 +1,1 @@
+"""What `nat dpo` does with a configuration of NAT."""

@@ -1,0 +1,1 @@
+"""Trajectory builder, trainer and trainer adapters."""

@@ -1,0 +1,1 @@
+"""The exporter that records candidates, and what it has to know of a run."""

@@ -1,0 +1,1 @@
+"""Functions and workflows of the package, and what scores in them."""

@@ -1,0 +1,163 @@
+"""From the configuration of a scorer to a scorer."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
+
+from pydantic import BaseModel
+
+from nat_dpo_pipeline.core.candidates import Message, as_messages, finite_number
+from nat_dpo_pipeline.core.rewards import weights_named
+from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
+from nat_dpo_pipeline.generation.chat import ChatModel, OnReply, Route
+from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
+from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.scorers import (
+    PoolingScorer,
+    PrincipleScorer,
+    RewardModelScorer,
+    Score,
+    Scorer,
+    TurnScorer,
+)
+from nat_dpo_pipeline.generation.watching import ScorerWatch
+from nat_dpo_pipeline.json_text import parse_json
+from nat_dpo_pipeline.plugin.workflows.scorer_config import (
+    LLM,
+    ClassifyConfig,
+    EnsembleConfig,
+    FunctionScorerConfig,
+    GenRMConfig,
+    MemberConfig,
+    PairwiseJudgeConfig,
+    PoolingConfig,
+    PrincipleConfig,
+    RewardModelConfig,
+    ScorerConfig,
+)
+
+#: The chat model of an llm, or of several that are replicas of one.
+Opened = Callable[[str | list[str]], ChatModel]
+#: The function of the workflow with this name; raises whatever NAT does when there is none.
+FunctionNamed = Callable[[str], Awaitable[object]]
+
+
+def open_scorer(config: ScorerConfig, opened: Opened, function_named: FunctionNamed) -> Scorer | TurnScorer:
+    """What `config` describes. A function is looked up when it is first called."""
+    if isinstance(config, EnsembleConfig):
+        members = {name: _member(member, opened, function_named) for name, member in config.members.items()}
+        return EnsembleScorer(members, config.combine)
+    if isinstance(config, PairwiseJudgeConfig):
+        return PairwiseJudge(
+            _model(config.llm, opened),
+            criteria=config.criteria or DEFAULT_CRITERIA,
+            sampling=config.sampling.sampling(),
+        )
+    if isinstance(config, GenRMConfig):
+        return GenerativeRewardModel(_model(config.llm, opened), config.format, config.sampling.sampling())
+    return _member(config, opened, function_named)
+
+
+def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed) -> Scorer:
+    if isinstance(config, FunctionScorerConfig):
+        return FunctionScorer(str(config.function), function_named)
+    model = _model(config.llm, opened)
+    match config:
+        case RewardModelConfig(weights=weights):
+            named = weights_named(weights) if isinstance(weights, str) else weights
+            return RewardModelScorer(model, named, config.user_suffix, config.sampling.sampling())
+        case PrincipleConfig(principle=principle):
+            return PrincipleScorer(model, principle)
+        case PoolingConfig(extra_body=extra_body):
+            return PoolingScorer(model, extra_body=extra_body)
+        case ClassifyConfig(extra_body=extra_body):
+            return PoolingScorer(model, Route.CLASSIFY, extra_body)
+    criteria = config.criteria or DEFAULT_CRITERIA
+    return RatingJudge(
+        model,
+        lowest=config.lowest,
+        highest=config.highest,
+        criteria=criteria,
+        sampling=config.sampling.sampling(),
+    )
+
+
+def _model(llm: LLM, opened: Opened) -> ChatModel:
+    return opened([str(name) for name in llm] if isinstance(llm, list) else str(llm))
+
+
+@runtime_checkable
+class _Invocable(Protocol):
+    async def ainvoke(self, value: object) -> object: ...
+
+
+class FunctionScorer:
+    """A NAT function that scores; `FunctionScorerConfig` says what it is given and may return."""
+
+    def __init__(self, name: str, function_named: FunctionNamed) -> None:
+        self._name = name
+        self._function_named = function_named
+        self._function: _Invocable | None = None
+        self._watch = ScorerWatch()
+
+    async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
+        """`on_reply` is never called: the function's own calls are not seen."""
+        function = self._function or await self._looked_up()
+        async with self._watch.reading():
+            score = read_score(await self._called(function, prompt, response), self._name)
+        self._watch.scored(response, score.value, f"the function {self._name!r}")
+        return score
+
+    async def _called(self, function: _Invocable, prompt: Sequence[Message], response: str) -> object:
+        try:
+            return await function.ainvoke({"prompt": as_messages(tuple(prompt)), "response": response})
+        except DPOPipelineError:
+            raise
+        except Exception as error:
+            raise ModelError(f"the function {self._name!r} failed: {type(error).__name__}: {error}") from error
+
+    async def _looked_up(self) -> _Invocable:
+        try:
+            function = await self._function_named(self._name)
+        except Exception as error:
+            raise ModelError(f"there is no function {self._name!r} to score with: {error}", fatal=True) from error
+        if not isinstance(function, _Invocable):
+            raise ModelError(f"{self._name!r} is no function to score with but {function!r:.80}", fatal=True)
+        self._function = function
+        return function
+
+
+def read_score(result: object, function: str) -> Score:
+    """Return the score in what a function returned. Raises ParseError."""
+    try:
+        score, attributes = _score_in(_plain(result))
+        shown = "" if score is not None and attributes is not None else repr(result)
+    except (ValueError, RecursionError) as error:  # a whole number of thousands of digits, lists in lists
+        shown, score, attributes = f"what cannot be shown ({error})", None, None
+    if score is None or attributes is None:
+        expected = "a number, or a score and attributes that are numbers"
+        raise ParseError(f"the function {function!r} returned {shown:.200} instead of {expected}", shown)
+    return Score(score, MappingProxyType(attributes), function)
+
+
+def _score_in(value: object) -> tuple[float | None, dict[str, float] | None]:
+    found: Mapping[object, object] = value if isinstance(value, Mapping) else {"score": value}
+    attributes = found.get("attributes") or {}
+    return finite_number(found.get("score")), _numbers(attributes) if isinstance(attributes, Mapping) else None
+
+
+def _plain(result: object) -> object:
+    if isinstance(result, BaseModel):
+        return result.model_dump()
+    if not isinstance(result, str):
+        return result
+    try:
+        return parse_json(result)
+    except InputError:
+        return result
+
+
+def _numbers(attributes: Mapping[object, object]) -> dict[str, float] | None:
+    numbers = {str(name): finite_number(value) for name, value in attributes.items()}
+    values = {name: number for name, number in numbers.items() if number is not None}
+    return values if len(values) == len(attributes) else None

@@ -1,0 +1,38 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nat_dpo_pipeline.plugin.commands.components import builder_of, trainer_of
+from nat_dpo_pipeline.plugin.nat_api import Config, load_config
+from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
+
+
+def _config(folder: Path, names: Sequence[str], builder: str | None = None, trainer: str | None = None) -> Config:
+    source = {
+        "workflow": {"_type": "scored_candidates"},
+        "trajectory_builders": {
+            name: {"_type": "dpo_traj_builder", "min_score_diff": place} for place, name in enumerate(names)
+        },
+        "trainers": {"mine": {"_type": "dpo_trainer", "seed": 5}},
+        "finetuning": {"trajectory_builder": builder, "trainer": trainer},
+    }
+    (folder / "config.yml").write_text(yaml.safe_dump(source))
+    return load_config(folder / "config.yml")
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "expected"),
+    [((), None, None), (("a",), None, 0.0), (("a", "b"), "b", 1.0), (("a", "b"), None, None), (("a",), "c", None)],
+)
+def test_the_builder_is_the_one_that_is_named_or_the_only_one(
+    tmp_path: Path, names: tuple[str, ...], chosen: str | None, expected: float | None
+) -> None:
+    builder = builder_of(_config(tmp_path, names, chosen))
+    assert (None if builder is None else builder.min_score_diff) == expected
+
+
+def test_the_trainer_says_how_to_split_and_may_be_left_out(tmp_path: Path) -> None:
+    assert trainer_of(_config(tmp_path, (), trainer="mine")).seed == 5
+    assert trainer_of(_config(tmp_path, ())) == DPOTrainerConfig()
