@@ -359,6 +359,7 @@ async def test_a_server_that_gives_one_without_a_word_is_tried_once_and_nothing_
         (_with(temperatures=(0.0,)), {1: 20}),
         (_with(temperatures=(0.2, 0.7, 1.0)), {2: 5, 1: 10}),
         (_with(temperatures=(0.0, 0.7)), {2: 5, 1: 10}),
+        (_with(temperatures=(0.2, 0.7)), {2: 10}),
     ],
 )
 async def test_samples_that_differ_in_seed_or_temperature_are_not_asked_for_together(

@@ -66,7 +66,7 @@ class SampledTogether:
     async def complete(self, call: Call) -> ChatReply:
         if self._is_honoured is False or not self._may_be_one(call):
             return await self._model.complete(call)
-        key = call.messages, call.run
+        key = call.messages, call.run, call.sampling.temperature  # in which samples of one question may differ
         gathering = self._gatherings.get(key)
         if gathering is None:
             return await self._first(call, key)
