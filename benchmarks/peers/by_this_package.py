@@ -16,17 +16,21 @@ from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatMo
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
+from nat_dpo_pipeline.generation.together import SampledTogether
 
 
 async def _generated(work: Work) -> int:
     model = OpenAIChatModel(ModelSettings("bench", work.model, work.url, "no-key"))
-    settings = RecipeSettings(n_responses=work.responses, responses=ResponseMode.INDEPENDENT, seed=0)
+    # With a seed each response is a request of its own.
+    seed = None if work.together else 0
+    settings = RecipeSettings(n_responses=work.responses, responses=ResponseMode.INDEPENDENT, seed=seed)
     record = GenerationRecord()
     folder = Path(work.folder)
     with closing(Journal(folder / "journal.sqlite")) as journal, closing(TurnSpool(folder / "turns")) as spool:
         recorded = RecordedModel(model, journal, model.identity)
         limited = LimitedModel(recorded, Limits(max_concurrency=work.concurrency))
-        asked = ReplayedModel(limited, journal, model.identity)
+        together = SampledTogether(limited, model.may_be_one_request)
+        asked = ReplayedModel(together, journal, model.identity)
         recipe = PreferenceRecipe(asked, [asked], RatingJudge(asked), settings, workers=2 * work.concurrency)
         requests = [
             Request(messages=(Message("user", question),), example_id=str(number))

@@ -9,6 +9,8 @@ data_designer  A column for each response and each rating, `max_parallel_request
 distilabel     A row for each response, since its client asks for several with `n`, which the server ignores. Batches as
                large as the limit, which each of its two steps has for itself; smaller ones and replicas were slower.
 
+this_package   Measured once more on a server that honours `n`: how many requests are left, and the time they take.
+
 Times: `at_server` lies between the first request and the last reply, and leaves out every start. `wall` is the call
 that runs the pipeline, with the start of distilabel's own processes. `process` adds the interpreter and the imports.
 """
@@ -86,7 +88,24 @@ def measure(rounds: int) -> dict[str, object]:
         "calls_at_once": _CONCURRENCY,
         "latency_seconds": _LATENCY,
         "one_response_a_request": _compared(pythons, rounds),
+        "all_responses_a_request": several(rounds),
         **({"skipped": skipped} if skipped else {}),
+    }
+
+
+def several(rounds: int) -> dict[str, object]:
+    """This package on a server that honours `n`, with and without one request for all responses to a question."""
+    runs: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+    with _server("--choices") as url:
+        for _ in range(rounds):
+            for together, rows in runs.items():
+                rows.append(_run(_OURS, Path(sys.executable), url, together=together))
+    return {
+        "requests_for_responses": {
+            "together": [row["questions"] for row in runs[True]],
+            "each": [row["questions"] for row in runs[False]],
+        },
+        "together_over_each": {name: _ratio(runs[True], runs[False], name) for name in ("questions", *_TIMES)},
     }
 
 
@@ -113,9 +132,9 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}
 
 
-def _run(name: str, python: Path, url: str) -> dict[str, float]:
+def _run(name: str, python: Path, url: str, *, together: bool = False) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(url, "loopback", _asked(), _RESPONSES, _rating_prompt(), _CONCURRENCY, folder)
+        work = Work(url, "loopback", _asked(), _RESPONSES, _rating_prompt(), _CONCURRENCY, folder, together)
         file = Path(folder) / "work.json"
         work.save(file)
         _counts(url)  # those of the run before
@@ -160,8 +179,8 @@ def _rating_prompt() -> str:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    command = [sys.executable, "-W", "ignore", str(_HERE / "server.py"), str(_LATENCY)]
+def _server(*options: str) -> Iterator[str]:
+    command = [sys.executable, "-W", "ignore", str(_HERE / "server.py"), str(_LATENCY), *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

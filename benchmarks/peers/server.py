@@ -1,8 +1,9 @@
 """A server that answers questions and ratings after a fixed latency, and counts what it was asked.
 
-    python benchmarks/peers/server.py SECONDS
+    python benchmarks/peers/server.py SECONDS [--choices]
 
-It prints its address. A GET of /counts gives the counts since the last one.
+With --choices it gives as many choices as `n` asks for, and else one. It prints its address. A GET of /counts gives the
+counts since the last one.
 """
 
 import argparse
@@ -28,8 +29,9 @@ class Counts:
 
 
 class CountingServer:
-    def __init__(self, latency: float) -> None:
+    def __init__(self, latency: float, *, honours_n: bool) -> None:
         self._latency = latency
+        self._honours_n = honours_n
         self._counts = Counts()
         self._at_once = 0
         self._first = 0.0
@@ -60,6 +62,7 @@ class CountingServer:
         is_rating = b"impartial judge" in request.content
         self._counts.ratings += is_rating
         self._counts.questions += not is_rating
+        choices = body.get("n", 1) if self._honours_n else 1
         return {
             "id": "1",
             "object": "chat.completion",
@@ -67,10 +70,11 @@ class CountingServer:
             "model": body["model"],
             "choices": [
                 {
-                    "index": 0,
+                    "index": index,
                     "message": {"role": "assistant", "content": self._text(is_rating=is_rating)},
                     "finish_reason": "stop",
                 }
+                for index in range(choices)
             ],
             "usage": {"prompt_tokens": 300, "completion_tokens": 120, "total_tokens": 420},
         }
@@ -83,8 +87,8 @@ class CountingServer:
         return f"{_TEXT}This is number {self._texts}."
 
 
-async def _serve(latency: float) -> None:
-    async with LoopbackServer(CountingServer(latency).answer) as server:
+async def _serve(latency: float, *, honours_n: bool) -> None:
+    async with LoopbackServer(CountingServer(latency, honours_n=honours_n).answer) as server:
         print(server.url, flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
@@ -92,5 +96,6 @@ async def _serve(latency: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("latency", type=float)
+    parser.add_argument("--choices", action="store_true")
     options = parser.parse_args()
-    asyncio.run(_serve(options.latency))
+    asyncio.run(_serve(options.latency, honours_n=options.choices))

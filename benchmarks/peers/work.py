@@ -13,7 +13,8 @@ from pathlib import Path
 class Work:
     """Ask each question `responses` times and have each response rated, with `concurrency` calls at once.
 
-    `rating_prompt` is a Jinja template of `question` and `response`. What is written goes into `folder`.
+    `rating_prompt` is a Jinja template of `question` and `response`. What is written goes into `folder`. `together`
+    allows one request for all responses to a question.
     """
 
     url: str
@@ -23,6 +24,7 @@ class Work:
     rating_prompt: str
     concurrency: int
     folder: str
+    together: bool = False
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
