@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.plugin.generation import Outcome, RunStatus, generate, inputs_of, load
+from nat_dpo_pipeline.plugin.commands.generation import Outcome, RunStatus, generate, inputs_of, load
 from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response
 
