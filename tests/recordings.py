@@ -28,9 +28,9 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.runtime.session import SessionManager
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.nat_api import TTCEventData
 from nat_dpo_pipeline.plugin.steps import push_candidate, push_step
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 from tests.waiting import until
 
 #: Two turns for every question; the texts have what JSON must escape.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from nat_dpo_pipeline.cli import dpo
-from nat_dpo_pipeline.pairing.strict import StrictConfig
+from nat_dpo_pipeline.strict import StrictConfig
 
 _PACKAGE = "nat_dpo_pipeline."
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "any value"}

@@ -13,9 +13,9 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.runtime.session import SessionManager
 from nat.utils.data_models.schema_validator import validate_schema
 
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepType
 from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 Source = dict[str, Any]
 #: What the functions of a test do, by a name that is the test's own.

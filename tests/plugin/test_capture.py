@@ -10,10 +10,10 @@ from nat.plugin_api import Context
 
 from nat_dpo_pipeline.core.candidates import Message, RefusalReason
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.capture import emit_candidates, turn
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepType
 from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 
 @pytest.fixture

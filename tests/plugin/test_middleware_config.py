@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from nat.builder.component_utils import recursive_componentref_discovery
 from pydantic import ValidationError
 
-from nat_dpo_pipeline.pairing.strict import in_words
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig, VaryConfig
+from nat_dpo_pipeline.strict import in_words
 
 JUDGE = {"kind": "rating_judge", "llm": "judge"}
 GIVEN: dict[str, Any] = {"_type": "best_of_n", "n": 3, "allow_repeated_calls": True, "scorer": JUDGE}

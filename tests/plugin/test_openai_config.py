@@ -10,10 +10,10 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.register import job_trainer_adapter
+from nat_dpo_pipeline.redacted import redacted
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "train_openai.md").read_text(encoding="utf-8")
 MODEL = "gpt-4.1-mini-2025-04-14"

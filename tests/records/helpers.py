@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Turn
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.records.files import ReadFiles, RefusedRecord, files_of, read_files
 from nat_dpo_pipeline.records.spool import CandidateSpool
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 
 @dataclass(frozen=True)

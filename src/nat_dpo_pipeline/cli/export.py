@@ -16,7 +16,7 @@ from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import write_pairs
-from nat_dpo_pipeline.pairing.strict import checked
+from nat_dpo_pipeline.strict import checked
 
 _OF_THE_CARD = ("license", "title", "languages")
 

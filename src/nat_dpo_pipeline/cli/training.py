@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.strict import type_name
 from nat_dpo_pipeline.plugin.commands.generation import load_any
 from nat_dpo_pipeline.plugin.finetuning.backends import backend_of
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import JOB_ID, BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobStatus, TrainingStatusEnum
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
+from nat_dpo_pipeline.strict import type_name
 
 
 def adapter_of(saved: SavedJob, config_file: Path | None) -> BackendTrainerAdapter:

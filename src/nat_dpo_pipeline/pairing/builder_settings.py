@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.strategies import Strategy
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, checked
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, checked
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.core.pairs import PairingRules

@@ -6,7 +6,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.strict import StrictConfig
+from nat_dpo_pipeline.strict import StrictConfig
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.dataset.card import About

@@ -11,9 +11,9 @@ from nat_dpo_pipeline.dataset.writer import check_target
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
-from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.records.files import OnRefusal, ReadFiles, read_files
 from nat_dpo_pipeline.records.spool import CandidateSpool
+from nat_dpo_pipeline.redacted import redacted
 from nat_dpo_pipeline.report.summary import FileCounts
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.strict import checked
 from nat_dpo_pipeline.pairing.yaml_text import read_yaml
+from nat_dpo_pipeline.strict import checked
 
 Fields = dict[str, object]
 # A configuration of NAT has one of these at its top, and rules have none.

@@ -20,8 +20,8 @@ from nat.plugin_api import Context
 
 from nat_dpo_pipeline.core.candidates import Message, Prompt, as_messages, finite_number
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.steps import push_step
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 #: A text, or messages with `role` and `content`.
 GivenPrompt = str | Sequence[Mapping[str, str] | Message]

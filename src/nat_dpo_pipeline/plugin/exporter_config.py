@@ -7,7 +7,7 @@ from typing import Annotated
 from nat.plugin_api import TelemetryExporterBaseConfig
 from pydantic import AfterValidator, Field, PositiveInt, field_validator
 
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig
 
 #: What of a row can be redacted, and what patterns are applied to.
 REDACTABLE = ("prompt", "response", "input", "metadata")

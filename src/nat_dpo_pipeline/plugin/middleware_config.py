@@ -9,10 +9,10 @@ from nat.plugin_api import FunctionMiddlewareBaseConfig
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
 
 from nat_dpo_pipeline.generation.settings import Sampling
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PriceConfig, functions_in, llms_in
 from nat_dpo_pipeline.plugin.workflows.sampling_config import Temperatures
 from nat_dpo_pipeline.plugin.workflows.scorer_config import GenRMConfig, PairwiseJudgeConfig, ScorerConfig
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 
 
 class Returned(StrEnum):

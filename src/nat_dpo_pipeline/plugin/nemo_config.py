@@ -9,8 +9,8 @@ from nat.plugin_api import get_secret_value
 from pydantic import Field, SecretStr, model_validator
 
 from nat_dpo_pipeline.core.candidates import Prompt, last_text
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
+from nat_dpo_pipeline.strict import StrictConfig
 from nat_dpo_pipeline.trainers.settings import Patience
 
 if TYPE_CHECKING:

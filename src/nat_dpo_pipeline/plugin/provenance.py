@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig
+from nat_dpo_pipeline.redacted import redacted
 
 # What says how a model answers. Everything else of an llm entry may be a credential.
 _MODEL_FIELDS = ("type", "model_name", "temperature", "top_p", "max_tokens", "seed")

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainerAdapterConfig, TrainerConfig
+from nat_dpo_pipeline.strict import StrictConfig
 from nat_dpo_pipeline.trainers.settings import Patience
 
 

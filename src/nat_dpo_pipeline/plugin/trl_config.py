@@ -7,8 +7,8 @@ from typing import Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig
+from nat_dpo_pipeline.strict import StrictConfig
 from nat_dpo_pipeline.trainers.trl.settings import Device, LoraSettings, Precision, TrlSettings
 
 

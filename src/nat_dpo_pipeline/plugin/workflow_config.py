@@ -17,9 +17,9 @@ from nat_dpo_pipeline.generation.settings import (
     Spread,
     StepName,
 )
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 from nat_dpo_pipeline.plugin.workflows.sampling_config import StepSamplingConfig
 from nat_dpo_pipeline.plugin.workflows.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 
 
 class ModelLimitsConfig(StrictConfig):

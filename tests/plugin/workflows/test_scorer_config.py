@@ -5,8 +5,8 @@ from nat.builder.component_utils import recursive_componentref_discovery
 from nat.plugin_api import FunctionBaseConfig
 from pydantic import TypeAdapter, ValidationError
 
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.workflows.scorer_config import EnsembleConfig, ScorerConfig
+from nat_dpo_pipeline.strict import StrictConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "reward_model": {"llm": "reward"},

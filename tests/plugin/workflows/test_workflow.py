@@ -23,8 +23,8 @@ from starlette.responses import JSONResponse
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.pairing.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import LoopbackServer, Request, Response, asgi_answer
 

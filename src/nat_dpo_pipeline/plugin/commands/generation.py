@@ -24,13 +24,13 @@ from nat_dpo_pipeline.generation.record import Failure, FailureReason, Generatio
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
-from nat_dpo_pipeline.pairing.redacted import redacted
 from nat_dpo_pipeline.plugin.commands.components import adapter_of, builder_of, trainer_of
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
 from nat_dpo_pipeline.plugin.provenance import workflow_configuration
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, functions_in
 from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, open_recipe, prices_of
+from nat_dpo_pipeline.redacted import redacted
 
 logger = logging.getLogger(__name__)
 

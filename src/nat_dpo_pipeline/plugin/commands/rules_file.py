@@ -6,9 +6,9 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.rules_file import Fields, Rules
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.commands.components import adapter_of, builder_of, trainer_of
 from nat_dpo_pipeline.plugin.commands.generation import load_any
+from nat_dpo_pipeline.strict import StrictConfig
 
 
 def rules_in_configuration(path: Path) -> Rules:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from nat_dpo_pipeline.pairing.strict import type_name
 from nat_dpo_pipeline.plugin.nemo_config import (
     NeMoCustomizerTrainerAdapterConfig,
     SharedNeMoCustomizerTrainerAdapterConfig,
@@ -10,6 +9,7 @@ from nat_dpo_pipeline.plugin.nemo_config import (
 from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
+from nat_dpo_pipeline.strict import type_name
 from nat_dpo_pipeline.trainers.backend import Backend
 
 #: The adapters whose jobs outlive the process that submitted them, by their `_type`.

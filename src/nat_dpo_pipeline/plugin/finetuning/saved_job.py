@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.pairing.redacted import redacted
-from nat_dpo_pipeline.pairing.strict import in_words, type_name
 from nat_dpo_pipeline.plugin.finetuning.backends import JOB_ADAPTERS
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
 from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
+from nat_dpo_pipeline.redacted import redacted
+from nat_dpo_pipeline.strict import in_words, type_name
 
 JOB_FILE = "training_job.json"
 

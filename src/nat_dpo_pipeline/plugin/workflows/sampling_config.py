@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, FiniteFloat, field_validator
 
 from nat_dpo_pipeline.generation.settings import Sampling, StepSampling
-from nat_dpo_pipeline.pairing.strict import StrictConfig
+from nat_dpo_pipeline.strict import StrictConfig
 
 Temperature = Annotated[FiniteFloat, Field(ge=0.0)]
 Temperatures = Annotated[list[Temperature], Field(min_length=1)]

@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model
 
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.strict import StrictConfig
 from nat_dpo_pipeline.plugin.workflows.sampling_config import CallSamplingConfig, ExtraBodyConfig
+from nat_dpo_pipeline.strict import StrictConfig
 
 
 def names_of(given: Any) -> list[str]:

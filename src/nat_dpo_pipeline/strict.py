@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SecretStr
 from pydantic_core import ErrorDetails
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.pairing.redacted import redacted
+from nat_dpo_pipeline.redacted import redacted
 
 #: The name that TTC steps have and that is collected, unless a configuration says otherwise.
 DEFAULT_STEP_NAME = "dpo_candidate_move"
