@@ -26,7 +26,8 @@ from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryB
 Turn = dict[str, Any]
 
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30)
-scores = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
+# To three digits, as scores that differ only by rounding are a tie to us and a pair to them.
+scores = st.floats(min_value=-1e3, max_value=1e3, allow_nan=False).map(lambda score: round(score, 3))
 messages = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["system", "user"]), "content": texts}), max_size=3
 ).map(lambda before: [*before, {"role": "user", "content": "And now?"}])

@@ -14,7 +14,10 @@ from nat_dpo_pipeline.pairing.kernel import pair_turns
 from nat_dpo_pipeline.records.columns import accepted, contiguous_turns, gathered
 from nat_dpo_pipeline.records.rows import columns_of
 
-SCORES = st.sampled_from([0.0, -0.0, 1.0, 2.0, 5e-324, sys.float_info.max, -sys.float_info.max]) | st.floats()
+SCORES = (
+    st.sampled_from([0.0, -0.0, 1.0, 2.0, 5e-324, sys.float_info.max, -sys.float_info.max, 0.3, 0.1 + 0.2])
+    | st.floats()
+)
 RESPONSES = st.sampled_from(
     ["a", " a", "a\n", "\u2003a", "a\x1f", "b", "b ", "", "\u3000", "a b", "a  b", "\ud800", "é" * 9, "x" * 40]
 ) | st.text(max_size=5)

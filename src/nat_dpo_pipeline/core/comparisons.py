@@ -6,6 +6,8 @@ from enum import StrEnum
 from statistics import fmean
 from types import MappingProxyType
 
+from nat_dpo_pipeline.core.ties import is_higher
+
 
 class Winner(StrEnum):
     """Which of two responses is better, in the order in which they were shown."""
@@ -101,5 +103,5 @@ def _in_points(comparison: Comparison) -> float | None:
     if comparison.winner is Winner.TIE:
         return middle
     if comparison.winner is Winner.FIRST:
-        return own if own > other else middle + half_lead
-    return own if own < other else middle - half_lead
+        return own if is_higher(own, other) else middle + half_lead
+    return own if is_higher(other, own) else middle - half_lead

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from nat_dpo_pipeline.core.candidates import Candidate, finite_number
+from nat_dpo_pipeline.core.ties import is_higher
 
 #: What `flaw` in a candidate's metadata says when it counts; anything else there is somebody else's.
 FLAWS = frozenset(
@@ -50,7 +51,7 @@ def lacks_member_scores(_limit: float, chosen: Candidate, rejected: Candidate) -
 def is_below_min_agreement(limit: float, chosen: Candidate, rejected: Candidate) -> bool:
     """Whether less than this share of the ensemble has `chosen` above; a member that scored only one has not."""
     ours, theirs = _members(chosen), _members(rejected)
-    above = sum(ours[name] > theirs[name] for name in ours.keys() & theirs.keys())
+    above = sum(is_higher(ours[name], theirs[name]) for name in ours.keys() & theirs.keys())
     return above < limit * len(ours.keys() | theirs.keys())
 
 

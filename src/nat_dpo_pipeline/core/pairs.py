@@ -14,6 +14,7 @@ from typing import NamedTuple
 from nat_dpo_pipeline.core import filters
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.strategies import Ranked, Strategy, propose, rank
+from nat_dpo_pipeline.core.ties import ROUNDING, is_higher
 
 _score = attrgetter("score")
 _margin_of = itemgetter(0)
@@ -179,7 +180,7 @@ def possible_pairs(turn: Turn) -> int:
 def make_pairs(turns: Iterable[Turn], rules: PairingRules) -> PairingResult:
     """Pair the candidates of each turn.
 
-    Equal scores, blank texts and texts that differ in outer white space only never pair.
+    Scores that are equal but for rounding, blank texts and texts that differ in outer white space only never pair.
     """
     result = PairingResult()
     for turn in turns:
@@ -224,7 +225,9 @@ def _acceptable(
     accepted: list[_Proposal] = []
     for chosen, rejected in _proposed(candidates, rules, skipped):
         margin = chosen.score - rejected.score
-        if lowest <= margin < inf and margin > 0.0 and not (has_twins and _same_text(chosen, rejected)):
+        # `is_higher`, written out: a call would take as long as all the rest.
+        is_apart = lowest <= margin < inf and margin > ROUNDING * abs(chosen.score)
+        if is_apart and not (has_twins and _same_text(chosen, rejected)):
             accepted.append((margin, chosen, rejected))
         else:
             skipped[_reason(margin, chosen, rejected)] += 1
@@ -270,11 +273,11 @@ def _objection(better: Ranked, worse: Ranked, rules: PairingRules) -> SkipReason
     margin = chosen.score - rejected.score
     if _same_text(chosen, rejected):
         return SkipReason.IDENTICAL_TEXT
-    if better.value == worse.value:
+    if not is_higher(better.value, worse.value):
         return SkipReason.TIE
-    if margin < 0.0:
+    if is_higher(rejected.score, chosen.score):
         return SkipReason.TURNED_BY_LENGTH_PENALTY
-    if not (rules.min_score_diff <= margin < inf and margin > 0.0):
+    if not (rules.min_score_diff <= margin < inf and is_higher(chosen.score, rejected.score)):
         return _reason(margin, chosen, rejected)
     return next((reason for reason, fails in rules.checks if fails(chosen, rejected)), None)
 
@@ -295,7 +298,7 @@ def _same_text(chosen: Candidate, rejected: Candidate) -> bool:
 def _reason(margin: float, chosen: Candidate, rejected: Candidate) -> SkipReason:
     if _same_text(chosen, rejected):
         return SkipReason.IDENTICAL_TEXT
-    if margin == 0.0:
+    if not is_higher(chosen.score, rejected.score):
         return SkipReason.TIE
     return SkipReason.SCORE_DIFF_NOT_FINITE if margin == inf else SkipReason.BELOW_MIN_SCORE_DIFF
 

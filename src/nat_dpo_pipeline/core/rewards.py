@@ -7,6 +7,7 @@ from enum import StrEnum
 from math import fsum, isfinite
 from types import MappingProxyType
 
+from nat_dpo_pipeline.core.ties import is_higher
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
 HELPSTEER_ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -90,6 +91,10 @@ def _agreement_on(one: Mapping[str, float], others: Sequence[Mapping[str, float]
     return fsum(shares) / len(shares) if shares else None
 
 
+def _order(one: float, other: float) -> int:
+    return is_higher(one, other) - is_higher(other, one)
+
+
 def _largest_share(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    orders = Counter((one[name] > other[name]) - (one[name] < other[name]) for name in one.keys() & other.keys())
+    orders = Counter(_order(one[name], other[name]) for name in one.keys() & other.keys())
     return max(orders.values()) / len(one.keys() | other.keys())

@@ -8,6 +8,8 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from nat_dpo_pipeline.core.ties import is_higher
+
 if TYPE_CHECKING:
     from nat_dpo_pipeline.core.candidates import Candidate
 
@@ -90,9 +92,9 @@ def mean_minus_2_sigma(ranked: Sequence[Ranked]) -> Sequence[Proposal]:
 
 
 def _lower(ranked: Sequence[Ranked]) -> Sequence[Ranked]:
-    """Those below the best; where all are equal the others, so that a tie is seen as what it is."""
+    """Return the candidates below the best, or all others where none is, which makes the pair a tie."""
     best = ranked[0].value
-    return [one for one in ranked[1:] if one.value < best] or ranked[1:]
+    return [one for one in ranked[1:] if is_higher(best, one.value)] or ranked[1:]
 
 
 _PROPOSE: Mapping[Strategy, Callable[[Sequence[Ranked]], Sequence[Proposal]]] = MappingProxyType(

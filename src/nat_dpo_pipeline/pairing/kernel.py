@@ -10,6 +10,7 @@ import numpy as np
 
 from nat_dpo_pipeline.core.pairs import PASSED_OVER, PairingRules, SkipReason
 from nat_dpo_pipeline.core.strategies import Strategy
+from nat_dpo_pipeline.core.ties import ROUNDING
 from nat_dpo_pipeline.pairing.meetings import MEET, Meetings, best_vs_random
 from nat_dpo_pipeline.records.columns import Bools, Floats, Ints, Objects, Turns, objects
 
@@ -115,7 +116,8 @@ def _pairs_of_size(
 
     chosen, rejected = np.take_along_axis(rows, better, axis=1), np.take_along_axis(rows, worse, axis=1)
     margin = score[chosen] - score[rejected]
-    is_tie = np.take_along_axis(value, better, axis=1) == np.take_along_axis(value, worse, axis=1)
+    high, low = np.take_along_axis(value, better, axis=1), np.take_along_axis(value, worse, axis=1)
+    is_tie = ~_is_higher(high, high - low)
     reason = _objections(turns, chosen, rejected, margin, is_tie, texts, rules)
     if chosen.shape[1] > 1:
         by_margin = np.argsort(-margin, axis=1, kind="stable")
@@ -157,11 +159,12 @@ def _objections(
 
     object_to(SkipReason.IDENTICAL_TEXT, texts.are_same(chosen, rejected))
     object_to(SkipReason.TIE, is_tie)
-    object_to(SkipReason.TURNED_BY_LENGTH_PENALTY, margin < 0.0)
-    object_to(SkipReason.TIE, margin == 0.0)
+    score = turns.columns.score
+    object_to(SkipReason.TURNED_BY_LENGTH_PENALTY, _is_higher(score[rejected], -margin))
+    object_to(SkipReason.TIE, ~_is_higher(score[chosen], margin))
     object_to(SkipReason.SCORE_DIFF_NOT_FINITE, margin == inf)
     object_to(SkipReason.BELOW_MIN_SCORE_DIFF, margin < rules.min_score_diff)
-    proposals = _Proposals(turns.columns.score, texts.length, chosen, rejected, margin)
+    proposals = _Proposals(score, texts.length, chosen, rejected, margin)
     one_by_one: list[tuple[SkipReason, Callable[..., bool]]] = []
     for why, fails in rules.checks:
         if why in _BOUNDS:
@@ -176,6 +179,11 @@ def _objections(
             if against is not None:
                 reason[place] = _REASONS.index(against)
     return reason
+
+
+def _is_higher(score: Floats, margin: Floats) -> Bools:
+    """Return where scores are above others, by so much, as `core.ties.is_higher` has it."""
+    return np.asarray(margin > ROUNDING * np.abs(score), dtype=bool)
 
 
 class _Proposals(NamedTuple):

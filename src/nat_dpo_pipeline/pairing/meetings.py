@@ -12,6 +12,7 @@ import numpy as np
 
 from nat_dpo_pipeline.core import strategies
 from nat_dpo_pipeline.core.strategies import Ranked, Strategy
+from nat_dpo_pipeline.core.ties import ROUNDING
 from nat_dpo_pipeline.records.columns import Floats, Ints
 
 Meetings = tuple[Ints, Ints]
@@ -61,8 +62,9 @@ def _draw(seed: int, example_id: str, turn_id: str) -> int:
 
 
 def first_lower(values: Floats) -> Ints:
-    """The first column below the best; where all are equal the second."""
-    is_lower = values[:, 1:] < values[:, :1]
+    """Return the first column below the best by more than rounding; the second where there is none."""
+    best = values[:, :1]
+    is_lower = best - values[:, 1:] > ROUNDING * np.abs(best)
     return np.asarray(np.argmax(is_lower, axis=1) + 1, dtype=np.int64)
 
 

@@ -9,6 +9,7 @@ from textwrap import shorten
 
 from nat_dpo_pipeline.core.candidates import Candidate, finite_number, prompt_key
 from nat_dpo_pipeline.core.similarity import content_words
+from nat_dpo_pipeline.core.ties import is_higher
 from nat_dpo_pipeline.generation.turns import Flaw
 from nat_dpo_pipeline.report import numbers as told
 from nat_dpo_pipeline.report.paired import PairedTurn, clean, model_of, subtopic_of
@@ -138,7 +139,7 @@ class _Margins:
             self.identical += 1
             return
         self.compared += 1
-        if margin == 0.0:
+        if not (is_higher(one.score, other.score) or is_higher(other.score, one.score)):
             self.tied += 1
         elif isfinite(margin):
             self.all.add(margin)
@@ -213,11 +214,13 @@ class _Models:
             self.counts[model_of(rejected), "rejected"] += 1
 
     def _compare(self, one: str, score: float, other: str, other_score: float) -> None:
-        if score == other_score:
+        if is_higher(score, other_score):
+            self.wins[one, other] += 1
+        elif is_higher(other_score, score):
+            self.wins[other, one] += 1
+        else:
             self.tied[one, other] += 1
             self.tied[other, one] += 1
-        else:
-            self.wins[(one, other) if score > other_score else (other, one)] += 1
 
     def result(self) -> tuple[told.ModelNumbers, ...]:
         found = [self._model(name) for name in self.scores]
