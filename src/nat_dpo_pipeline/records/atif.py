@@ -35,8 +35,7 @@ def _recognises(value: object) -> bool:
 def _reader(shared: Shared) -> Read:
     def read(record: Record) -> Iterator[Found | Refused]:
         trajectory = _trajectory(record.value)
-        name = mapping(record.value).get("item_id")
-        ids = (name, trajectory.get("trajectory_id"), trajectory.get("session_id"))
+        ids = _ids(record.value)
         score = next((shared.scores[one] for one in map(named, ids) if one in shared.scores), None)
         metadata = {key: value for key, value in zip(_IDS, ids, strict=True) if value is not None}
         if model := named(mapping(trajectory.get("agent")).get("model_name")):
@@ -52,6 +51,16 @@ def _reader(shared: Shared) -> Read:
 
 
 _IDS = ("item_id", "trajectory_id", "session_id")
+
+
+def _ids(value: object) -> tuple[object, ...]:
+    trajectory = _trajectory(value)
+    return mapping(value).get("item_id"), trajectory.get("trajectory_id"), trajectory.get("session_id")
+
+
+def ids_of(value: object) -> list[str]:
+    """Return the ids by which a table of scores may name the trajectory."""
+    return [name for name in map(named, _ids(value)) if name is not None]
 
 
 def _conversation(trajectory: Mapping[str, object]) -> list[object]:

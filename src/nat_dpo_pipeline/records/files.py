@@ -9,8 +9,10 @@ from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
+from nat_dpo_pipeline.records.atif import ATIF
 from nat_dpo_pipeline.records.formats import recognised
 from nat_dpo_pipeline.records.pieces import parsed, pieces
+from nat_dpo_pipeline.records.score_match import check_scores
 from nat_dpo_pipeline.records.spool import CandidateSpool
 from nat_dpo_pipeline.records.values import Found, Read, Record, RecordedFormat, Refused, Shared
 
@@ -91,22 +93,31 @@ def read_files(
     """Put the candidates of the files into the spool; files may be of different formats.
 
     Steps hold candidates when they are called `step_name`. Memory grows by a few hundred bytes a turn. Raises
-    InputError for a file that cannot be read or is in no known format, before anything of any file is taken, and when
-    it is stopped.
+    InputError for a file that cannot be read or is in no known format, before anything of any file is taken, for a
+    table of scores that matches no trajectory, and when it is stopped.
     """
     files = [ReadFile(path, recognised(path)) for path in paths]
     shared = Shared(step_name)
     readers: dict[str, Read] = {}
-    # Scores must be known when the trajectories come that they are of.
-    for number, file in sorted(enumerate(files), key=lambda one: one[1].format is None or not one[1].format.is_table):
-        if file.format is not None:
-            read = readers.setdefault(file.format.name, file.format.reader(shared))
-            for record in _records(file, file.format, number):
-                if is_stopped():
-                    raise InputError("reading was stopped")
-                for reason in _taken(file, file.format, record, read, spool):
-                    file.refused[reason] += 1
-                    on_refusal(RefusedRecord(file.path, record.line, reason))
+
+    def read_file(number: int, file: ReadFile, kind: RecordedFormat) -> None:
+        read = readers.setdefault(kind.name, kind.reader(shared))
+        for record in _records(file, kind, number):
+            if is_stopped():
+                raise InputError("reading was stopped")
+            for reason in _taken(file, kind, record, read, spool):
+                file.refused[reason] += 1
+                on_refusal(RefusedRecord(file.path, record.line, reason))
+
+    known = [(number, file, file.format) for number, file in enumerate(files) if file.format is not None]
+    # Scores must be known when the trajectories are read.
+    for number, file, kind in known:
+        if kind.is_table:
+            read_file(number, file, kind)
+    check_scores(shared.scores, [file.path for _, file, kind in known if kind is ATIF])
+    for number, file, kind in known:
+        if not kind.is_table:
+            read_file(number, file, kind)
     return ReadFiles(files, len(spool), spool.turns_split(), list(_problems(files, shared)))
 
 
