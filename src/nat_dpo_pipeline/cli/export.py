@@ -7,11 +7,12 @@ import click
 from pydantic import BaseModel
 
 from nat_dpo_pipeline.cli.options import card_options
+from nat_dpo_pipeline.cli.output import nothing_left_on_error
 from nat_dpo_pipeline.cli.summaries import dataset_lines
 from nat_dpo_pipeline.cli.terminal import say_all
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
@@ -34,13 +35,14 @@ _OF_THE_CARD = ("license", "title", "languages")
 )
 @click.option("--model", help="The model that the training configurations beside the data train.")
 @card_options
-def export_command(**options: object) -> None:
+def export_command(output_dir: Path, **options: object) -> None:
     """Pair the candidates of a run folder as its manifest says, and write them in any of the formats.
 
     trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, llama_factory, axolotl, hh, kto,
     steerlm, ultrafeedback.
     """
-    raise SystemExit(_export(**options))  # type: ignore[arg-type]  # click fills them by name
+    with nothing_left_on_error(output_dir):
+        _export(output_dir=output_dir, **options)  # type: ignore[arg-type]  # click fills them by name
 
 
 def _export(
@@ -55,8 +57,8 @@ def _export(
     title: str | None = None,
     languages: tuple[str, ...] = (),
     model: str | None = None,
-) -> int:
-    """Return the exit code: 1 when there is no pair."""
+) -> None:
+    """Write the dataset and print its summary. Raises CollectionError when there is no pair."""
     configuration = _configuration(run_dir)
     builder = recorded_builder(_fields(BuilderSettings, configuration.get("trajectory_builder")))
     trainer = checked(SplitSettings, _fields(SplitSettings, configuration.get("trainer")))
@@ -75,7 +77,8 @@ def _export(
     )
     paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
     say_all(dataset_lines(paired.written, paired.skipped))
-    return 0 if any(paired.written.pairs.values()) else 1
+    if not any(paired.written.pairs.values()):
+        raise CollectionError("no pair was made of the candidates of the run: the lines above say why")
 
 
 def _configuration(run_dir: Path) -> Mapping[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from nat_dpo_pipeline.cli.options import card_options
+from nat_dpo_pipeline.cli.output import nothing_left_on_error
 from nat_dpo_pipeline.cli.summaries import columns, dataset_lines, number
 from nat_dpo_pipeline.cli.terminal import say, say_all
 from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
@@ -79,7 +80,9 @@ def pairs_command(**options: object) -> None:
     streams, and ATOF events; .gz and .zst too. Rows of candidates are also read from Parquet, folders and URIs, in
     shards (docs/scale.md). Exit code 1 when there is no pair.
     """
-    raise SystemExit(run_pairs(PairsOptions(**options)))  # type: ignore[arg-type]  # click fills them by name
+    chosen = PairsOptions(**options)  # type: ignore[arg-type]  # click fills them by name
+    with nothing_left_on_error(chosen.output_dir):
+        raise SystemExit(run_pairs(chosen))
 
 
 @dataclass(frozen=True, slots=True)
