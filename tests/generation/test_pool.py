@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call
+from nat_dpo_pipeline.generation.chat import Call, counting_late
 from nat_dpo_pipeline.generation.pool import ModelPool
+from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.testing import ScriptedModel
 
 pytestmark = pytest.mark.own_time
@@ -247,3 +248,24 @@ async def test_a_member_that_is_down_is_asked_when_nobody_else_can_answer() -> N
     with pytest.raises(ModelError):
         await pool.complete(_call(0))
     assert await _answering(pool, [_call(0)]) == ["a"]
+
+
+class _Endless:
+    """Never answers."""
+
+    name = "endless"
+
+    async def complete(self, _: Call) -> ChatReply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_what_members_were_asked_before_a_call_was_cancelled_is_counted() -> None:
+    late: list[ChatReply | ModelError] = []
+    pool = ModelPool([_fails("frail", _fatal()), _Endless()])
+    with counting_late(late.append):
+        call = asyncio.create_task(pool.complete(_call(0)))
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.wait([call])
+    assert [(one.llm, one.requests) for one in late if isinstance(one, ModelError)] == [("frail", 3)]

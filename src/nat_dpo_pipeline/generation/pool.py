@@ -1,5 +1,6 @@
 """Several models behind the interface of one: who is asked, and who instead when that one is down."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +9,7 @@ from itertools import accumulate
 from math import inf
 
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call, ChatModel, Recalling
+from nat_dpo_pipeline.generation.chat import Call, ChatModel, Recalling, late_counter
 from nat_dpo_pipeline.generation.replies import ChatReply
 
 # A member whose retries are used up is asked again after this time.
@@ -57,6 +58,10 @@ class ModelPool:
                 # After a refusal that may be the fault of the request the next one is to show whose it is.
                 if error.fatal or error.transient:
                     self._down_until[index] = inf if error.fatal else time.monotonic() + _LEFT_ALONE_SECONDS
+            except asyncio.CancelledError:
+                for asked_before in errors:
+                    late_counter()(asked_before)
+                raise
             else:
                 self._down_until[index] = 0.0
                 return replace(reply, passed_over=tuple(errors)) if errors else reply

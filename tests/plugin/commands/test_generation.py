@@ -287,7 +287,13 @@ def _without_probes(requests: Sequence[Request]) -> list[str]:
     return [text for text in texts if text != "Hello"]
 
 
-async def test_an_input_that_begins_with_refused_prompts_is_made_to_its_end_each_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at_once", "probes"), [(1, 4), (8, 4)])
+async def test_an_input_that_begins_with_refused_prompts_is_made_to_its_end_each_time(
+    tmp_path: Path, at_once: int, probes: int
+) -> None:
+    def change(source: dict[str, Any]) -> None:
+        source["workflow"] |= {"max_concurrency": at_once, "ask_together": "never"}
+
     good = (HEAPS, LISTS, "What does `textwrap.wrap` do?")
     demo = asgi_answer(create_app())
     received: list[Request] = []
@@ -304,20 +310,16 @@ async def test_an_input_that_begins_with_refused_prompts_is_made_to_its_end_each
         for _ in range(2):
             received.clear()
             texts = (*(f"What is forbidden thing {number}?" for number in range(12)), *good)
-            outcome = await _run(tmp_path, texts, url=server.url, change=_one_at_a_time)
+            outcome = await _run(tmp_path, texts, url=server.url, change=change)
             assert outcome.status is RunStatus.COMPLETE
             assert outcome.record.failed_by == {"responses": {FailureReason.REQUEST_REFUSED: 24}}
             assert [row["example_id"] for row in _rows(tmp_path)] == ["input-13", "input-14", "input-15"]
             asked = _without_probes(received)
             assert sum("forbidden" in text for text in asked) == 24
-            assert len(received) - len(asked) == 4
+            assert 1 <= len(received) - len(asked) <= probes
             assert sum(used.requests for used in outcome.record.usage.values()) == len(received)
         # Of what was answered nothing is asked again, and a probe is no part of the journal.
         assert len(asked) == 24
-
-
-def _one_at_a_time(source: dict[str, Any]) -> None:
-    source["workflow"] |= {"max_concurrency": 1, "ask_together": "never"}
 
 
 async def test_a_wrong_key_ends_a_run_after_a_few_requests(tmp_path: Path) -> None:
