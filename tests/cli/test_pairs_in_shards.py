@@ -75,6 +75,12 @@ def recorded(tmp_path: Path) -> list[str]:
     return [str(flat), str(turns)]
 
 
+def test_a_uri_is_written_to(recorded: list[str], tmp_path: Path) -> None:
+    done = _pairs(recorded[1], "-o", (tmp_path / "out").as_uri())
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
 def _pairs(*words: object) -> Result:
     return CliRunner().invoke(dpo, ["pairs", *map(str, words)])
 

@@ -71,6 +71,12 @@ def test_text_is_a_table_and_writes_nothing(run_dir: Path) -> None:
     assert not (run_dir / "report.html").exists()
 
 
+def test_text_with_an_output_is_refused(run_dir: Path) -> None:
+    done = _dpo("report", str(run_dir), "--text", "-o", "page.html")
+    assert done.exit_code == 2
+    assert "--text writes nothing" in done.stderr
+
+
 def test_a_name_cannot_write_to_the_terminal(run_dir: Path) -> None:
     rows = [json.loads(line) for line in (run_dir / "candidates.jsonl").read_text().splitlines()]
     for row in rows:

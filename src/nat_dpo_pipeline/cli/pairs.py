@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 @click.command(name="pairs")
 @click.argument("files", metavar="FILE…", nargs=-1)
 @click.option(
-    "-o", "--output", "output_dir", required=True, type=click.Path(file_okay=False, path_type=Path), help="Its folder."
+    "-o", "--output", "output_dir", required=True, type=click.Path(file_okay=False), help="Its folder, or a URI of one."
 )
 @click.option(
     "--rules",
@@ -81,7 +82,8 @@ def pairs_command(**options: object) -> None:
     shards (docs/scale.md). Exit code 1 when there is no pair.
     """
     chosen = PairsOptions(**options)  # type: ignore[arg-type]  # click fills them by name
-    with nothing_left_on_error(chosen.output_dir):
+    # What lies under a URI is left to the run in shards.
+    with nullcontext() if "://" in chosen.output_dir else nothing_left_on_error(Path(chosen.output_dir)):
         raise SystemExit(run_pairs(chosen))
 
 
@@ -90,7 +92,7 @@ class PairsOptions:
     """The options of the command, by their names on the command line."""
 
     files: tuple[str, ...]
-    output_dir: Path
+    output_dir: str
     rules: Path | None = None
     strategy: str | None = None
     min_score_diff: float | None = None
@@ -143,11 +145,11 @@ def run_pairs(options: PairsOptions) -> int:
     files = options.files or tuple(builder.source or ())
     if not all(files) or not files:
         raise InputError("there is nothing to read: name files of recorded candidates")
-    if is_for_shards(files, options.engine):
+    if is_for_shards([*files, *_uris([options.output_dir])], options.engine):
         return run_shards(files, options, builder, split, dataset)
     if ignored := options.only_for_shards():
         say(f"{', '.join(ignored)}: ignored, as these files are paired in memory (--engine)", err=True)
-    return _run_in_memory(files_of(files), options.output_dir, builder, split, dataset)
+    return _run_in_memory(files_of(files), Path(options.output_dir), builder, split, dataset)
 
 
 def _run_in_memory(
@@ -213,12 +215,16 @@ def is_for_shards(files: Sequence[str], engine: str) -> bool:
     """
     if engine != "auto":
         return engine != "memory"
-    if any("://" in file or file.endswith(".parquet") or Path(file).is_dir() for file in files):
+    if _uris(files) or any(file.endswith(".parquet") or Path(file).is_dir() for file in files):
         return True
     paths = files_of(files)
     if sum(path.stat().st_size for path in paths) < LARGE:
         return False
     return all(map(_can_be_cut, paths))
+
+
+def _uris(names: Iterable[str]) -> list[str]:
+    return [name for name in names if "://" in name]
 
 
 def _can_be_cut(path: Path) -> bool:
@@ -261,7 +267,7 @@ def run_shards(
         options = replace(options, max_bad_share=chosen.max_bad_share)
     selection = builder.model_copy(update={"decontaminate_against": None}).selection_rules()
     inputs = list(_inputs(files))
-    result = shards.pair_files(inputs, str(chosen.output_dir), builder.pairing_rules(), selection, options, _Progress())
+    result = shards.pair_files(inputs, chosen.output_dir, builder.pairing_rules(), selection, options, _Progress())
     say_all(f"  {line}" for line in shards.described(result))
     say_all(columns([(f"{name}/", f"{number(rows)} rows") for name, rows in _rows_of(result.files)], left=2))
     if not any(result.pairs.values()):

@@ -37,6 +37,8 @@ def report_command(run_dir: Path, text: bool, output: Path | None) -> None:
     RUN_DIR is the folder that `nat dpo generate` wrote; what each warning means is in docs/report.md. Of the folder of
     a local training the page has its learning curves and what was measured.
     """
+    if text and output is not None:
+        raise click.UsageError("--text writes nothing: leave out --output, or --text")
     run_report(run_dir, output, text=text)
 
 
