@@ -17,7 +17,7 @@ from math import inf
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Waiting, late_counter
 from nat_dpo_pipeline.generation.pace import CoolDown, Pace, Slots, backoff, prompt_tokens
-from nat_dpo_pipeline.generation.probing import Refusals, harmless
+from nat_dpo_pipeline.generation.probing import Refusals, about_itself, end_shown_by, harmless, instead_of
 from nat_dpo_pipeline.generation.replies import ChatReply
 
 logger = logging.getLogger(__name__)
@@ -231,35 +231,20 @@ class LimitedModel:
         """Return a refusal as what it is found to be: the end of the model, or about the request alone."""
         async with self._probing:
             if self._broken is not None:
-                return self._instead_of(error, str(self._broken), fatal=True)
+                return instead_of(error, str(self._broken), fatal=True)
             if in_a_row := self._refusals.add(call, error.concern):
                 try:
                     await self._sent(self._unrecorded, harmless(call), tries)
                 except ModelError as probed:
                     tries.requests += probed.requests
-                    return self._shown_by(probed, error, in_a_row)
+                    end = end_shown_by(probed, error, in_a_row)
+                    if end is not None:
+                        self._end(end)
+                    return end or error
                 tries.requests += 1
                 self._refusals.clear(call, error.concern)
             is_cleared = self._refusals.is_cleared(call, error.concern)
-        if is_cleared and error.concern in (Concern.ACCOUNT, Concern.NAME):
-            return self._instead_of(error, f"{error}; it answers other questions, so it refuses this one")
-        return error
-
-    def _shown_by(self, probed: ModelError, error: ModelError, in_a_row: int) -> ModelError:
-        """Return what a refusal is after a probe failed, too. A busy server shows nothing: the next refusal probes."""
-        if probed.fatal:
-            return self._instead_of(error, str(probed), fatal=True)
-        if not probed.may_concern_the_model:
-            return error
-        before = f"{in_a_row} requests in a row were refused" if in_a_row > 1 else "it was refused"
-        end = self._instead_of(error, f"{error}; {before}, and so was a harmless question", fatal=True)
-        self._end(end)
-        return end
-
-    def _instead_of(self, refused: ModelError, message: str, *, fatal: bool = False) -> ModelError:
-        error = self._error(message, fatal=fatal, concern=refused.concern if fatal else Concern.UNKNOWN)
-        error.requests = refused.requests
-        return error
+        return about_itself(error) if is_cleared else error
 
     async def _its_turn(self, call: Call) -> float:
         """Wait until the call may be sent; gives the tokens that are booked for it."""
@@ -301,9 +286,8 @@ class LimitedModel:
         fatal: bool = False,
         transient: bool = False,
         overloaded: bool = False,
-        concern: Concern = Concern.REQUEST,
     ) -> ModelError:
-        error = ModelError(message, fatal=fatal, transient=transient, overloaded=overloaded, concern=concern)
+        error = ModelError(message, fatal=fatal, transient=transient, overloaded=overloaded)
         error.llm = self.name
         return error
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.errors import Concern
+from nat_dpo_pipeline.errors import Concern, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 
 # Refusals in a row before the first probe. Single requests are often refused with 400 and 422; a refusal of a key, of
@@ -62,6 +62,30 @@ def harmless(call: Call) -> Call:
     behind = roles[::-1].index("user") if "user" in roles else 0
     messages = [Message(role, _HARMLESS) for role in ("user", *roles[len(roles) - behind :])]
     return replace(call, messages=tuple(messages), sample=0, also=())
+
+
+def end_shown_by(probed: ModelError, refused: ModelError, in_a_row: int) -> ModelError | None:
+    """Return the error that ends the model; None after a probe that shows nothing, such as that of a busy server."""
+    if probed.fatal:
+        return instead_of(refused, str(probed), fatal=True)
+    if not probed.may_concern_the_model:
+        return None
+    before = f"{in_a_row} requests in a row were refused" if in_a_row > 1 else "it was refused"
+    return instead_of(refused, f"{refused}; {before}, and so was a harmless question", fatal=True)
+
+
+def about_itself(refused: ModelError) -> ModelError:
+    """Return a refusal of a model that answers probes: not about key or name; credit may be short for one prompt."""
+    if refused.concern not in (Concern.ACCOUNT, Concern.NAME):
+        return refused
+    return instead_of(refused, f"{refused}; it answers other questions, so it refuses this one")
+
+
+def instead_of(refused: ModelError, message: str, *, fatal: bool = False) -> ModelError:
+    """Return the error that a refused request is reported with."""
+    error = ModelError(message, fatal=fatal, concern=refused.concern if fatal else Concern.UNKNOWN)
+    error.llm, error.requests = refused.llm, refused.requests
+    return error
 
 
 def _form(call: Call) -> tuple[object, ...]:
