@@ -21,7 +21,7 @@ from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, serving
 from nat_dpo_pipeline.testing.nemo import CONFIG, serving_nemo
 from nat_dpo_pipeline.trainers.backend import Backend, TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import NeMoCustomizerHyperparameters, NemoSettings
 from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 from nat_dpo_pipeline.trainers.trl.local import TrlBackend
@@ -70,11 +70,16 @@ async def measured(pairs: int, folder: Path) -> dict[str, float]:
     data = make_data(pairs)
     found = {}
     with serving(FineTuningServer()) as server:
-        settings = OpenAISettings(server.models[0], server.url, KEY)
+        settings = OpenAISettings(model=server.models[0], base_url=server.url, api_key=KEY)
         found["openai"] = await trained_with(OpenAIBackend(settings), data)
     with serving_nemo() as nemo:
-        hyperparameters = {"training_type": "dpo", "finetuning_type": "lora"}
-        service = NemoSettings(nemo.url, nemo.url, "ns", CONFIG, hyperparameters)
+        service = NemoSettings(
+            entity_host=nemo.url,
+            datastore_host=nemo.url,
+            namespace="ns",
+            customization_config=CONFIG,
+            hyperparameters=NeMoCustomizerHyperparameters(finetuning_type="lora"),
+        )
         found["nemo"] = await trained_with(NemoCustomizerBackend(service), data)
     local = TrlSettings(model="tiny", output_dir=folder, device=Device.CPU)
     found["trl"] = await trained_with(TrlBackend(local, worker=(sys.executable, "-c", "")), data, check=False)

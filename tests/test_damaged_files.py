@@ -27,8 +27,8 @@ from nat_dpo_pipeline.core.printable import printable
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
+from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
-from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
 from tests.damage import damaged
 from tests.pairing.inline import InlineEngine
 from tests.recordings import Recordings

@@ -12,7 +12,7 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.core.pairs import SkipReason
 from nat_dpo_pipeline.core.strategies import Strategy
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "pairing.md").read_text(encoding="utf-8")
 YAML = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]

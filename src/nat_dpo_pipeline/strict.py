@@ -49,6 +49,11 @@ def checked(kind: type[_Settings], fields: Mapping[str, object]) -> _Settings:
         raise ConfigurationError(in_words(error)) from error
 
 
+def secret_text(value: SecretStr | None) -> str:
+    """Return the secret; empty where there is none."""
+    return "" if value is None else value.get_secret_value()
+
+
 def in_words(error: ValidationError) -> str:
     """What is wrong with a StrictConfig, without pydantic's own words about it."""
     return str(error.errors()[0]["msg"]).removeprefix("Value error, ")

@@ -5,7 +5,7 @@ from pathlib import Path
 from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig as TheirConfig
 from nat.runtime.loader import load_config
 
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig as OurConfig
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig as OurConfig
 
 YAML = """
 workflow:

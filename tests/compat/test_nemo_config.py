@@ -10,7 +10,7 @@ from nat.runtime.loader import load_config
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
-from nat_dpo_pipeline.plugin import nemo_config as ours
+from nat_dpo_pipeline.plugin import finetuning_config as ours
 
 MODELS = [
     "NeMoCustomizerTrainerConfig",

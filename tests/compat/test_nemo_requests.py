@@ -21,7 +21,7 @@ from nat.plugins.customizer.dpo.trainer_adapter import NeMoCustomizerTrainerAdap
 from nemo_microservices import NeMoMicroservices
 
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
-from nat_dpo_pipeline.plugin.nemo_config import NeMoCustomizerTrainerAdapterConfig as OurConfig
+from nat_dpo_pipeline.plugin.finetuning_config import NeMoCustomizerTrainerAdapterConfig as OurConfig
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
@@ -42,7 +42,7 @@ def nemo() -> Iterator[NemoService]:
 
 def _ours(settings: Json) -> TrainerAdapter:
     config = OurConfig(**settings)
-    return BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
+    return BackendTrainerAdapter(config, NemoCustomizerBackend(config))
 
 
 def _theirs(settings: Json) -> TrainerAdapter:

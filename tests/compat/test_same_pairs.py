@@ -20,8 +20,8 @@ from nat.finetuning.interfaces.trajectory_builder import TrajectoryBuilder
 from nat.plugins.customizer.dpo.config import DPOTrajectoryBuilderConfig as TheirConfig
 from nat.plugins.customizer.dpo.trajectory_builder import DPOTrajectoryBuilder as TheirBuilder
 
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig as OurConfig
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder as OurBuilder
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig as OurConfig
 
 Turn = dict[str, Any]
 

@@ -19,8 +19,8 @@ from nat.data_models.intermediate_step import (
 from nat.data_models.invocation_node import InvocationNode
 
 from nat_dpo_pipeline.demo import create_app
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 Outcome = EvaluationRunOutput | Exception

@@ -18,16 +18,15 @@ from nat_dpo_pipeline.generation.settings import (
     StepName,
     StepSampling,
 )
-from nat_dpo_pipeline.plugin.builder_config import (
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
     DPOTrajectoryBuilderConfig,
-    SharedDPOTrajectoryBuilderConfig,
-)
-from nat_dpo_pipeline.plugin.nemo_config import (
     NeMoCustomizerTrainerAdapterConfig,
     NeMoCustomizerTrainerConfig,
+    SharedDPOTrajectoryBuilderConfig,
+    TrlTrainerAdapterConfig,
 )
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
-from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import (
     DemoModelConfig,
     ModelPoolConfig,

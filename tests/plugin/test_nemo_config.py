@@ -3,13 +3,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nat_dpo_pipeline.plugin.nemo_config import (
+from nat_dpo_pipeline.plugin.finetuning_config import (
     NeMoCustomizerTrainerAdapterConfig,
     NeMoCustomizerTrainerConfig,
     SharedNeMoCustomizerTrainerAdapterConfig,
     SharedNeMoCustomizerTrainerConfig,
 )
-from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
+from nat_dpo_pipeline.strict import secret_text
+from nat_dpo_pipeline.trainers.nemo.settings import NIMDeploymentConfig
 from nat_dpo_pipeline.trainers.settings import Patience
 
 REQUIRED = {
@@ -27,12 +28,12 @@ def _adapter(**settings: Any) -> NeMoCustomizerTrainerAdapterConfig:
 def test_the_back_end_is_told_what_was_configured() -> None:
     settings = _adapter(
         hf_token="hf", access_token="nvapi", hyperparameters={"epochs": 5}, output_model="ns/m", description="A try"
-    ).settings()
+    )
     assert settings.entity_host == "https://nmp.example.com"
-    assert (settings.hf_token, settings.access_token) == ("hf", "nvapi")
+    assert (secret_text(settings.hf_token), secret_text(settings.access_token)) == ("hf", "nvapi")
     assert (settings.output_model, settings.description, settings.deployment) == ("ns/m", "A try", None)
-    assert settings.full_history
-    assert settings.hyperparameters == {
+    assert settings.use_full_message_history
+    assert settings.hyperparameters.to_json() == {
         "training_type": "dpo",
         "finetuning_type": "all_weights",
         "epochs": 5,
@@ -48,15 +49,15 @@ def test_the_back_end_is_told_what_was_configured() -> None:
 
 
 def test_what_is_about_dpo_is_sent_for_dpo_only() -> None:
-    settings = _adapter(hyperparameters={"training_type": "sft"}).settings()
-    assert "dpo" not in settings.hyperparameters
-    assert settings.training_type == "sft"
+    settings = _adapter(hyperparameters={"training_type": "sft"})
+    assert "dpo" not in settings.hyperparameters.to_json()
+    assert settings.hyperparameters.training_type == "sft"
 
 
 def test_a_deployment_is_configured_when_asked_for() -> None:
     config = {"image_name": "nim", "image_tag": "1", "gpu": 2, "deployment_name": "d", "description": "served"}
-    settings = _adapter(deploy_on_completion=True, deployment_config=config, deployment_timeout_seconds=60).settings()
-    assert settings.deployment == NimDeployment("nim", "1", 2, "d", "served", 60.0)
+    settings = _adapter(deploy_on_completion=True, deployment_config=config)
+    assert settings.deployment == NIMDeploymentConfig(**config)
 
 
 def test_patience_is_nvidias_and_a_time_limit() -> None:
@@ -91,13 +92,13 @@ def test_a_mistake_is_told_without_secrets(settings: dict[str, Any], says: str) 
 
 def test_a_variable_that_is_not_set_is_no_token() -> None:
     """NAT reads `${NEMO_HF_TOKEN:-}` as null then."""
-    settings = _adapter(hf_token=None, access_token=None).settings()
-    assert (settings.hf_token, settings.access_token) == ("", "")
+    settings = _adapter(hf_token=None, access_token=None)
+    assert (secret_text(settings.hf_token), secret_text(settings.access_token)) == ("", "")
 
 
 def test_tokens_are_not_shown() -> None:
     config = _adapter(hf_token="hf_hidden", access_token="nvapi-hidden")
-    assert "hidden" not in repr(config) + repr(config.settings()) + config.model_dump_json()
+    assert "hidden" not in repr(config) + config.model_dump_json()
 
 
 def test_the_trainer_holds_out_nvidias_share() -> None:

@@ -11,7 +11,7 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
-from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
+from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.register import job_trainer_adapter
 from nat_dpo_pipeline.redacted import redacted
 
@@ -30,10 +30,10 @@ def _config(**settings: Any) -> OpenAITrainerAdapterConfig:
 
 
 def test_without_settings_all_is_left_to_openai() -> None:
-    settings = _config().settings()
-    assert settings.base_url == "https://api.openai.com/v1"
-    assert settings.api_key == ""
-    assert settings.hyperparameters == dict.fromkeys(
+    settings = _config()
+    assert settings.address == "https://api.openai.com/v1"
+    assert settings.key == ""
+    assert settings.hyperparameters() == dict.fromkeys(
         ("beta", "n_epochs", "batch_size", "learning_rate_multiplier"), "auto"
     )
 
@@ -47,17 +47,17 @@ def test_settings_reach_the_back_end() -> None:
         "extra_body": {"trainingType": "globalStandard"},
     }
     hyperparameters = {"beta": 0.1, "n_epochs": 2, "batch_size": 8, "learning_rate_multiplier": 0.5}
-    settings = _config(**given, **hyperparameters).settings()
+    settings = _config(**given, **hyperparameters)
     assert {name: getattr(settings, name) for name in given} == given
-    assert settings.hyperparameters == hyperparameters
+    assert settings.hyperparameters() == hyperparameters
 
 
 def test_the_environment_stands_in_for_address_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-env")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://env/v1")
-    assert (_config().settings().api_key, _config().settings().base_url) == ("sk-env", "http://env/v1")
-    own = _config(api_key="sk-own", base_url="http://own/v1").settings()
-    assert (own.api_key, own.base_url) == ("sk-own", "http://own/v1")
+    assert (_config().key, _config().address) == ("sk-env", "http://env/v1")
+    own = _config(api_key="sk-own", base_url="http://own/v1")
+    assert (own.key, own.address) == ("sk-own", "http://own/v1")
 
 
 def test_the_key_is_never_shown() -> None:
@@ -114,7 +114,7 @@ def _shown() -> list[dict[str, Any]]:
 def test_what_the_guide_shows_is_valid(adapter: dict[str, Any]) -> None:
     (read,) = _in_config(adapter).trainer_adapters.values()
     assert isinstance(read, OpenAITrainerAdapterConfig)
-    assert read.settings().model == adapter["model"]
+    assert read.model == adapter["model"]
 
 
 def test_the_guide_names_every_setting() -> None:

@@ -9,9 +9,12 @@ from nat.data_models.function import FunctionBaseConfig
 from nat.data_models.llm import LLMBaseConfig
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+)
 from nat_dpo_pipeline.plugin.provenance import configuration_of
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.redacted import redacted
 
 SECRET = "sk-do-not-write-me-down"

@@ -1,7 +1,6 @@
 """The settings of local training, and what the guide says of them."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
-from nat_dpo_pipeline.plugin.trl_config import LoraConfig, TrlTrainerAdapterConfig
+from nat_dpo_pipeline.plugin.finetuning_config import TrlTrainerAdapterConfig
+from nat_dpo_pipeline.strict import checked
 from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 from nat_dpo_pipeline.trainers.trl.settings import LOSS_TYPES, LoraSettings, TrlSettings
 
@@ -23,11 +23,6 @@ YAML = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUID
 
 def _config(**given: Any) -> TrlTrainerAdapterConfig:
     return TrlTrainerAdapterConfig.model_validate({"model": "tiny", "output_dir": "out", **given})
-
-
-def test_the_defaults_are_those_of_the_settings() -> None:
-    assert _config().settings() == TrlSettings(model="tiny", output_dir=Path("out"))
-    assert _config(lora={}).settings().lora == LoraSettings()
 
 
 def test_every_setting_can_be_given() -> None:
@@ -50,9 +45,8 @@ def test_every_setting_can_be_given() -> None:
         "evaluate_every": 9,
         "lora": {"r": 4, "alpha": 8.0, "dropout": 0.1, "target_modules": ["q_proj"], "merge": False},
     }
-    assert given.keys() | {"model", "output_dir"} == {one.name for one in fields(TrlSettings)}
-    settings = _config(**given).settings()
-    assert settings == TrlSettings.from_json({**given, "model": "tiny", "output_dir": "out"})
+    settings = {**given, "model": "tiny", "output_dir": "out"}
+    assert _config(**given).to_json() == checked(TrlSettings, settings).to_json() == settings
 
 
 @pytest.mark.parametrize(
@@ -90,5 +84,5 @@ def test_the_settings_that_the_guide_shows_are_valid(block: dict[str, Any]) -> N
 
 
 def test_the_guide_names_every_setting_and_loss() -> None:
-    names = {*(set(TrlTrainerAdapterConfig.model_fields) - {"type", "reward"}), *LoraConfig.model_fields, *LOSS_TYPES}
+    names = {*(set(TrlTrainerAdapterConfig.model_fields) - {"type", "reward"}), *LoraSettings.model_fields, *LOSS_TYPES}
     assert sorted(name for name in names if f"`{name}`" not in GUIDE) == []

@@ -7,7 +7,7 @@ from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.backend import TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, Requests
 
 
 @pytest.fixture
@@ -28,10 +28,9 @@ def make_backend(nemo: NemoService) -> Callable[..., NemoCustomizerBackend]:
             "namespace": "ns",
             "customization_config": CONFIG,
             "hyperparameters": {"training_type": "dpo", "finetuning_type": "lora", "epochs": 2},
-            "retry_pause": 0.001,
             **settings,
         }
-        return NemoCustomizerBackend(NemoSettings(**given))
+        return NemoCustomizerBackend(NemoSettings(**given), Requests(retry_pause=0.001))
 
     return make
 

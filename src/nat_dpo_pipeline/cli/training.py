@@ -5,18 +5,17 @@ from pathlib import Path
 
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.commands.generation import load_any
-from nat_dpo_pipeline.plugin.finetuning.backends import backend_of
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import JOB_ID, BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
+from nat_dpo_pipeline.plugin.finetuning_config import JobAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobStatus, TrainingStatusEnum
-from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.strict import type_name
 
 
 def adapter_of(saved: SavedJob, config_file: Path | None) -> BackendTrainerAdapter:
     """Return the adapter that submitted the job, configured as then or by a file. Raises ConfigurationError."""
     config = saved.config() if config_file is None else _configured(saved, config_file)
-    return BackendTrainerAdapter(config, backend_of(config))
+    return BackendTrainerAdapter(config, config.backend())
 
 
 def _configured(saved: SavedJob, path: Path) -> JobAdapterConfig:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.errors import ConfigurationError
@@ -29,44 +29,6 @@ class SplitSettings(StrictConfig):
         description="Share of the prompts (with all their pairs) that are held out; at least one when there are two.",
     )
     seed: int = Field(default=0, description="Seed of the draw and of the split.")
-
-
-_TRAINING = TrainingSettings()
-
-
-class TrainingFilesConfig(StrictConfig):
-    """What the training configurations beside the data say."""
-
-    model: str = Field(
-        default=_TRAINING.model,
-        min_length=1,
-        description="The model to train: its id on the Hugging Face hub, or the absolute path of a folder.",
-    )
-    beta: float = Field(default=_TRAINING.beta, gt=0, allow_inf_nan=False, description="DPO's beta.")
-    epochs: int = Field(default=_TRAINING.epochs, ge=1, description="Passes over the pairs.")
-    learning_rate: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="None: 5e-6 with LoRA, 5e-7 for all weights."
-    )
-    batch_size: int = Field(default=_TRAINING.batch_size, ge=1, description="Pairs a step, on one GPU.")
-    max_length: int = Field(
-        default=_TRAINING.max_length, ge=1, description="Tokens of prompt and answer; what is longer is cut or dropped."
-    )
-    lora: bool = Field(default=_TRAINING.lora, description="Train an adapter; NeMo Helix trains all weights anyway.")
-    lora_rank: int = Field(
-        default=_TRAINING.lora_rank, ge=1, description="Rank of the adapter; its alpha is twice that."
-    )
-
-    @field_validator("model")
-    @classmethod
-    def _is_found_from_everywhere(cls, model: str) -> str:
-        if model.startswith((".", "~")):
-            raise ValueError(
-                "the training starts in the dataset's folder: give the absolute path of the model's folder"
-            )
-        return model
-
-    def settings(self) -> TrainingSettings:
-        return TrainingSettings(**self.model_dump())
 
 
 class DatasetSettings(StrictConfig):
@@ -101,8 +63,8 @@ class DatasetSettings(StrictConfig):
     )
     title: str = Field(default="Preference pairs", min_length=1, description="For the dataset card.")
     languages: list[str] = Field(default_factory=list, description="For the dataset card: ISO 639 codes.")
-    training: TrainingFilesConfig = Field(
-        default_factory=TrainingFilesConfig,
+    training: TrainingSettings = Field(
+        default_factory=TrainingSettings,
         description="What is in the training configurations that are written with trl, llama_factory, axolotl, nemo_rl "
         "and helix; `manifest.json` and the card hold the commands that use them.",
     )
@@ -121,7 +83,7 @@ class DatasetSettings(StrictConfig):
         """What is to be written."""
         from nat_dpo_pipeline.dataset.writer import Target
 
-        return Target(tuple(self.formats), self.parquet, self.about(), self.training.settings())
+        return Target(tuple(self.formats), self.parquet, self.about(), self.training)
 
     def about(self) -> "About":
         """Return the settings of the dataset card."""

@@ -77,10 +77,12 @@ __all__ = [
     "TrajectoryCollection",
     "UsageInfo",
     "before_components_close",
+    "discovered_trainer_adapters",
     "load_config",
     "register_trainer",
     "register_trainer_adapter",
     "register_trajectory_builder",
+    "registered_trainer_adapters",
     "registering",
     "streams_one_result",
 ]
@@ -108,6 +110,17 @@ def load_config(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Config
         place[last] = parse_yaml(value, f"the value of {name!r}")
     config: Config = validate_schema(source, Config)
     return config
+
+
+def registered_trainer_adapters() -> list[type[TrainerAdapterConfig]]:
+    """Return the configurations of the trainer adapters that are registered by now."""
+    return [info.config_type for info in GlobalTypeRegistry.get().get_registered_trainer_adapters()]
+
+
+def discovered_trainer_adapters() -> list[type[TrainerAdapterConfig]]:
+    """Return the configurations of the trainer adapters of all installed plugins, which are imported."""
+    discover_and_register_plugins(PluginTypes.CONFIG_OBJECT)
+    return registered_trainer_adapters()
 
 
 def before_components_close(builder: object, finish: Callable[[], Awaitable[None]]) -> None:

@@ -10,8 +10,8 @@ from threading import Event
 from nat_dpo_pipeline.core.candidates import Turn
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.pairing.recorded import file_counts
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.collecting import Collected, pair_examples
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.records.files import RefusedRecord, files_of, read_files
 from nat_dpo_pipeline.records.spool import CandidateSpool
 

@@ -15,11 +15,20 @@ from nat.plugin_api import (
     register_telemetry_exporter,
 )
 
-from nat_dpo_pipeline.plugin.builder_config import (
-    DPOTrajectoryBuilderConfig,
-    SharedDPOTrajectoryBuilderConfig,
-)
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+    JobAdapterConfig,
+    NeMoCustomizerTrainerAdapterConfig,
+    NeMoCustomizerTrainerConfig,
+    OpenAITrainerAdapterConfig,
+    SharedDPOTrajectoryBuilderConfig,
+    SharedNeMoCustomizerTrainerAdapterConfig,
+    SharedNeMoCustomizerTrainerConfig,
+    TrlTrainerAdapterConfig,
+)
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     BaseExporter,
@@ -31,19 +40,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     register_trajectory_builder,
     registering,
 )
-from nat_dpo_pipeline.plugin.nemo_config import (
-    NeMoCustomizerTrainerAdapterConfig,
-    NeMoCustomizerTrainerConfig,
-    SharedNeMoCustomizerTrainerAdapterConfig,
-    SharedNeMoCustomizerTrainerConfig,
-)
-from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
-from nat_dpo_pipeline.plugin.trainer_config import (
-    DatasetTrainerAdapterConfig,
-    DPOTrainerConfig,
-    JobAdapterConfig,
-)
-from nat_dpo_pipeline.plugin.trl_config import TrlTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig, ScoredCandidatesConfig
 
 
@@ -116,10 +112,9 @@ async def dataset_trainer_adapter(
 
 
 async def job_trainer_adapter(config: JobAdapterConfig, builder: Builder) -> AsyncIterator[TrainerAdapter]:
-    from nat_dpo_pipeline.plugin.finetuning.backends import backend_of
     from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 
-    yield BackendTrainerAdapter(config, backend_of(config))
+    yield BackendTrainerAdapter(config, config.backend())
 
 
 with registering():

@@ -1,6 +1,5 @@
 """Which formats `nat dpo generate` writes."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.card import About
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.writer import Target
-from nat_dpo_pipeline.pairing.dataset_settings import TrainingFilesConfig
 from nat_dpo_pipeline.plugin.commands.components import adapter_of
+from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
 
@@ -48,13 +46,15 @@ def test_the_settings_that_the_guide_shows_are_valid() -> None:
         ("trl", "openai", "llama_factory"),
         True,
         About("Tea, preferred", "cc-by-4.0", ("en",)),
-        TrainingSettings("meta-llama/Llama-3.2-1B-Instruct", learning_rate=1e-5),
+        TrainingSettings(model="meta-llama/Llama-3.2-1B-Instruct", learning_rate=1e-5),
     )
 
 
 def test_what_training_is_told_arrives(tmp_path: Path) -> None:
-    told = TrainingSettings("m", 0.2, 3, 1e-5, 8, 512, lora=False, lora_rank=4)
-    config = DatasetTrainerAdapterConfig(output_dir=tmp_path, training=TrainingFilesConfig(**asdict(told)))
+    told = TrainingSettings(
+        model="m", beta=0.2, epochs=3, learning_rate=1e-5, batch_size=8, max_length=512, lora=False, lora_rank=4
+    )
+    config = DatasetTrainerAdapterConfig(output_dir=tmp_path, training=told)
     assert config.target().training == told
     assert DatasetTrainerAdapterConfig(output_dir=tmp_path).target().training == TrainingSettings()
 

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from nat_dpo_pipeline.plugin.commands.components import builder_of, trainer_of
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
-from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig
 
 
 def _config(folder: Path, names: Sequence[str], builder: str | None = None, trainer: str | None = None) -> Config:

@@ -29,10 +29,13 @@ from nat.llm.openai_llm import OpenAIModelConfig
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import OutputError, TrainingError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter, Submission
 from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY, held_out_prompts, rows_on
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+)
 from nat_dpo_pipeline.report.summary import CollectionReport
 
 

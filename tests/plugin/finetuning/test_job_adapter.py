@@ -26,10 +26,11 @@ from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY
 from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
-from nat_dpo_pipeline.plugin.trainer_config import BackendAdapterConfig, DPOTrainerConfig
 from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown
+from nat_dpo_pipeline.trainers.settings import PolledJobSettings
 from tests.trainers.scripted_backend import RUNNING, SUCCEEDED, ScriptedBackend
 
 Maker = Callable[..., DPOTrajectoryBuilder]
@@ -40,8 +41,12 @@ REF = TrainingJobRef(run_id="run", backend="scripted", metadata={"job_id": "job-
 LOGGER = "nat_dpo_pipeline.plugin.finetuning.job_adapter"
 
 
+class _Config(PolledJobSettings, JobAdapterConfig):
+    """Settings of the scripted back end."""
+
+
 def _adapter(backend: ScriptedBackend, **settings: Any) -> BackendTrainerAdapter:
-    return BackendTrainerAdapter(BackendAdapterConfig(**{"poll_interval": 0.001, **settings}), backend)
+    return BackendTrainerAdapter(_Config(**{"poll_interval": 0.001, **settings}), backend)
 
 
 def _trajectory(prompt: str, side: str | None = None) -> Trajectory:
@@ -220,24 +225,24 @@ import asyncio, sys
 from pathlib import Path
 from nat.data_models.finetuning import TrainingJobRef
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
-from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
+from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 
 path, url, key = sys.argv[1:]
 ref = TrainingJobRef.model_validate_json(Path(path).read_text())
 config = OpenAITrainerAdapterConfig(model="m", base_url=url, api_key=key, poll_interval=0.01, delete_files=True)
-adapter = BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
+adapter = BackendTrainerAdapter(config, OpenAIBackend(config))
 print(asyncio.run(adapter.wait_until_complete(ref)).model_dump_json())
 """
 
 
 async def test_a_saved_reference_is_waited_for_in_a_new_process(tmp_path: Path) -> None:
-    from nat_dpo_pipeline.plugin.openai_config import OpenAITrainerAdapterConfig
+    from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
     from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 
     with serving(FineTuningServer()) as server:
         config = OpenAITrainerAdapterConfig(model="m", base_url=server.url, api_key=KEY, validation_fraction=0.3)
-        adapter = BackendTrainerAdapter(config, OpenAIBackend(config.settings()))
+        adapter = BackendTrainerAdapter(config, OpenAIBackend(config))
         ref = await adapter.submit(_collection(_trajectory(f"prompt {n}") for n in range(20)))
         saved = tmp_path / "job.json"
         saved.write_text(ref.model_dump_json())

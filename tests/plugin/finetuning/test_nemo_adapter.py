@@ -24,7 +24,7 @@ from nat.finetuning.interfaces.trajectory_builder import TrajectoryBuilder
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
-from nat_dpo_pipeline.plugin.nemo_config import (
+from nat_dpo_pipeline.plugin.finetuning_config import (
     NeMoCustomizerTrainerAdapterConfig,
     NeMoCustomizerTrainerConfig,
 )
@@ -70,7 +70,7 @@ def _adapter(nemo: NemoService, **settings: Any) -> BackendTrainerAdapter:
         **settings,
     }
     config = NeMoCustomizerTrainerAdapterConfig.model_validate(given)
-    return BackendTrainerAdapter(config, NemoCustomizerBackend(config.settings()))
+    return BackendTrainerAdapter(config, NemoCustomizerBackend(config))
 
 
 async def _trainer(

@@ -9,7 +9,7 @@ from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 
 
 def test_a_loss_that_a_library_computed_is_a_number(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from nat.data_models.finetuning import FinetuneConfig
 
 from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.plugin import recorded
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.recorded import collect_recorded
 from nat_dpo_pipeline.report.summary import describe, total
 from tests.commands import run_nat

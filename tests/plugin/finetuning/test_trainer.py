@@ -30,12 +30,15 @@ from nat.finetuning.interfaces.trajectory_builder import TrajectoryBuilder
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import CollectionError, OutputError, TrainingError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY
 from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer, by_example, mark_splits, pair_key, single_pairs
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+)
 
 Maker = Callable[..., DPOTrajectoryBuilder]
 Evaluations = Callable[..., EvaluationRunOutput]

@@ -19,9 +19,9 @@ from nat.utils.data_models.schema_validator import validate_schema
 
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning import trajectory_builder
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder, collect, evaluation_config
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.report.summary import CollectionReport
 
 Maker = Callable[..., DPOTrajectoryBuilder]

@@ -47,7 +47,7 @@ async def test_a_namespace_that_is_missing_is_made_in_both_places(nemo: NemoServ
 async def test_a_missing_namespace_that_may_not_be_made_is_told(nemo: NemoService, make_backend: MakeBackend) -> None:
     nemo.namespaces.add("ns")
     with pytest.raises(ConfigurationError, match=r"there is no namespace 'ns' in NeMo Data Store at http"):
-        await make_backend(create_namespace=False).check()
+        await make_backend(create_namespace_if_missing=False).check()
     assert nemo.datastore_namespaces == set()
 
 
@@ -120,7 +120,7 @@ async def test_both_files_are_uploaded_in_one_commit_registered_and_trained_on(
         "description": "Run dpo_1 of nat_dpo_pipeline",
         "config": CONFIG,
         "dataset": {"name": name, "namespace": "ns"},
-        "hyperparameters": {"training_type": "dpo", "finetuning_type": "lora", "epochs": 2, "seed": 7},
+        "hyperparameters": {**backend.settings.hyperparameters.to_json(), "seed": 7},
         "output_model": repo,
     }
     assert job == Job("nemo-customizer", "cust-1", "dpo_1", job.facts)
@@ -177,7 +177,7 @@ async def test_the_last_message_alone_is_sent_when_asked(
     nemo: NemoService, make_backend: MakeBackend, make_data: MakeData
 ) -> None:
     row = PreferenceRow((Message("system", "Be brief."), Message("user", "Why?")), "So.", "No.")
-    job = await make_backend(full_history=False).submit(make_data(train=[row]))
+    job = await make_backend(use_full_message_history=False).submit(make_data(train=[row]))
     assert nemo.rows(f"ns/{job.facts['dataset_name']}", TRAINING)[0]["prompt"] == "Why?"
 
 

@@ -10,7 +10,7 @@ from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
 from nat_dpo_pipeline.trainers.nemo.http import Service, connected
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, Requests
 
 BATCH = "/info/lfs/objects/batch"
 
@@ -19,7 +19,8 @@ BATCH = "/info/lfs/objects/batch"
 async def datastore(nemo: NemoService) -> AsyncIterator[Service]:
     nemo.datastore_namespaces.add("ns")
     nemo.stored_apart = True
-    async with connected(NemoSettings(nemo.url, nemo.url, "ns", "c", {}, retry_pause=0.001)) as both:
+    settings = NemoSettings(entity_host=nemo.url, datastore_host=nemo.url, namespace="ns", customization_config="c")
+    async with connected(settings, Requests(retry_pause=0.001)) as both:
         yield both.datastore
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,13 +10,13 @@ from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.deployment import as_name
-from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
 
 MakeBackend = Callable[..., NemoCustomizerBackend]
 MakeData = Callable[..., TrainingData]
-NIM = NimDeployment("nvcr.io/nim/m", "1.2", gpu=2, description="served")
+IMAGE = {"image_name": "nvcr.io/nim/m", "image_tag": "1.2", "gpu": 2, "description": "served"}
+NIM: dict[str, Any] = {"deploy_on_completion": True, "deployment_config": IMAGE}
 NAME = "ns/nat-deployment-cust-1"
 QUICK = Patience(poll_interval=0.002)
 
@@ -24,7 +25,7 @@ QUICK = Patience(poll_interval=0.002)
 def backend(nemo: NemoService, make_backend: MakeBackend) -> NemoCustomizerBackend:
     nemo.namespaces.add("ns")
     nemo.datastore_namespaces.add("ns")
-    return make_backend(deployment=NIM)
+    return make_backend(**NIM)
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ async def test_a_deployment_that_is_not_ready_in_time_has_failed(
     nemo: NemoService, make_backend: MakeBackend, job: Job
 ) -> None:
     nemo.deployment_statuses = [{"status": "pending"}]
-    ended = await wait(make_backend(deployment=replace(NIM, timeout=0.02)), job, QUICK)
+    ended = await wait(make_backend(**NIM, deployment_timeout_seconds=0.02), job, QUICK)
     assert ended.state is JobState.FAILED
     assert str(ended.message).endswith(f"deployment {NAME} is pending; it was not ready after 0.02 s")
 
@@ -120,7 +121,7 @@ async def test_another_process_goes_on_with_a_saved_job(
     nemo.deployment_statuses = [{"status": "pending"}, {"status": "pending"}, {"status": "ready"}]
     await backend.status(job)
     saved = Job(job.backend, job.id, job.run_id, dict(job.facts))
-    assert (await wait(make_backend(deployment=NIM), saved, QUICK)).state is JobState.SUCCEEDED
+    assert (await wait(make_backend(**NIM), saved, QUICK)).state is JobState.SUCCEEDED
     assert len(nemo.asked("POST", "/model-deployments")) == 1
 
 
@@ -134,7 +135,7 @@ async def test_a_deployment_that_exists_is_not_mistaken_for_ours(
     nemo: NemoService, make_backend: MakeBackend, job: Job
 ) -> None:
     nemo.deployments["ns/mine"] = {"name": "mine", "namespace": "ns", "config": "ns/of-last-week"}
-    named = make_backend(deployment=replace(NIM, name="mine"))
+    named = make_backend(deploy_on_completion=True, deployment_config={**IMAGE, "deployment_name": "mine"})
     ended = await wait(named, job, QUICK)
     assert ended.state is JobState.FAILED
     assert "deployment ns/mine exists and serves something else" in str(ended.message)
@@ -154,7 +155,7 @@ async def test_what_two_processes_start_at_once_is_one_deployment(
     nemo: NemoService, backend: NemoCustomizerBackend, make_backend: MakeBackend, job: Job
 ) -> None:
     nemo.trouble("GET", "/nat-deployment-cust-1", Response(404), times=2)
-    for one in (backend, make_backend(deployment=NIM)):
+    for one in (backend, make_backend(**NIM)):
         assert (await one.status(job)).state is JobState.RUNNING
     assert (await backend.status(job)).state is JobState.SUCCEEDED
 

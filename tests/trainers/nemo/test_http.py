@@ -10,20 +10,21 @@ from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
 from nat_dpo_pipeline.trainers.nemo.http import TRIES, Host, Service, connected
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
 from tests.waiting import ticking, until
 
 SECRET = "nvapi-very-secret"
+QUICK = Requests(retry_pause=0.001)
 
 
-def _settings(url: str, **settings: object) -> NemoSettings:
-    given = {"access_token": SECRET, "retry_pause": 0.001, **settings}
-    return NemoSettings(url, url, "ns", "meta/m@v1", {}, **given)  # type: ignore[arg-type]
+def _settings(url: str, **tokens: str) -> NemoSettings:
+    where = {"entity_host": url, "datastore_host": url, "namespace": "ns", "customization_config": "meta/m@v1"}
+    return NemoSettings.model_validate({**where, "access_token": SECRET, **tokens})
 
 
 @pytest.fixture
 async def service(nemo: NemoService) -> AsyncIterator[Service]:
-    async with connected(_settings(nemo.url)) as both:
+    async with connected(_settings(nemo.url), QUICK) as both:
         yield both.entities
 
 
@@ -50,14 +51,14 @@ async def test_what_does_not_pass_is_told_as_unknown(
 
 
 async def test_a_server_that_is_not_there_is_told() -> None:
-    async with connected(_settings("http://127.0.0.1:9")) as both:
+    async with connected(_settings("http://127.0.0.1:9"), QUICK) as both:
         with pytest.raises(StatusUnknown, match=r"http://127\.0\.0\.1:9: GET /x got no answer: .*"):
             await both.datastore.get("/x")
 
 
 async def test_a_server_that_is_silent_is_not_waited_for_forever(nemo: NemoService) -> None:
     nemo.trouble("GET", "/x", Fault.HANG)
-    async with connected(_settings(nemo.url, request_timeout=0.05)) as both:
+    async with connected(_settings(nemo.url), Requests(timeout=0.05)) as both:
         with pytest.raises(StatusUnknown, match=r"none within 0\.05 s"):
             await both.entities.get("/x", repeat=False)
 
@@ -110,7 +111,7 @@ async def test_without_a_token_there_is_no_header(nemo: NemoService) -> None:
 async def test_a_login_in_the_address_is_used_and_not_told(nemo: NemoService) -> None:
     nemo.trouble("GET", "/x", Response(500), times=TRIES)
     url = nemo.url.replace("http://", "http://me:secret-word@")
-    async with connected(_settings(url, access_token="")) as both:
+    async with connected(_settings(url, access_token=""), QUICK) as both:
         with pytest.raises(StatusUnknown) as told:
             await both.entities.get("/x")
     login = base64.b64encode(b"me:secret-word").decode()
@@ -137,5 +138,5 @@ async def test_the_event_loop_goes_on_while_a_file_is_sent(tmp_path: Path) -> No
 
     async with ticking() as ticks, aiohttp.ClientSession() as session:
         with serving(LoopbackServer(patient)) as url:
-            service = Service(session, Host.of("NeMo", url, "", ""), _settings(url))
+            service = Service(session, Host.of("NeMo", url, "", ""), AS_USUAL)
             assert (await service.put_file(f"{url}/upload", file, {})).status == 200

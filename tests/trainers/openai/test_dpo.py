@@ -39,9 +39,9 @@ def server(running_server: FineTuningServer) -> FineTuningServer:
     return running_server
 
 
-def _backend(server: FineTuningServer, **settings: Any) -> OpenAIBackend:
-    known = {"model": MODEL, "base_url": server.url, "api_key": KEY, "pauses": PAUSES}
-    return OpenAIBackend(OpenAISettings(**known | settings))
+def _backend(server: FineTuningServer, pauses: OpenAIPauses = PAUSES, **settings: Any) -> OpenAIBackend:
+    known = {"model": MODEL, "base_url": server.url, "api_key": KEY}
+    return OpenAIBackend(OpenAISettings(**known | settings), pauses)
 
 
 def _data(train: list[PreferenceRow] = ROWS, validation: list[PreferenceRow] = HELD_OUT) -> TrainingData:
@@ -111,7 +111,9 @@ async def test_a_missing_permission_is_told(server: FineTuningServer) -> None:
 
 
 async def test_nobody_at_the_address_is_told() -> None:
-    settings = OpenAISettings(MODEL, "http://user:secret@127.0.0.1:9/v1?key=hidden", KEY, request_timeout=5)
+    settings = OpenAISettings(
+        model=MODEL, base_url="http://user:secret@127.0.0.1:9/v1?key=hidden", api_key=KEY, request_timeout=5
+    )
     with pytest.raises(TrainingError) as caught:
         await OpenAIBackend(settings).check()
     told = str(caught.value)
@@ -137,15 +139,15 @@ async def test_what_cannot_work_is_told_without_a_request(
 
 
 def test_a_key_is_not_shown_with_the_settings() -> None:
-    assert "sk-" not in repr(OpenAISettings(MODEL, "https://host/v1", "sk-mine"))
+    assert "sk-" not in repr(OpenAISettings(model=MODEL, base_url="https://host/v1", api_key="sk-mine"))
 
 
 # --- submit
 
 
 async def test_a_job_is_created_from_two_files(server: FineTuningServer) -> None:
-    hyperparameters = {"beta": 0.2, "n_epochs": 2, "batch_size": "auto"}
-    backend = _backend(server, suffix="mine", hyperparameters=hyperparameters)
+    hyperparameters = {"beta": 0.2, "n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto"}
+    backend = _backend(server, suffix="mine", **hyperparameters)
     job = await backend.submit(_data())
     assert server.created == [
         {
@@ -192,7 +194,7 @@ async def test_without_held_out_rows_there_is_one_file(server: FineTuningServer)
 
 async def test_extra_body_goes_over_the_request(server: FineTuningServer) -> None:
     azure = {"method": {"type": "dpo", "dpo": {"beta": 0.1, "l2_multiplier": 0.1}}, "trainingType": "globalStandard"}
-    await _backend(server, extra_body=azure, hyperparameters={"beta": "auto"}).submit(_data())
+    await _backend(server, extra_body=azure).submit(_data())
     assert server.created[0]["method"] == azure["method"]
     assert server.created[0]["trainingType"] == "globalStandard"
     assert server.created[0]["metadata"] == {"run_id": "run-1"}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.strict import checked
 from nat_dpo_pipeline.trainers.trl.settings import LOSS_TYPES, Device, LoraSettings, Precision, TrlSettings
 
 
@@ -39,7 +40,7 @@ def _settings(**given: Any) -> TrlSettings:
     ],
 )
 def test_what_trl_would_refuse_late_or_not_at_all_is_refused(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ValueError, match=message):
         _settings(**given)
 
 
@@ -54,7 +55,7 @@ def test_what_trl_would_refuse_late_or_not_at_all_is_refused(given: dict[str, An
     ],
 )
 def test_what_peft_would_refuse_late_is_refused(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ValueError, match=message):
         LoraSettings(**given)
 
 
@@ -68,9 +69,9 @@ def test_what_peft_would_refuse_late_is_refused(given: dict[str, Any], message: 
 )
 def test_settings_survive_json(loss: str, **given: Any) -> None:
     settings = _settings(loss_type=(loss,), **given)
-    assert TrlSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert checked(TrlSettings, json.loads(json.dumps(settings.to_json()))) == settings
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="there is no setting bta"):
-        TrlSettings.from_json({**_settings().to_json(), "bta": 1})
+    with pytest.raises(ConfigurationError, match="trl_trainer_adapter has no 'bta'; did you mean 'beta'"):
+        checked(TrlSettings, {**_settings().to_json(), "bta": 1})

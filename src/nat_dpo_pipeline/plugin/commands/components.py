@@ -1,8 +1,11 @@
 """Which components of a configuration pair, split and write."""
 
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
+from nat_dpo_pipeline.plugin.finetuning_config import (
+    DatasetTrainerAdapterConfig,
+    DPOTrainerConfig,
+    DPOTrajectoryBuilderConfig,
+)
 from nat_dpo_pipeline.plugin.nat_api import Config
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig, DPOTrainerConfig
 
 
 def builder_of(config: Config) -> DPOTrajectoryBuilderConfig | None:

@@ -14,6 +14,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingErr
 from nat_dpo_pipeline.pairing.datasets import single_rows
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.sides import held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
     TrainerAdapter,
@@ -23,7 +24,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.provenance import configuration_of
-from nat_dpo_pipeline.plugin.trainer_config import DatasetTrainerAdapterConfig
 from nat_dpo_pipeline.report.summary import CollectionReport, listed
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.finetuning.sides import held_out_prompts, pairs_on
+from nat_dpo_pipeline.plugin.finetuning_config import JobAdapterConfig
 from nat_dpo_pipeline.plugin.interrupts import interruptible
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
@@ -19,7 +20,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingStatusEnum,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
 from nat_dpo_pipeline.trainers.backend import Backend, Job, JobState, JobStatus, TrainingData
 from nat_dpo_pipeline.trainers.waiting import wait
 

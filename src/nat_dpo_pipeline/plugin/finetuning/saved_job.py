@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.plugin.finetuning.backends import JOB_ADAPTERS
-from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
-from nat_dpo_pipeline.plugin.trainer_config import JobAdapterConfig
+from nat_dpo_pipeline.plugin.finetuning_config import JobAdapterConfig
+from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef, discovered_trainer_adapters, registered_trainer_adapters
 from nat_dpo_pipeline.redacted import redacted
 from nat_dpo_pipeline.strict import in_words, type_name
 
@@ -44,10 +43,11 @@ class SavedJob:
 
         Raises ConfigurationError when it cannot be made without what was left out.
         """
-        if self.adapter not in JOB_ADAPTERS:
-            raise ConfigurationError(f"trainer adapter {self.adapter!r} is none of {', '.join(JOB_ADAPTERS)}")
+        adapters = _job_adapters(self.adapter)
+        if self.adapter not in adapters:
+            raise ConfigurationError(f"trainer adapter {self.adapter!r} is none of {', '.join(adapters)}")
         try:
-            return JOB_ADAPTERS[self.adapter].model_validate(self.settings)
+            return adapters[self.adapter].model_validate(self.settings)
         except ValidationError as error:
             missing = f" ({', '.join(self.left_out)} is not on record: give --config_file)" if self.left_out else ""
             raise ConfigurationError(f"the settings on record do not hold{missing}: {in_words(error)}") from error
@@ -77,6 +77,20 @@ def read_saved_job(folder: Path) -> SavedJob:
         ) from error
     except (OSError, InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{str(path)!r} does not describe a training job: {error}") from error
+
+
+def _job_adapters(wanted: str) -> dict[str, type[JobAdapterConfig]]:
+    """Return the adapters whose jobs outlive the process that submitted them, by their `_type`.
+
+    Those of other packages are looked for where `wanted` is none of ours, as that imports all plugins of NAT.
+    """
+    from nat_dpo_pipeline.plugin import register  # noqa: F401 - registers ours
+
+    for configs in (registered_trainer_adapters, discovered_trainer_adapters):
+        found = {type_name(config): config for config in configs() if issubclass(config, JobAdapterConfig)}
+        if wanted in found:
+            break
+    return found
 
 
 def _hides_something(value: object) -> bool:

@@ -20,6 +20,7 @@ from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY, Shorten, rows_of
 from nat_dpo_pipeline.plugin.finetuning.trajectories import preference_rows
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
@@ -31,7 +32,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     Trajectory,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.plugin.trainer_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.report.summary import CollectionReport, describe, listed, total
 
 logger = logging.getLogger(__name__)

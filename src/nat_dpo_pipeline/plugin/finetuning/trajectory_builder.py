@@ -10,10 +10,10 @@ from typing import Any
 from nat_dpo_pipeline.core.candidates import Candidate
 from nat_dpo_pipeline.dataset.files import append_json, check_file_name
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
-from nat_dpo_pipeline.plugin.builder_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.finetuning.collecting import Collected, collect
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.trajectories import collector_paused
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     Config,
     EvaluationRunConfig,

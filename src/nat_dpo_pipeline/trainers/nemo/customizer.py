@@ -21,7 +21,7 @@ from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
 from nat_dpo_pipeline.trainers.nemo.deployment import Deployment, as_name
 from nat_dpo_pipeline.trainers.nemo.http import TRIES, Json, Nemo, Service, connected, path_of
 from nat_dpo_pipeline.trainers.nemo.rows import REPO_PATHS, usable, write_files
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
 from nat_dpo_pipeline.trainers.nemo.status import job_status
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ class NemoCustomizerBackend:
 
     name = "nemo-customizer"
 
-    def __init__(self, settings: NemoSettings) -> None:
+    def __init__(self, settings: NemoSettings, requests: Requests = AS_USUAL) -> None:
         self.settings = settings
+        self._requests = requests
         self._deploying_since: dict[str, float] = {}
 
     async def check(self) -> None:
@@ -51,10 +52,10 @@ class NemoCustomizerBackend:
                 check_writable(folder)
             except OutputError as error:
                 raise ConfigurationError(f"dataset_output_dir: {error}") from error
-        async with connected(self.settings) as nemo:
+        async with connected(self.settings, self._requests) as nemo:
             await _check_config(nemo.entities, self.settings.customization_config)
             missing = await _missing_namespaces(nemo, self.settings.namespace)
-            if missing and not self.settings.create_namespace:
+            if missing and not self.settings.create_namespace_if_missing:
                 where = " and ".join(str(service.host) for service in missing)
                 raise ConfigurationError(
                     f"there is no namespace {self.settings.namespace!r} in {where}: create it, or set "
@@ -66,7 +67,7 @@ class NemoCustomizerBackend:
     async def submit(self, data: TrainingData) -> Job:
         """Upload a dataset under a name of its own and start the job. Raises as Service does, and OutputError."""
         name = f"{self.settings.dataset_name}-{as_name(data.run_id)}-{uuid4().hex[:8]}"
-        async with connected(self.settings) as nemo:
+        async with connected(self.settings, self._requests) as nemo:
             await self._upload(nemo, name, data)
             body = job_body(self.settings, name, data)
             answer = await self._started(nemo.entities, body)
@@ -80,7 +81,7 @@ class NemoCustomizerBackend:
 
     async def status(self, job: Job) -> JobStatus:
         """Of a job that trained: how its deployment stands, which the first look at it starts if one is configured."""
-        async with connected(self.settings) as nemo:
+        async with connected(self.settings, self._requests) as nemo:
             answer = await nemo.entities.get(f"{_JOBS}{path_of(job.id)}/status", repeat=False)
             status = job_status(answer.body)
             if status.state is not JobState.SUCCEEDED:
@@ -92,7 +93,7 @@ class NemoCustomizerBackend:
 
     async def cancel(self, job: Job) -> None:
         """A deployment that is not ready is taken back too."""
-        async with connected(self.settings) as nemo:
+        async with connected(self.settings, self._requests) as nemo:
             path = f"{_JOBS}{path_of(job.id)}"
             try:
                 await nemo.entities.post(f"{path}/cancel", {})
@@ -126,7 +127,7 @@ class NemoCustomizerBackend:
 
     async def _started(self, entities: Service, body: Json) -> Json:
         """Start the job; one that starts while the waiting for it is cancelled is cancelled too."""
-        starting = asyncio.create_task(_start(entities, body, self.settings.retry_pause))
+        starting = asyncio.create_task(_start(entities, body, self._requests.retry_pause))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -160,7 +161,7 @@ class NemoCustomizerBackend:
 
     def _overdue(self, deployment: Deployment) -> float | None:
         """The time limit, if that has passed since this process first saw the deployment not ready."""
-        now, limit = asyncio.get_running_loop().time(), deployment.settings.timeout
+        now, limit = asyncio.get_running_loop().time(), self.settings.deployment_timeout_seconds
         return limit if now - self._deploying_since.setdefault(deployment.job_id, now) >= limit else None
 
 
@@ -172,7 +173,7 @@ def job_body(settings: NemoSettings, name: str, data: TrainingData) -> dict[str,
         "description": settings.description or f"Run {data.run_id} of nat_dpo_pipeline",
         "config": settings.customization_config,
         "dataset": {"name": name, "namespace": settings.namespace},
-        "hyperparameters": {**settings.hyperparameters, "seed": data.seed},
+        "hyperparameters": {**settings.hyperparameters.to_json(), "seed": data.seed},
         _OUTPUT_MODEL: settings.output_model or f"{settings.namespace}/{name}",
     }
 
@@ -281,7 +282,10 @@ def _write(folder: Path, data: TrainingData, settings: NemoSettings) -> list[Rep
         splits[side], reasons = usable(rows)
         left_out += reasons
     files, invalid = write_files(
-        folder, splits, training_type=settings.training_type, full_history=settings.full_history
+        folder,
+        splits,
+        training_type=settings.hyperparameters.training_type,
+        full_history=settings.use_full_message_history,
     )
     left_out.update(invalid)
     if left_out:

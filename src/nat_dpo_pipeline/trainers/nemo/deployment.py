@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.trainers.backend import JobState, JobStatus
 from nat_dpo_pipeline.trainers.nemo.http import Json, Service, path_of
-from nat_dpo_pipeline.trainers.nemo.settings import NimDeployment
+from nat_dpo_pipeline.trainers.nemo.settings import NIMDeploymentConfig
 from nat_dpo_pipeline.trainers.nemo.status import deployment_status
 
 _CONFIGS = "/v1/deployment/configs"
@@ -17,13 +17,13 @@ _DEPLOYMENTS = "/v1/deployment/model-deployments"
 class Deployment:
     """The deployment of one job's model. Methods raise as Service does."""
 
-    settings: NimDeployment
+    settings: NIMDeploymentConfig
     namespace: str
     job_id: str
 
     @property
     def name(self) -> str:
-        return self.settings.name or f"nat-deployment-{as_name(self.job_id)}"
+        return self.settings.deployment_name or f"nat-deployment-{as_name(self.job_id)}"
 
     @property
     def config_name(self) -> str:

@@ -19,8 +19,9 @@ import orjson
 from yarl import URL
 
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
+from nat_dpo_pipeline.strict import secret_text
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
 
 TRIES = 4
 _LONGEST_REASON = 300
@@ -85,11 +86,11 @@ class Service:
     - ConfigurationError when access is refused, and TrainingError for any other refusal that is not in `accept`.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, host: Host, settings: NemoSettings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, host: Host, requests: Requests) -> None:
         self.host = host
         self._session = session
-        self._pause = settings.retry_pause
-        self._seconds = settings.request_timeout
+        self._pause = requests.retry_pause
+        self._seconds = requests.timeout
 
     async def get(
         self, path: str, *, accept: Collection[int] = (), query: Mapping[str, str] | None = None, repeat: bool = True
@@ -211,12 +212,12 @@ class Nemo:
 
 
 @asynccontextmanager
-async def connected(settings: NemoSettings) -> AsyncIterator[Nemo]:
+async def connected(settings: NemoSettings, requests: Requests = AS_USUAL) -> AsyncIterator[Nemo]:
     """Both hosts, for as long as something is asked of them: nothing stays open between two looks at a job."""
-    entities = Host.of("NeMo Microservices", settings.entity_host, settings.access_token, "access_token")
-    datastore = Host.of("NeMo Data Store", settings.datastore_host, settings.hf_token, "hf_token")
+    entities = Host.of("NeMo Microservices", settings.entity_host, secret_text(settings.access_token), "access_token")
+    datastore = Host.of("NeMo Data Store", settings.datastore_host, secret_text(settings.hf_token), "hf_token")
     async with aiohttp.ClientSession(trust_env=True) as session:
-        yield Nemo(Service(session, entities, settings), Service(session, datastore, settings))
+        yield Nemo(Service(session, entities, requests), Service(session, datastore, requests))
 
 
 def path_of(*parts: str) -> str:

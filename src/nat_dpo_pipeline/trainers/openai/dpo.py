@@ -22,13 +22,14 @@ from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.openai.replies import RUN_KEY, is_of_run, state_of, status_of
 from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files
-from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
+from nat_dpo_pipeline.trainers.openai.settings import OpenAIPauses, OpenAISettings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _OPENAI_URL = "https://api.openai.com/"
 _NO_KEY_NEEDED = "not-needed"
+_PAUSES = OpenAIPauses()
 _JOBS_A_PAGE = 100
 _MOST_PAGES = 10
 _EVENTS_LOOKED_AT = 50
@@ -106,8 +107,9 @@ class OpenAIBackend:
 
     name = "openai"
 
-    def __init__(self, settings: OpenAISettings) -> None:
+    def __init__(self, settings: OpenAISettings, pauses: OpenAIPauses = _PAUSES) -> None:
         self._settings = settings
+        self._pauses = pauses
 
     async def check(self) -> None:
         """Whether there is a key that may look at jobs, and at OpenAI itself whether there is such a model.
@@ -173,9 +175,7 @@ class OpenAIBackend:
     @cached_property
     def _server(self) -> _Server:
         settings = self._settings
-        server = _Server(
-            address_of(settings.base_url, "fine-tuning"), settings.api_key.strip(), settings.request_timeout
-        )
+        server = _Server(address_of(settings.address, "fine-tuning"), settings.key, settings.request_timeout)
         if not (server.key.isascii() and server.key.isprintable()):
             raise ConfigurationError("api_key (or OPENAI_API_KEY) holds characters that no key has")
         if not server.key and server.is_openai:
@@ -231,7 +231,7 @@ class OpenAIBackend:
         return file_id
 
     async def _wait_for_file(self, client: AsyncOpenAI, file: str, side: SplitName) -> None:
-        pauses = self._settings.pauses
+        pauses = self._pauses
         with self._server.translating(f"asked for the {side} file {file}"):
             try:
                 done = await client.files.wait_for_processing(
@@ -280,7 +280,7 @@ class OpenAIBackend:
         """The job that may have been created although the reply does not say so."""
         logger.warning("%s: looking for the job of run %s, which may have been created", doubt, submission.run_id)
         has_looked = False
-        for pause in self._settings.pauses.looks:
+        for pause in self._pauses.looks:
             await asyncio.sleep(pause)
             try:
                 found = await _job_of_run(client, submission.run_id, submission.files[SplitName.TRAIN])
@@ -320,13 +320,13 @@ class OpenAIBackend:
 
 
 def _request(settings: OpenAISettings, submission: _Submission) -> dict[str, Any]:
-    method = {"type": "dpo", "dpo": {"hyperparameters": dict(settings.hyperparameters)}}
+    method = {"type": "dpo", "dpo": {"hyperparameters": settings.hyperparameters()}}
     request: dict[str, Any] = {
         "model": settings.model,
         "method": method,
         "seed": submission.seed,
         "metadata": {RUN_KEY: submission.run_id},
-        "extra_body": dict(settings.extra_body),
+        "extra_body": settings.extra_body,
     }
     files = {key: submission.files[side] for side, key in _FILE_KEYS.items() if side in submission.files}
     return request | files | ({"suffix": settings.suffix} if settings.suffix else {})

@@ -10,6 +10,7 @@ from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.dataset.files import append_json, replace_file, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import TrainingError
+from nat_dpo_pipeline.strict import checked
 from nat_dpo_pipeline.trainers.backend import JobState
 from nat_dpo_pipeline.trainers.trl.settings import TrlSettings
 
@@ -87,7 +88,7 @@ def read_job(folder: JobFolder) -> TrlJob:
     """Raises TrainingError when there is no job in the folder, and ConfigurationError for its settings."""
     values = read_json(folder.job)
     try:
-        return TrlJob(values["run_id"], values["seed"], TrlSettings.from_json(values["settings"]))
+        return TrlJob(values["run_id"], values["seed"], checked(TrlSettings, values["settings"]))
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{str(folder.job)!r} does not describe a training job: {error}") from error
 

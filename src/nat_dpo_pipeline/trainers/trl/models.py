@@ -1,6 +1,5 @@
 """Models and tokenizers in and out of folders, with transformers and PEFT."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def settled(settings: TrlSettings) -> TrlSettings:
     device = Device.CUDA if has_gpu and settings.device is not Device.CPU else Device.CPU
     if settings.precision is Precision.FP16 and device is Device.CPU:
         raise ConfigurationError("precision is fp16, but there is no GPU: a CPU trains in fp32 or bf16")
-    return replace(settings, device=device, precision=_precision(settings.precision, device))
+    return settings.model_copy(update={"device": device, "precision": _precision(settings.precision, device)})
 
 
 def _precision(asked: Precision, device: Device) -> Precision:
@@ -83,12 +82,11 @@ def lora_config(lora: LoraSettings | None) -> LoraConfig | None:
     """PEFT's form of the settings."""
     if lora is None:
         return None
-    names = lora.target_modules
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=names if isinstance(names, str) else list(names),
+        target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
 

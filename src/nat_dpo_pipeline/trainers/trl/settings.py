@@ -1,12 +1,16 @@
-"""What local training with TRL can be told; light, so that configurations can import it."""
+"""Settings of local training with TRL; light, so that configurations can import them."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from nat_dpo_pipeline.errors import ConfigurationError
+from pydantic import Field, FiniteFloat, field_validator, model_validator
+
+from nat_dpo_pipeline.strict import StrictConfig
+from nat_dpo_pipeline.trainers.settings import PolledJobSettings
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 
 #: The value of `model` that stands for a model made in place; docs/train.md says what it is.
 TINY = "tiny"
@@ -51,24 +55,24 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """A low-rank adapter is trained instead of the model (arXiv 2106.09685). `merge` writes the whole model at the end.
+class LoraSettings(StrictConfig):
+    """A low-rank adapter in place of all weights (arXiv 2106.09685): less memory, larger learning rates."""
 
-    Raises ConfigurationError for what PEFT or TRL would refuse only after everything has been loaded.
-    """
+    spoken_of_as: ClassVar[str | None] = "lora"
 
-    r: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-    merge: bool = True
+    r: int = Field(default=16, ge=1, description="Rank.")
+    alpha: FiniteFloat = Field(default=32.0, gt=0.0, description="Scale: the adapter counts alpha / r times.")
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="Share of the adapter's inputs left out at random.")
+    target_modules: str | list[str] = Field(
+        default="all-linear", description="Names of the model's modules, or `all-linear`."
+    )
+    merge: bool = Field(
+        default=True, description="Write the whole model with the adapter merged into it, or else the adapter alone."
+    )
 
-    def __post_init__(self) -> None:
-        _require(self.r >= 1, f"lora.r is {self.r!r}: the rank is at least 1")
-        _require(self.alpha > 0, f"lora.alpha is {self.alpha!r}: it must be above 0")
-        _require(0 <= self.dropout < 1, f"lora.dropout is {self.dropout!r}: it is a share, from 0 to below 1")
-        names = (self.target_modules,) if isinstance(self.target_modules, str) else self.target_modules
+    @model_validator(mode="after")
+    def _modules_can_be_trained(self) -> Self:
+        names = [self.target_modules] if isinstance(self.target_modules, str) else self.target_modules
         _require(
             all(names) and bool(names), "lora.target_modules is empty: name modules of the model, or give all-linear"
         )
@@ -77,75 +81,100 @@ class LoraSettings:
             "lora.target_modules names lm_head: TRL computes log-probabilities from its weights alone, so an adapter "
             "there would not be trained",
         )
+        return self
 
 
-@dataclass(frozen=True, slots=True)
-class TrlSettings:
-    """Everything that one training depends on besides its pairs.
+class TrlSettings(PolledJobSettings):
+    """Everything that one training depends on besides its pairs."""
 
-    Lengths are in tokens, `save_every`, `log_every` and `evaluate_every` in optimizer steps; without `save_every` there
-    is a checkpoint every ten minutes. Raises ConfigurationError.
-    """
+    spoken_of_as: ClassVar[str | None] = "trl_trainer_adapter"
 
-    model: str
-    output_dir: Path
-    loss_type: tuple[str, ...] = ("sigmoid",)
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    epochs: float = 1.0
-    batch_size: int = 4
-    gradient_accumulation: int = 1
-    learning_rate: float = 1e-5
-    max_length: int = 1024
-    max_dropped: float = 0.05
-    lora: LoraSettings | None = None
-    precision: Precision = Precision.AUTO
-    device: Device = Device.AUTO
-    num_threads: int = 1
-    gradient_checkpointing: bool = False
-    save_every: int | None = None
-    log_every: int = 10
-    evaluate_every: int | None = None
+    model: str = Field(
+        description="A folder with a model, its name on the Hugging Face hub, or `tiny`: a small one made from the "
+        "training pairs, for trying it out without a download."
+    )
+    output_dir: Path = Field(description="Gets a folder a job: pairs, log, learning curves, result.json and the model.")
+    loss_type: list[str] = Field(
+        default=["sigmoid"],
+        description="One or several of TRL's losses: sigmoid (DPO), ipo, hinge, robust, … docs/train.md lists them.",
+    )
+    beta: FiniteFloat = Field(
+        default=0.1, description="How dear it is to move away from the model as it was: smaller moves further."
+    )
+    label_smoothing: FiniteFloat = Field(
+        default=0.0, description="Share of pairs taken to be the wrong way round; robust, exo_pair and the aot losses."
+    )
+    epochs: FiniteFloat = Field(default=1.0, description="How often each pair is seen.")
+    batch_size: int = Field(default=4, description="Pairs that are in memory at once.")
+    gradient_accumulation: int = Field(default=1, description="Batches a step.")
+    learning_rate: FiniteFloat = Field(
+        default=1e-5, description="Falls to 0 in a line. With LoRA 1e-4 and more; TRL's own 1e-6 needs many steps."
+    )
+    max_length: int = Field(default=1024, description="Tokens of prompt and answer together; longer answers are cut.")
+    max_dropped: float = Field(
+        default=0.05, description="Largest share of training pairs that may be left out because they do not fit."
+    )
+    lora: LoraSettings | None = Field(
+        default=None, description="Train an adapter with these settings; None: all weights."
+    )
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="auto (bf16 on a GPU that computes in it, otherwise fp32), fp32, bf16 or fp16 (GPU only); weights "
+        "that are trained stay in 32 bits.",
+    )
+    device: Device = Field(default=Device.AUTO, description="auto, cpu or cuda; one GPU, the first that is visible.")
+    num_threads: int = Field(
+        default=1, description="Of the CPU. More than are free make it several times slower, so 1 unless all are yours."
+    )
+    gradient_checkpointing: bool = Field(default=False, description="Less memory for about a third more time.")
+    save_every: int | None = Field(
+        default=None, description="Steps between checkpoints, of which the last two are kept; None: ten minutes."
+    )
+    log_every: int = Field(default=10, description="Steps between two lines in metrics.jsonl.")
+    evaluate_every: int | None = Field(
+        default=None, description="Steps between two looks at up to 64 held-out pairs; None: five looks."
+    )
 
-    def __post_init__(self) -> None:
-        _require(bool(self.model.strip()), "model is empty: give a folder, a name on the Hugging Face hub, or tiny")
-        _check_loss(self)
-        for name in ("epochs", "learning_rate"):
-            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)!r}: it must be above 0")
-        for name in ("batch_size", "gradient_accumulation", "num_threads", "log_every", "max_length"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)!r}: it must be at least 1")
-        for name in ("save_every", "evaluate_every"):
-            steps = getattr(self, name)
-            _require(steps is None or steps >= 1, f"{name} is {steps!r}: give a number of steps, or leave it out")
-        _require(0 <= self.max_dropped < 1, f"max_dropped is {self.max_dropped!r}: it is a share, from 0 to below 1")
-        _require(
-            self.precision is not Precision.FP16 or self.device is not Device.CPU,
-            "precision is fp16 and device cpu: a CPU trains in fp32 or bf16",
-        )
+    @field_validator("loss_type", mode="before")
+    @classmethod
+    def _one_loss_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_be_trained_with(self) -> Self:
+        try:
+            _check(self)
+        except ValueError as error:
+            raise ValueError(f"trl_trainer_adapter: {error}") from error
+        return self
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values from which `from_json` makes an equal one."""
-        return {**asdict(self), "output_dir": str(self.output_dir)}
+        """Return JSON values of which the settings can be made again."""
+        own = TrlSettings.model_fields.keys() - PolledJobSettings.model_fields.keys()
+        return self.model_dump(mode="json", include=set(own))
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Raises ConfigurationError for a name that is none of the settings."""
-        unknown = sorted(set(values) - {one.name for one in fields(cls)})
-        _require(not unknown, f"there is no setting {', '.join(unknown)}")
-        lora = values.get("lora")
-        given: dict[str, Any] = {
-            **values,
-            "output_dir": Path(values["output_dir"]),
-            "loss_type": tuple(values["loss_type"]),
-            "precision": Precision(values["precision"]),
-            "device": Device(values["device"]),
-            "lora": LoraSettings(**{**lora, "target_modules": _names(lora["target_modules"])}) if lora else None,
-        }
-        return cls(**given)
+    def backend(self) -> "TrlBackend":
+        from nat_dpo_pipeline.trainers.trl.local import TrlBackend
+
+        return TrlBackend(self)
 
 
-def _names(value: str | list[str]) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else tuple(value)
+def _check(settings: TrlSettings) -> None:
+    _require(bool(settings.model.strip()), "model is empty: give a folder, a name on the Hugging Face hub, or tiny")
+    _check_loss(settings)
+    for name in ("epochs", "learning_rate"):
+        _require(getattr(settings, name) > 0, f"{name} is {getattr(settings, name)!r}: it must be above 0")
+    for name in ("batch_size", "gradient_accumulation", "num_threads", "log_every", "max_length"):
+        _require(getattr(settings, name) >= 1, f"{name} is {getattr(settings, name)!r}: it must be at least 1")
+    for name in ("save_every", "evaluate_every"):
+        steps = getattr(settings, name)
+        _require(steps is None or steps >= 1, f"{name} is {steps!r}: give a number of steps, or leave it out")
+    dropped = settings.max_dropped
+    _require(0 <= dropped < 1, f"max_dropped is {dropped!r}: it is a share, from 0 to below 1")
+    _require(
+        settings.precision is not Precision.FP16 or settings.device is not Device.CPU,
+        "precision is fp16 and device cpu: a CPU trains in fp32 or bf16",
+    )
 
 
 def _check_loss(settings: TrlSettings) -> None:
@@ -168,4 +197,4 @@ def _check_loss(settings: TrlSettings) -> None:
 
 def _require(is_met: bool, message: str) -> None:
     if not is_met:
-        raise ConfigurationError(message)
+        raise ValueError(message)

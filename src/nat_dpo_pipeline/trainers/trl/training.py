@@ -170,7 +170,7 @@ def _arguments(job: TrlJob, folder: JobFolder) -> DPOConfig:
     settings = job.settings
     return DPOConfig(
         output_dir=str(folder.checkpoints),
-        loss_type=list(settings.loss_type),
+        loss_type=settings.loss_type,
         beta=settings.beta,
         label_smoothing=settings.label_smoothing,
         # Without it TRL loads the reference again from where the model once came from, which may not be this model.
