@@ -9,7 +9,7 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
-from nat_dpo_pipeline.generation.chat import Call
+from nat_dpo_pipeline.generation.chat import Call, counting_late
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pace import Slots
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
@@ -521,6 +521,24 @@ async def test_a_probe_that_meets_a_wrong_key_says_so() -> None:
     results = await _outcomes(_asked(model, 1), 4)
     assert [str(result) for result in results] == ["wrong key"] * 4
     assert len(model.asked) == 2
+
+
+async def test_a_call_that_is_cancelled_while_its_model_is_probed_is_counted() -> None:
+    class Silent(Refusing):
+        async def complete(self, call: Call) -> ChatReply:
+            if call.messages[-1].content == "Hello":
+                await asyncio.Event().wait()
+            return await super().complete(call)
+
+    late: list[ChatReply | ModelError] = []
+    asked = _asked(Silent(lambda _: True, Concern.ACCOUNT), 8)
+    with counting_late(late.append):
+        calls = [asyncio.create_task(asked.complete(_question(number))) for number in range(3)]
+        await asyncio.sleep(1)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    assert [one.requests for one in late if isinstance(one, ModelError)] == [1, 1, 1]
 
 
 async def test_what_one_request_alone_is_refused_for_is_not_probed() -> None:

@@ -118,7 +118,6 @@ class LimitedModel:
             try:
                 reply = await self._once(call, tries)
             except ModelError as error:
-                tries.requests += error.requests
                 if (end := self._end_shown_by(error, tries)) is not None:
                     self._end(end)
                 pause = None if end is not None else self._pause_after(error, call, tries)
@@ -214,7 +213,8 @@ class LimitedModel:
         try:
             reply = await model.complete(call)
         except ModelError as error:
-            error.llm, error.requests = self.name, int(not error.unsent)
+            error.llm = self.name
+            tries.requests += not error.unsent
             self._note(error, sent_at)
             self._pace.used(booked, 0)
             raise
@@ -236,7 +236,6 @@ class LimitedModel:
                 try:
                     await self._sent(self._unrecorded, harmless(call), tries)
                 except ModelError as probed:
-                    tries.requests += probed.requests
                     end = end_shown_by(probed, error, in_a_row)
                     if end is not None:
                         self._end(end)

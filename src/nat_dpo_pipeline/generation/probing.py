@@ -84,7 +84,7 @@ def about_itself(refused: ModelError) -> ModelError:
 def instead_of(refused: ModelError, message: str, *, fatal: bool = False) -> ModelError:
     """Return the error that a refused request is reported with."""
     error = ModelError(message, fatal=fatal, concern=refused.concern if fatal else Concern.UNKNOWN)
-    error.llm, error.requests = refused.llm, refused.requests
+    error.llm = refused.llm
     return error
 
 
