@@ -76,7 +76,6 @@ def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> Non
         {**_ROW, "example_id": "f"},
         {**_ROW, "prompt": "Why not?"},
         {**_ROW, "response": "Why?", "candidate_index": 7, "score": None},
-        {**_ROW, "response": "Why?", "candidate_index": 7, "metadata": "none"},
         {**_ROW, "response": "Why?", "turn_id": None},
     ]
     first, second = write_lines(tmp_path / "a", rows[:2]), write_lines(tmp_path / "b", rows[2:])
@@ -87,7 +86,12 @@ def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> Non
     better = found.turns[0].candidates[1]
     assert (better.candidate_index, better.metadata) == (1, {"model": "m", "topic": "tea", "flaw": "truncated"})
     assert found.files.turns_split == 1
-    assert found.files.refused == {"missing_score": 1, "malformed": 1, "missing_turn_id": 1}
+    assert found.files.refused == {"missing_score": 1, "missing_turn_id": 1}
+
+
+def test_metadata_that_is_no_object_is_kept_under_its_name(tmp_path: Path) -> None:
+    found = read(tmp_path, write_lines(tmp_path / "rows", [{**_ROW, "metadata": "a text"}]))
+    assert found.turns[0].candidates[0].metadata == {"metadata": "a text"}
 
 
 def test_rollouts_of_one_prompt_compete(tmp_path: Path) -> None:

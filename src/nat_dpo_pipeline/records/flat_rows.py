@@ -76,9 +76,7 @@ def _id(value: object) -> str:
 def _metadata(row: Mapping[str, object], score: str) -> Mapping[str, object]:
     others = {key: value for key, value in row.items() if key not in _NOT_METADATA and key != score}
     own = row.get("metadata")
-    if own is not None and not isinstance(own, dict):
-        raise CandidateRefused(RefusalReason.MALFORMED)
-    return {**others, **(own or {})}
+    return {**others, **(own if isinstance(own, dict) else {} if own is None else {"metadata": own})}
 
 
 def _flat(_shared: Shared) -> Read:
