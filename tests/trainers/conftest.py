@@ -7,7 +7,8 @@ from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.backend import TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, Requests
+from nat_dpo_pipeline.trainers.nemo.http import Requests
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 
 
 @pytest.fixture

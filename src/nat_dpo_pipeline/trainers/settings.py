@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.strict import StrictConfig
 
 if TYPE_CHECKING:
+    from nat_dpo_pipeline.core.candidates import Prompt
     from nat_dpo_pipeline.trainers.backend import Backend
 
 
@@ -40,7 +40,7 @@ class JobSettings(StrictConfig):
     )
     seed: int = Field(default=0, description="Seed of the training, and of the split when the trainer did not split.")
 
-    def shorten(self) -> Callable[[Prompt], Prompt] | None:
+    def shorten(self) -> "Callable[[Prompt], Prompt] | None":
         """Return what shortens the prompts of rows; the split, duplicates and contradictions go by what it leaves."""
         return None
 

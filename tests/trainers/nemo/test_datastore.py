@@ -9,8 +9,8 @@ from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
-from nat_dpo_pipeline.trainers.nemo.http import Service, connected
-from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings, Requests
+from nat_dpo_pipeline.trainers.nemo.http import Requests, Service, connected
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 
 BATCH = "/info/lfs/objects/batch"
 

@@ -9,8 +9,8 @@ from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
-from nat_dpo_pipeline.trainers.nemo.http import TRIES, Host, Service, connected
-from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
+from nat_dpo_pipeline.trainers.nemo.http import AS_USUAL, TRIES, Host, Requests, Service, connected
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 from tests.waiting import ticking, until
 
 SECRET = "nvapi-very-secret"

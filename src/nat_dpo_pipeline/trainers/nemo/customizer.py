@@ -19,9 +19,9 @@ from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
 from nat_dpo_pipeline.trainers.nemo.deployment import Deployment, as_name
-from nat_dpo_pipeline.trainers.nemo.http import TRIES, Json, Nemo, Service, connected, path_of
+from nat_dpo_pipeline.trainers.nemo.http import AS_USUAL, TRIES, Json, Nemo, Requests, Service, connected, path_of
 from nat_dpo_pipeline.trainers.nemo.rows import REPO_PATHS, usable, write_files
-from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 from nat_dpo_pipeline.trainers.nemo.status import job_status
 
 logger = logging.getLogger(__name__)

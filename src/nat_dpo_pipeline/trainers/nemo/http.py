@@ -21,13 +21,24 @@ from yarl import URL
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.strict import secret_text
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
-from nat_dpo_pipeline.trainers.nemo.settings import AS_USUAL, NemoSettings, Requests
+from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
 
 TRIES = 4
 _LONGEST_REASON = 300
 _MAY_PASS = frozenset({408, 425, 429, *range(500, 600)})
 _NO_ACCESS = frozenset({401, 403})
 Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Seconds that a request may take, and until one without an answer is repeated, twice as long each time."""
+
+    timeout: float = 60.0
+    retry_pause: float = 0.5
+
+
+AS_USUAL = Requests()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,20 @@
 them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
-from nat_dpo_pipeline.core.candidates import Prompt, last_text
 from nat_dpo_pipeline.strict import StrictConfig, secret_text
 from nat_dpo_pipeline.trainers.settings import JobSettings, Patience
 
 if TYPE_CHECKING:
+    from nat_dpo_pipeline.core.candidates import Prompt
     from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
 NVIDIAS_VALIDATION_FRACTION = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Requests:
-    """Seconds that a request may take, and until one without an answer is repeated, twice as long each time."""
-
-    timeout: float = 60.0
-    retry_pause: float = 0.5
-
-
-AS_USUAL = Requests()
 
 
 class DPOSpecificHyperparameters(StrictConfig):
@@ -140,8 +128,10 @@ class NemoSettings(JobSettings):
                 raise ValueError(f"{name} holds white space or other characters that no token has")
         return self
 
-    def shorten(self) -> Callable[[Prompt], Prompt] | None:
+    def shorten(self) -> "Callable[[Prompt], Prompt] | None":
         """Return what leaves the text of the last message, without `use_full_message_history`."""
+        from nat_dpo_pipeline.core.candidates import last_text
+
         return None if self.use_full_message_history else last_text
 
     def patience(self) -> Patience:

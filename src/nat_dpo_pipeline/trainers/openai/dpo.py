@@ -22,14 +22,13 @@ from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.openai.replies import RUN_KEY, is_of_run, state_of, status_of
 from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files
-from nat_dpo_pipeline.trainers.openai.settings import OpenAIPauses, OpenAISettings
+from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _OPENAI_URL = "https://api.openai.com/"
 _NO_KEY_NEEDED = "not-needed"
-_PAUSES = OpenAIPauses()
 _JOBS_A_PAGE = 100
 _MOST_PAGES = 10
 _EVENTS_LOOKED_AT = 50
@@ -98,6 +97,20 @@ class _Server:
         except _FAILURES as error:
             kind = may_pass if _may_pass(error) else TrainingError
             raise kind(self.told(error, doing)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIPauses:
+    """In seconds. A file is looked at every `file_poll`, and given up after `file_wait`. A job that may have been
+    created although the reply got lost is looked for after each of `looks`.
+    """
+
+    file_poll: float = 2.0
+    file_wait: float = 1800.0
+    looks: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 20.0)
+
+
+_PAUSES = OpenAIPauses()
 
 
 class OpenAIBackend:

@@ -1,7 +1,6 @@
 """Settings of fine-tuning behind OpenAI's API; light, so that configurations can import them."""
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, SecretStr, model_validator
@@ -19,17 +18,6 @@ _OURS = frozenset({"model", "training_file", "validation_file", "metadata", "see
 Auto = Literal["auto"]
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAIPauses:
-    """In seconds. A file is looked at every `file_poll`, and given up after `file_wait`. A job that may have been
-    created although the reply got lost is looked for after each of `looks`.
-    """
-
-    file_poll: float = 2.0
-    file_wait: float = 1800.0
-    looks: tuple[float, ...] = (1.0, 3.0, 6.0, 10.0, 20.0)
 
 
 class OpenAISettings(PolledJobSettings):
