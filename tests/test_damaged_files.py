@@ -30,7 +30,6 @@ from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
 from tests.damage import damaged
-from tests.pairing.inline import InlineEngine
 from tests.recordings import Recordings
 
 ROOT = Path(__file__).parents[1]
@@ -278,7 +277,7 @@ def _socket(path: Path) -> None:
 def test_what_is_no_file_is_one_line(
     put: Callable[[Path], None], name: str, files: _Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -300,7 +299,7 @@ def test_a_full_disk_is_one_line(
     size: int, name: str, files: _Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that may not grow stands in for it: Python reports EFBIG where it would report ENOSPC."""
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
     generate = ["generate", "--config_file", "config.yml", "-o", "run", "--topic", "Text"]
     for number in range(2):
         folder = tmp_path / str(number)
@@ -350,7 +349,7 @@ def _wrong(done: Result, folder: Path) -> str | None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_undamaged_files_are_read(name: str, files: _Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
     monkeypatch.chdir(tmp_path)
     for number in range(len(FORMATS) if name == "dataset.jsonl" else 2):
         files.write(tmp_path, name, number, None)
@@ -364,7 +363,7 @@ def test_undamaged_files_are_read(name: str, files: _Files, tmp_path: Path, monk
 def test_no_bytes_end_in_a_traceback(
     name: str, files: _Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
     wrong: dict[str, str] = {}
     for number in range(pytestconfig.getoption("--fuzz")):
         folder = tmp_path / str(number)

@@ -20,13 +20,13 @@ def test_each_format_has_an_example_that_is_read(known: RecordedFormat, tmp_path
     blocks = re.findall(r"```(\w*)\n(.*?)```", SECTIONS[name], re.DOTALL)
     (example,) = (text for language, text in blocks if language in ("json", "csv", ""))
     (tmp_path / "example").write_text(example, encoding="utf-8")
-    found = read(tmp_path, tmp_path / "example")
+    found = read(tmp_path / "example")
     assert found.formats == [name]
     if name == "ATIF trajectories":
-        assert found.files.refused == {"missing_score": 1}
+        assert found.refused == {"missing_score": 1}
     elif "score table" not in name:
         assert found.files.candidates >= 1
-        assert not found.files.refused
+        assert not found.refused
 
 
 def test_every_reason_is_explained() -> None:

@@ -107,7 +107,11 @@ def _broken(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
-    [(_no_manifest, "did the run end?"), (_no_candidates, "nat dpo generate"), (_broken, "cannot read")],
+    [
+        (_no_manifest, "did the run end?"),
+        (_no_candidates, "nat dpo generate"),
+        (_broken, "holds no recorded"),
+    ],
 )
 def test_what_is_no_run_folder_is_told_in_a_line(
     run_dir: Path, tmp_path: Path, spoil: Callable[[Path], None], told: str

@@ -173,7 +173,7 @@ def test_an_empty_side_is_told(tmp_path: Path) -> None:
                 }
             ],
             (),
-            "no pair was made of 2 candidates: 1 invalid_unicode",
+            "no pair was made of 0 candidates: 2 invalid_unicode",
         ),
         (_rows([1], [None]), (), "no pair was made of 0 candidates: 1 missing_score"),
         ([{"a": 1}], (), "holds no recorded candidates: it starts with an object with the keys 'a'"),
@@ -196,7 +196,7 @@ def test_what_a_user_can_mend_is_one_line(
 def test_ignored_options_of_shards_are_named(recorded: Path, tmp_path: Path) -> None:
     done = _pairs(recorded, "-o", tmp_path / "out", "--workers", 2, "--overwrite")
     assert done.exit_code == 0
-    assert done.stderr == "--workers, --overwrite: ignored, as these files are paired in memory (--engine)\n"
+    assert done.stderr == "--workers, --overwrite: ignored, as one process pairs these files (--engine)\n"
     assert _pairs(recorded, "-o", tmp_path / "out").stderr == ""
 
 

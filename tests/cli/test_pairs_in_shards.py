@@ -10,8 +10,9 @@ import yaml
 from click.testing import CliRunner, Result
 
 from nat_dpo_pipeline.cli import dpo, pairs
-from nat_dpo_pipeline.cli.pairs import bytes_of, is_for_shards
+from nat_dpo_pipeline.cli.pairs import bytes_of, engine_for
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
+from nat_dpo_pipeline.pairing.options import EngineName
 
 
 def _row(example: int, response: object, score: object, **others: object) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def _flat_rows() -> list[dict[str, Any]]:
         _row(103, "no text", 1.0, prompt=calling),
         _row(104, " ", 2.0),
         _row(104, "cut", 1.0, metadata={"flaw": "truncated"}),
-        _row(104, "whole", 0.5, metadata=[1]),
+        _row(104, "whole", None, metadata=[1]),
         _row(104, "also whole", 0.25, metadata={"topic": "x"}),
         _row(105, "ä \u2028 é", 1.0, run_id="r1"),
         _row(105, "ö", 2.0, run_id="r2"),
@@ -85,8 +86,8 @@ def _pairs(*words: object) -> Result:
     return CliRunner().invoke(dpo, ["pairs", *map(str, words)])
 
 
-def _side(folder: Path, side: str) -> list[str]:
-    return sorted(line for path in (folder / "trl").glob(f"{side}*.jsonl") for line in path.read_text().splitlines())
+def _side(folder: Path, side: str, name: str = "trl") -> list[str]:
+    return sorted(line for path in (folder / name).glob(f"{side}*.jsonl") for line in path.read_text().splitlines())
 
 
 def _counts(folder: Path) -> tuple[Any, Any]:
@@ -130,24 +131,19 @@ def test_shards_hold_what_memory_makes(tmp_path: Path, recorded: list[str], rule
     )
 
 
-def test_what_is_large_goes_to_shards_if_each_row_names_its_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_large_or_far_away_goes_to_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "LARGE", 100)
-    flat = tmp_path / "flat.jsonl"
-    flat.write_text(json.dumps(_row(1, "a" * 100, 1.0)) + "\n")
-    nameless = tmp_path / "nameless.jsonl"
-    nameless.write_text(json.dumps({"prompt": "p", "response": "r" * 100, "score": 1.0}) + "\n")
-    small = tmp_path / "small.jsonl"
-    small.write_text(json.dumps({"prompt": "p", "response": "r", "score": 1.0}) + "\n")
-    found = {path.stem: is_for_shards([str(path)], "auto") for path in (flat, nameless, small)}
-    assert found == {"flat": True, "nameless": False, "small": False}
-    assert is_for_shards(["s3://bucket/rows"], "auto")
-    assert is_for_shards([str(tmp_path)], "auto")
-    assert not is_for_shards([str(flat)], "memory")
-    assert is_for_shards([str(small)], "ray")
+    (tmp_path / "large.jsonl").write_text(json.dumps(_row(1, "a" * 100, 1.0)) + "\n")
+    (tmp_path / "small.jsonl").write_text(json.dumps({"prompt": "p", "response": "r", "score": 1.0}) + "\n")
+    large, small = str(tmp_path / "large.jsonl"), str(tmp_path / "small.jsonl")
+    assert engine_for([large], "auto") is EngineName.LOCAL
+    assert engine_for([small], "auto") is EngineName.MEMORY
+    assert engine_for([str(tmp_path)], "auto") is EngineName.LOCAL
+    assert engine_for(["s3://bucket/rows"], "auto") is EngineName.LOCAL
+    assert engine_for([large], "memory") is EngineName.MEMORY
+    assert engine_for([small], "ray") is EngineName.RAY
     with pytest.raises(InputError, match="there is no file"):
-        is_for_shards([str(tmp_path / "gone.jsonl")], "auto")
+        engine_for([str(tmp_path / "gone.jsonl")], "auto")
 
 
 def test_a_second_run_does_nothing_and_one_of_something_else_is_refused(tmp_path: Path, recorded: list[str]) -> None:
@@ -162,21 +158,40 @@ def test_a_second_run_does_nothing_and_one_of_something_else_is_refused(tmp_path
     assert _pairs(*command, "--strategy", "best_vs_worst", "--overwrite").exit_code == 0
 
 
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ({"require_multiple_candidates": False}, "require_multiple_candidates: false is not offered in shards"),
-        ({"strategy": "best"}, "strategy"),
-    ],
-)
-def test_what_shards_do_not_offer_is_one_line(
-    tmp_path: Path, recorded: list[str], setting: dict[str, Any], said: str
-) -> None:
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(setting))
-    done = _pairs(*recorded, "-o", tmp_path / "out", "--engine", "local", "--rules", tmp_path / "rules.yml")
-    assert done.exit_code == 1
-    assert said in done.output
-    assert len(done.output.splitlines()) == 1
+def test_every_rule_is_for_shards_too(tmp_path: Path) -> None:
+    rows = [_row(one, text, 1.0 + rank, subtopic=f"s{one % 3}") for one in range(30) for rank, text in enumerate("ab")]
+    rows += [_row(one, "alone", one, subtopic="s0") for one in range(30, 50)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "nat.yml").write_text(
+        yaml.safe_dump(
+            {
+                "workflow": {"_type": "chat_completion", "llm_name": "none"},
+                "trajectory_builders": {"b": {"_type": "dpo_traj_builder", "require_multiple_candidates": False}},
+                "trainer_adapters": {
+                    "a": {
+                        "_type": "dataset_trainer_adapter",
+                        "output_dir": "x",
+                        "stratify": True,
+                        "single_label_score": 40,
+                        "formats": ["trl", "kto"],
+                    }
+                },
+            }
+        )
+    )
+    for engine in ("memory", "local"):
+        done = _pairs(
+            tmp_path / "rows.jsonl", "-o", tmp_path / engine, "--engine", engine, "--rules", tmp_path / "nat.yml"
+        )
+        assert done.exit_code == 0, done.output
+    for name in ("trl", "kto"):
+        for side in ("train", "validation"):
+            one, other = (_side(tmp_path / engine, side, name) for engine in ("memory", "local"))
+            assert one == other
+    kto = [json.loads(line) for side in ("train", "validation") for line in _side(tmp_path / "local", side, "kto")]
+    assert [row["label"] for row in kto].count(True) == 30 + 10
+    held_out = {str(json.loads(line)["prompt"]) for line in _side(tmp_path / "local", "validation", "kto")}
+    assert len(held_out) == 5
 
 
 def test_how_much_may_be_unreadable_is_said(tmp_path: Path) -> None:
@@ -223,4 +238,4 @@ def test_a_run_that_finds_its_turns_scattered_goes_on(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = _pairs(tmp_path / "rows.jsonl", "-o", tmp_path / "out", "--engine", "local", "--workers", 1)
     assert done.exit_code == 0, done.output
-    assert "9 candidates in 3 turns" in done.output
+    assert "candidates          9" in done.output

@@ -14,7 +14,6 @@ HEAVY = {
     "datasets",
     "langchain_core",
     "nat",
-    "numpy",
     "openai",
     "pandas",
     "polars",

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from nat_dpo_pipeline.cli import summaries
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
+from nat_dpo_pipeline.pairing.options import ScaleResult
 
 
 @pytest.mark.parametrize(
@@ -35,11 +37,21 @@ def _dataset(folder: Path, *formats: str) -> WrittenDataset:
     return write_dataset(folder, splits, Provenance(0, {}, {}), Target(formats))
 
 
-def test_pairs_are_told_by_side_whatever_the_first_format_holds(tmp_path: Path) -> None:
-    dataset = _dataset(tmp_path / "dataset", "kto", "hh")
-    assert summaries.pairs_of(dataset, {"below_min_score_diff": 3, "tie": 5}) == [
+def test_pairs_are_told_by_side_whatever_the_first_format_holds() -> None:
+    result = ScaleResult(
+        folder="out",
+        manifest="out/manifest.json",
+        files=(),
+        pairs={SplitName.TRAIN: 9, SplitName.VALIDATION: 1},
+        candidates=20,
+        turns=10,
+        skipped={"below_min_score_diff": 3, "tie": 5},
+        refused={},
+        left_out={"hh": {"system_prompt": 1}},
+    )
+    assert summaries.pairs_of(result) == [
         "  pairs              10  (9 train, 1 validation)",
         "  pairs left out: 5 tie, 3 below min score diff",
-        "  left out of rows_hh: 1 system prompt",
+        "  left out of hh: 1 system prompt",
     ]
-    assert len(summaries.pairs_of(_dataset(tmp_path / "trl", "trl"), {})) == 1
+    assert len(summaries.pairs_of(replace(result, skipped={}, left_out={}))) == 1

@@ -9,12 +9,14 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.dataset.files import lock_of
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder, read_turns
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
-from nat_dpo_pipeline.errors import InputError, OutputError
+from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Question, Turn
+from nat_dpo_pipeline.records.turns import read_turns
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 QUESTION = Question((Message("user", "Why?"),), "Text", "Letters")
 FAILURE = Failure("rewards", "Why?", FailureReason.UNPARSABLE_REPLY, "no score in it", "Hello")
@@ -84,8 +86,8 @@ def test_turns_are_given_as_those_that_compete(tmp_path: Path) -> None:
         folder.add(_item(1, 1.0, 2.0), "b")
         folder.add(_item(0, 3.0), "a")
         folder.add(_item(2, 1.0, set_aside="below_min_best_score"), "c")
-        turns = list(folder.turns())
-        assert list(folder.turns()) == turns
+        folder.write_candidates()
+        turns = list(read_turns([str(tmp_path / CANDIDATES)], DEFAULT_STEP_NAME))
     assert [(turn.example_id, turn.turn_id, [one.score for one in turn.candidates]) for turn in turns] == [
         ("a", "question-0", [3.0]),
         ("b", "question-1", [1.0, 2.0]),
@@ -97,8 +99,9 @@ def test_what_no_file_can_hold_as_utf_8_costs_only_itself(tmp_path: Path) -> Non
     with RunFolder(tmp_path) as folder:
         folder.add(_item(0, 1.0, 2.0, text="half \ud83d"), "a")
         folder.add(_item(1, 1.0, 2.0), "b")
-        assert [turn.turn_id for turn in folder.turns()] == ["question-1"]
         _finish(folder)
+        found = read_turns([str(tmp_path / CANDIDATES)], DEFAULT_STEP_NAME)
+        assert [turn.turn_id for turn in found] == ["question-1"]
     assert len((tmp_path / CANDIDATES).read_bytes().splitlines()) == 2
 
 
@@ -195,7 +198,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_no_half_file(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "row", [b"{", b"[]", b'{"prompt": "q", "candidates": [{"response": "a", "score": 1}]}', b"\xff"]
+    "row", [b"{", b"[]", b'{"prompt": "q", "candidates": [{"response": "a", "score": "good"}]}', b"\xff"]
 )
 def test_a_row_that_is_none_is_told_with_its_line(tmp_path: Path, row: bytes) -> None:
     with RunFolder(tmp_path) as folder:
@@ -203,8 +206,8 @@ def test_a_row_that_is_none_is_told_with_its_line(tmp_path: Path, row: bytes) ->
         _finish(folder)
     with (tmp_path / "candidates.jsonl").open("ab") as file:
         file.write(row)
-    with pytest.raises(InputError, match=r"candidates\.jsonl', line 2: "):
-        list(read_turns(tmp_path))
+    (bad,) = read_turns([str(tmp_path / CANDIDATES)], DEFAULT_STEP_NAME).bad
+    assert (bad.path, bad.line) == (str(tmp_path / CANDIDATES), 2)
 
 
 def test_a_run_and_a_dataset_do_not_take_each_others_manifest(tmp_path: Path) -> None:
@@ -226,7 +229,6 @@ def test_memory_does_not_grow_with_the_turns(tmp_path: Path) -> None:
             for place in range(count):
                 folder.add(_item(place, 1.0, 2.0, text="word " * 400), "example")
             _finish(folder)
-            sum(1 for _ in folder.turns())
             _, most = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         return most

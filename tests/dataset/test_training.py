@@ -274,7 +274,10 @@ def test_there_is_nothing_to_train_without_a_row(tmp_path: Path) -> None:
     assert "How to train" not in (tmp_path / "README.md").read_text()
 
 
-@given(st.text(min_size=1), st.sampled_from([name for name in TOOLS if name != "helix"]))
+@given(
+    st.text(min_size=1).filter(lambda model: not model.startswith((".", "~"))),
+    st.sampled_from([name for name in TOOLS if name != "helix"]),
+)
 def test_any_name_of_a_model_arrives(model: str, name: str) -> None:
     files = {side: WrittenFile(f"{name}/{side}.jsonl", 1, 0, "0" * 64) for side in SplitName}
     file = training_file(name, TrainingSettings(model=model), files)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from nat_dpo_pipeline.core.candidates import Candidate, Turn, group_turns, prompt_key
+from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
-from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample
-from nat_dpo_pipeline.dataset.formats import SplitName, formats_named, row_of
+from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample, stratified_validation_prompts
+from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, formats_named, row_of
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 from nat_dpo_pipeline.pairing.options import ScaleOptions
-from nat_dpo_pipeline.records.columns import accepted
-from nat_dpo_pipeline.records.rows import columns_of
+from nat_dpo_pipeline.records.turns import read_turns
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 Row = dict[str, Any]
 
@@ -72,16 +72,12 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], rows_a_group: i
     return path
 
 
-def in_memory(
-    folder: Path,
-    rows: Sequence[Mapping[str, Any]],
-    rules: PairingRules,
-    selection: SelectionRules,
-    options: ScaleOptions,
+def by_the_core(
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
 ) -> Counter[str]:
-    """What the core and the writer of datasets make of all rows at once, and the pairs left out by reason."""
+    """What the core and the writer of datasets make of all turns at once, and the pairs left out by reason."""
     skipped: Counter[SkipReason] = Counter()
-    turns = list(turns_of(rows))
+    turns = read_turns([str(path)], DEFAULT_STEP_NAME)
     pairs = [pair for turn in turns for pair in pair_turn(turn, rules, skipped)]
     if options.decontamination is not None:
         evaluation = EvaluationSet(options.decontamination.texts, options.decontamination.ngram)
@@ -100,23 +96,20 @@ def in_memory(
     if options.max_pairs is not None:
         left_out["over_max_pairs"] += max(len(pairs) - options.max_pairs, 0)
         pairs = sample(pairs, options.max_pairs, options.seed)
-    sides: dict[SplitName, list[Any]] = {side: [] for side in SplitName}
-    for pair in pairs:
-        key = prompt_key(pair.chosen.prompt)
-        is_out = is_held_out(key, options.validation_fraction, options.seed)
-        sides[SplitName.VALIDATION if is_out else SplitName.TRAIN].append(row_of(pair))
-    write_dataset(folder, sides, Provenance(0, {}, {}), Target(options.formats))
+    rows = [row_of(pair) for pair in pairs]
+    write_dataset(folder, _split(rows, options), Provenance(0, {}, {}), Target(options.formats))
     return +left_out
 
 
-def turns_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[Turn]:
-    columns = accepted(columns_of(rows), Counter())
-    examples: dict[tuple[str, str], list[Candidate]] = {}
-    for row in range(len(columns)):
-        key = columns.run_id[row], columns.example_id[row]
-        examples.setdefault(key, []).append(columns.candidate(row))
-    for example in examples.values():
-        yield from group_turns(example).turns
+def _split(rows: Sequence[PreferenceRow], options: ScaleOptions) -> dict[SplitName, list[PreferenceRow]]:
+    fraction, seed = options.validation_fraction, options.seed
+    keyed = [(prompt_key(row.prompt), row.subtopic or "") for row in rows]
+    late = stratified_validation_prompts(keyed if options.stratify else [(key, "") for key, _ in keyed], fraction, seed)
+    sides: dict[SplitName, list[PreferenceRow]] = {side: [] for side in SplitName}
+    for row, (key, _) in zip(rows, keyed, strict=True):
+        is_out = key in late if options.is_split_late else is_held_out(key, fraction, seed)
+        sides[SplitName.VALIDATION if is_out else SplitName.TRAIN].append(row)
+    return sides
 
 
 def lines_in(folder: Path, one: str, side: SplitName, *, shards: bool) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +11,8 @@ from nat_dpo_pipeline.core.candidates import Candidate, group_turns
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, make_pairs
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.pairing.kernel import pair_turns
-from nat_dpo_pipeline.records.columns import accepted, contiguous_turns, gathered
-from nat_dpo_pipeline.records.rows import columns_of
+from nat_dpo_pipeline.records.columns import Columns, contiguous_turns, gathered
+from nat_dpo_pipeline.records.rows import Rows
 
 SCORES = (
     st.sampled_from([0.0, -0.0, 1.0, 2.0, 5e-324, sys.float_info.max, -sys.float_info.max, 0.3, 0.1 + 0.2])
@@ -65,6 +65,13 @@ def rows_of(turns: Turns) -> list[dict[str, object]]:
     return [{"example_id": names[0], "turn_id": names[1], **row} for names, rows in by_example for row in rows]
 
 
+def columns_of(rows: Iterable[Mapping[str, object]]) -> tuple[Columns, int]:
+    """The rows as columns, and how many of them are no candidates."""
+    taken = Rows()
+    refused = sum(len(taken.add(row, b"", 0)) for row in rows)
+    return taken.columns(), refused
+
+
 def pairs_of_the_core(candidates: list[Candidate], rules: PairingRules) -> tuple[list[Named], Counter[SkipReason]]:
     examples: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -79,8 +86,7 @@ def pairs_of_the_core(candidates: list[Candidate], rules: PairingRules) -> tuple
 
 @given(TURNS, RULES)
 def test_the_kernel_pairs_as_the_core_does(turns: Turns, rules: PairingRules) -> None:
-    refused: Counter[str] = Counter()
-    columns = accepted(columns_of(rows_of(turns)), refused)
+    columns, refused = columns_of(rows_of(turns))
     expected, expected_skips = pairs_of_the_core([columns.candidate(row) for row in range(len(columns))], rules)
 
     grouped = contiguous_turns(columns)
@@ -94,15 +100,16 @@ def test_the_kernel_pairs_as_the_core_does(turns: Turns, rules: PairingRules) ->
     ]
     assert found == expected
     assert skipped == expected_skips
-    assert len(columns) + refused.total() == sum(map(len, turns.values()))
+    assert len(columns) + refused == sum(map(len, turns.values()))
 
 
 @given(TURNS, st.randoms(use_true_random=False))
 def test_scattered_rows_are_gathered_into_the_turns_they_are_of(turns: Turns, chance: object) -> None:
     rows = rows_of(turns)
     chance.shuffle(rows)  # type: ignore[attr-defined]
-    named = [(one["example_id"], one["turn_id"]) for one in rows]
-    together = gathered(columns_of(rows))
+    columns, _ = columns_of(rows)
+    named = list(zip(columns.example_id, columns.turn_id, strict=True))
+    together = gathered(columns)
     keys = list(zip(together.example_id, together.turn_id, strict=True))
     assert keys == sorted(keys, key=named.index)
     prompts = {(*key, prompt) for key, prompt in zip(keys, together.prompt, strict=True)}

@@ -16,7 +16,7 @@ from nat_dpo_pipeline.pairing.api import pair_files
 from nat_dpo_pipeline.records import lines
 from nat_dpo_pipeline.records.columns import Columns
 from nat_dpo_pipeline.records.plain_lines import plain_columns
-from nat_dpo_pipeline.records.ranges import InputKind, InputRange, Troubles
+from nat_dpo_pipeline.records.ranges import InputKind, InputRange, ReadCounts
 from nat_dpo_pipeline.records.rows import Rows
 from tests.pairing.candidates import make_rows, write_jsonl
 
@@ -63,8 +63,8 @@ def test_each_line_is_read_once_wherever_the_file_is_cut(
     path.write_bytes(content)
     inner = data.draw(st.lists(st.integers(0, len(content)), unique=True))
     cuts = sorted({0, *inner, len(content)})
-    parts = [InputRange(str(path), InputKind.JSONL, start, stop, len(content)) for start, stop in pairwise(cuts)]
-    found = [line for part in parts for line in lines.read_lines(part, Troubles())]
+    parts = [InputRange(str(path), InputKind.LINES, start, stop, len(content)) for start, stop in pairwise(cuts)]
+    found = [line for part in parts for block in lines.blocks(part, ReadCounts(), 9) for line in block.lines()]
     bom = 3 if content.startswith(b"\xef\xbb\xbf") else 0
     offsets = [bom, *(place + 1 for place, byte in enumerate(content) if byte == ord("\n"))]
     texts = content[bom:].split(b"\n")
@@ -82,7 +82,7 @@ def test_rows_read_at_once_are_those_read_one_by_one(texts: Sequence[bytes], wit
     for text in texts:
         row = lines.parsed_row(text)
         assert not isinstance(row, str), row
-        rows.add(row, text, 0)
+        assert rows.add(row, text, 0) == []
     for name in COLUMNS if with_raw else COLUMNS - {"raw"}:
         assert getattr(columns, name).tolist() == getattr(rows.columns(), name).tolist(), name
 
@@ -93,7 +93,7 @@ def test_rows_as_they_should_be_are_read_at_once(rows: list[dict[str, object]], 
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}] if as_messages else "Why?"
     )
     same = {"prompt": prompt, "flaw": None, "metadata": {"flaw": "truncated"}}
-    texts = [json.dumps({**row, **same}) for row in rows]
+    texts = [json.dumps({**row, **same, "example_id": f"e{row['example_id']}"}) for row in rows]
     columns = plain_columns("\n".join(texts).encode(), with_raw=False)
     assert columns is not None
     assert columns.is_flawed.all()

@@ -17,14 +17,13 @@ from nat_dpo_pipeline.pairing.api import pair_files
 from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions
 from nat_dpo_pipeline.records.places import place
 from tests.pairing.candidates import lines_in, make_rows, write_jsonl
-from tests.pairing.inline import InlineEngine
 
 PARQUET = [one.name for one in FORMATS if one.columns is not None]
 
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
 
 
 @pytest.fixture

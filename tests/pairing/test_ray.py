@@ -109,8 +109,8 @@ def test_a_command_killed_at_any_moment_is_completed_by_the_next_one(
 @pytest.mark.usefixtures("cluster")
 def test_errors_of_tasks_are_those_of_the_local_engine(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text("not JSON\n" * 10)
-    with pytest.raises(InputError, match="10 of 10 rows cannot be read"):
+    path.write_text('{"prompt": "p", "response": "r", "score": 1.0}\n' + "not JSON\n" * 10)
+    with pytest.raises(InputError, match="10 of 11 rows cannot be read"):
         pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=on_ray())
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):

@@ -124,7 +124,7 @@ def test_another_run_into_the_same_folder_is_refused_with_what_differs(tmp_path:
             [str(path)], output, PairingRules(), SelectionRules(min_margin_quantile=0.5), ScaleOptions(workers=1)
         )
     with path.open("a") as file:
-        file.write("{}\n")
+        file.write('{"turn_id": null, "score": 1.0, "prompt": "p", "response": "r"}\n')
     with pytest.raises(OutputError, match=r"the input '.*rows\.jsonl'"):
         pair_files([str(path)], output, PairingRules(), options=ScaleOptions(workers=1))
     result = pair_files([str(path)], output, PairingRules(), options=ScaleOptions(workers=1, overwrite=True))

@@ -1,9 +1,8 @@
-"""A run over files makes what the path in memory makes of the same rows."""
+"""One task in this process makes what any number of tasks make, and what the core makes of the same turns."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,13 +11,12 @@ from hypothesis import strategies as st
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
+from nat_dpo_pipeline.dataset.writer import Target
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import Decontamination, ScaleOptions, ScaleResult
-from tests.pairing.candidates import in_memory, lines_in, make_rows, snapshot, write_jsonl, write_parquet
-from tests.pairing.inline import InlineEngine
+from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, ScaleOptions, ScaleResult, Written
+from tests.pairing.candidates import by_the_core, lines_in, make_rows, snapshot, write_jsonl, write_parquet
 
-Rows = Sequence[dict[str, Any]]
 ALL = SelectionRules()
 SELECTIONS = st.builds(
     SelectionRules,
@@ -32,27 +30,49 @@ SELECTIONS = st.builds(
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # What carries the shards makes no difference; tests of that are elsewhere.
-    monkeypatch.setattr(engines, "LocalEngine", lambda *_: InlineEngine())
+    monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
 
 
 def check_same(
-    folder: Path, path: Path, rows: Rows, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
 ) -> ScaleResult:
-    result = pair_files([str(path)], str(folder / "scale"), rules, selection, options)
-    left_out = in_memory(folder / "memory", rows, rules, selection, options)
-    assert result.skipped == left_out
+    whole = pair_files(
+        [str(path)],
+        str(folder / "whole"),
+        rules,
+        selection,
+        replace(options, engine=EngineName.MEMORY),
+        written=Written(Target(options.formats)),
+    )
+    result = pair_files([str(path)], str(folder / "shards"), rules, selection, options)
+    assert (whole.skipped, whole.refused, whole.pairs) == (result.skipped, result.refused, result.pairs)
+    assert (whole.candidates, whole.turns, whole.turns_split) == (result.candidates, result.turns, result.turns_split)
     for name in options.formats:
         for side in SplitName:
-            assert lines_in(folder / "scale", name, side, shards=True) == lines_in(
-                folder / "memory", name, side, shards=False
+            assert lines_in(folder / "shards", name, side, shards=True) == lines_in(
+                folder / "whole", name, side, shards=False
             )
     return result
 
 
-def test_every_format_is_written_byte_for_byte_as_in_memory(tmp_path: Path) -> None:
+def check_core(
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+) -> ScaleResult:
+    """As check_same, and against the core, which has no singles."""
+    result = check_same(folder, path, rules, selection, options)
+    assert result.skipped == by_the_core(folder / "core", path, rules, selection, options)
+    for name in options.formats:
+        for side in SplitName:
+            assert lines_in(folder / "shards", name, side, shards=True) == lines_in(
+                folder / "core", name, side, shards=False
+            )
+    return result
+
+
+def test_every_format_is_written_byte_for_byte_as_by_the_core(tmp_path: Path) -> None:
     rows = make_rows(120)
     options = ScaleOptions(formats=tuple(one.name for one in FORMATS), shard_bytes=5000, validation_fraction=0.3)
-    result = check_same(tmp_path, write_jsonl(tmp_path / "rows.jsonl", rows), rows, PairingRules(), ALL, options)
+    result = check_core(tmp_path, write_jsonl(tmp_path / "rows.jsonl", rows), PairingRules(), ALL, options)
     assert result.shards > 10
     assert result.pairs[SplitName.VALIDATION] > 10
     assert result.candidates + sum(result.refused.values()) == len(rows)
@@ -60,22 +80,38 @@ def test_every_format_is_written_byte_for_byte_as_in_memory(tmp_path: Path) -> N
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10**6), SELECTIONS, st.booleans(), st.none() | st.integers(1, 60), st.booleans())
-def test_what_the_whole_run_decides_is_decided_as_in_memory(
+@given(
+    st.integers(0, 10**6),
+    SELECTIONS,
+    st.booleans(),
+    st.none() | st.integers(1, 60),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_what_the_whole_run_decides_is_decided_as_by_the_core(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,
     selection: SelectionRules,
     deduplicate: bool,
     max_pairs: int | None,
     is_decontaminated: bool,
+    is_exact: bool,
+    is_stratified: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     rows = make_rows(25, seed)
     against = Decontamination([f"Why is {n} so, a" for n in range(12)], 4) if is_decontaminated else None
     options = ScaleOptions(
-        deduplicate=deduplicate, max_pairs=max_pairs, seed=seed, decontamination=against, shard_bytes=2000
+        deduplicate=deduplicate,
+        max_pairs=max_pairs,
+        seed=seed,
+        decontamination=against,
+        shard_bytes=2000,
+        exact_split=is_exact,
+        stratify=is_stratified,
     )
-    check_same(folder, write_jsonl(folder / "rows.jsonl", rows), rows, PairingRules(), selection, options)
+    check_core(folder, write_jsonl(folder / "rows.jsonl", rows), PairingRules(), selection, options)
 
 
 @pytest.mark.parametrize("rows_a_group", [1, 7, 1000])
@@ -83,7 +119,7 @@ def test_parquet_and_jsonl_give_the_same_pairs(tmp_path: Path, rows_a_group: int
     rows = [row for row in make_rows(80) if isinstance(row["prompt"], str)]
     options = ScaleOptions(shard_bytes=3000, formats=("trl", "kto"))
     path = write_parquet(tmp_path / "rows.parquet", rows, rows_a_group)
-    check_same(tmp_path, path, rows, PairingRules(), ALL, options)
+    check_core(tmp_path, path, PairingRules(), ALL, options)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -96,18 +132,12 @@ def test_scattered_candidates_meet(tmp_path: Path, kind: str, files: int) -> Non
     for number in range(files):
         write(tmp_path / "rows" / f"part-{number}.{kind}", rows[number::files])
     options = ScaleOptions(shard_bytes=3000)
-    result = pair_files([str(tmp_path / "rows")], str(tmp_path / "scale"), PairingRules(), options=options)
-    in_memory(
-        tmp_path / "memory",
-        [row for number in range(files) for row in rows[number::files]],
-        PairingRules(),
-        ALL,
-        options,
-    )
+    result = check_same(tmp_path, tmp_path / "rows", PairingRules(), ALL, options)
     assert result.scattered
+    by_the_core(tmp_path / "core", tmp_path / "rows", PairingRules(), ALL, options)
     for side in SplitName:
         found, expected = (
-            lines_in(tmp_path / name, "trl", side, shards=name == "scale") for name in ("scale", "memory")
+            lines_in(tmp_path / name, "trl", side, shards=name == "shards") for name in ("shards", "core")
         )
         assert sorted(found) == sorted(expected)
 

@@ -1,14 +1,16 @@
 """Files of recorded candidates, read."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Turn
-from nat_dpo_pipeline.records.files import ReadFiles, RefusedRecord, files_of, read_files
-from nat_dpo_pipeline.records.spool import CandidateSpool
+from nat_dpo_pipeline.records.ranges import BadInput
+from nat_dpo_pipeline.records.turns import ReadTurns, read_turns
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 
@@ -16,9 +18,19 @@ from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 class Read:
     """What came of the files."""
 
-    files: ReadFiles
-    turns: list[Turn]
-    refused: list[RefusedRecord]
+    files: ReadTurns
+
+    @cached_property
+    def turns(self) -> list[Turn]:
+        return list(self.files)
+
+    @property
+    def bad(self) -> list[BadInput]:
+        return list(self.files.bad)
+
+    @property
+    def refused(self) -> Counter[str]:
+        return sum((file.refused for file in self.files.files), Counter())
 
     @property
     def answers(self) -> list[list[tuple[str, float]]]:
@@ -26,16 +38,13 @@ class Read:
         return [[(one.response, one.score) for one in turn.candidates] for turn in self.turns]
 
     @property
-    def formats(self) -> list[str | None]:
-        return [None if file.format is None else file.format.name for file in self.files.files]
+    def formats(self) -> list[str]:
+        return [file.format for file in self.files.files]
 
 
-def read(folder: Path, *patterns: object, step_name: str = DEFAULT_STEP_NAME) -> Read:
-    """The files, by way of a spool in `folder`."""
-    refused: list[RefusedRecord] = []
-    with CandidateSpool(folder / "spool") as spool:
-        files = read_files(files_of(map(str, patterns)), step_name, spool, refused.append)
-        return Read(files, list(spool.turns()), refused)
+def read(*patterns: object, step_name: str = DEFAULT_STEP_NAME) -> Read:
+    """The files in memory."""
+    return Read(read_turns(list(map(str, patterns)), step_name))
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> Path:

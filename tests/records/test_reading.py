@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
-from nat_dpo_pipeline.errors import InputError, OutputError
-from nat_dpo_pipeline.records.files import files_of
+from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.records.inputs import files_found
 from nat_dpo_pipeline.records.pieces import parsed, pieces
-from nat_dpo_pipeline.records.spool import CandidateSpool
-from nat_dpo_pipeline.records.values import Found
+from nat_dpo_pipeline.records.places import Place
 from tests.records.helpers import read, write_lines
 
 
@@ -39,7 +36,7 @@ def _gzip(path: Path, text: bytes) -> None:
 def test_compressed_files_are_known_by_their_content(tmp_path: Path, compress: Callable[[Path, bytes], None]) -> None:
     plain = write_lines(tmp_path / "plain", _rows())
     compress(tmp_path / "small", plain.read_bytes())
-    assert read(tmp_path, tmp_path / "small").answers == read(tmp_path, plain).answers
+    assert read(tmp_path / "small").answers == read(plain).answers
 
 
 @pytest.mark.parametrize("compress", [_gzip, _zstd])
@@ -49,16 +46,16 @@ def test_of_compressed_data_that_are_cut_off_the_rest_is_read(
     plain = write_lines(tmp_path / "plain", [{**row, "noise": hash(str(row))} for row in _rows(5_000)])
     compress(tmp_path / "small", plain.read_bytes())
     (tmp_path / "cut").write_bytes((tmp_path / "small").read_bytes()[:-2000])
-    found = read(tmp_path, tmp_path / "cut")
+    found = read(tmp_path / "cut")
     assert 3_000 < found.files.candidates < 5_000
-    assert found.files.refused["malformed"] >= 1
+    assert "the rest cannot be read" in found.bad[-1].reason
 
 
 def test_without_pyarrow_a_zst_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _zstd(tmp_path / "small.zst", b"{}")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"needs pyarrow: pip install 'nat-dpo-pipeline\[parquet\]'"):
-        read(tmp_path, tmp_path / "small.zst")
+        read(tmp_path / "small.zst")
 
 
 @pytest.mark.parametrize("name", ["recorded_candidates.jsonl", "full.txt", "events.jsonl"])
@@ -67,10 +64,10 @@ def test_a_line_that_a_crash_cut_off_is_counted(recordings: Any, tmp_path: Path,
     line = max(place for place, line in enumerate(text.split("\n")) if '"score": 1.5' in _plain(line))
     lines = text.split("\n")[: line + 1]
     (tmp_path / "cut").write_text("\n".join([*lines[:-1], lines[-1][: len(lines[-1]) // 2]]))
-    found = read(tmp_path, tmp_path / "cut")
-    whole = read(tmp_path, recordings.folder / name)
-    assert found.files.refused["malformed"] == 1
-    assert found.refused[-1].line == line + 1
+    found = read(tmp_path / "cut")
+    whole = read(recordings.folder / name)
+    assert found.refused["malformed"] == 1
+    assert found.bad[-1].line == line + 1
     assert 0 < found.files.candidates < whole.files.candidates
 
 
@@ -81,17 +78,17 @@ def _plain(line: str) -> str:
 def test_an_array_that_a_crash_cut_off_is_read_up_to_there(recordings: Any, tmp_path: Path) -> None:
     text = (recordings.folder / "recorded_candidates" / "workflow_output.json").read_text()
     (tmp_path / "cut.json").write_text(text[: len(text) * 3 // 4])
-    found = read(tmp_path, tmp_path / "cut.json")
-    assert (found.files.candidates, found.files.refused["malformed"]) == (12, 1)
+    found = read(tmp_path / "cut.json")
+    assert (found.files.candidates, found.refused["malformed"]) == (12, 1)
 
 
 def test_damaged_lines_are_counted_and_do_not_hide_what_the_file_is(tmp_path: Path) -> None:
     lines = ["{broken", "\ufeff", *(json.dumps(row) for row in _rows(4)), "[1]", "7", "\x00\x01"]
     (tmp_path / "rows").write_text("\n".join(lines))
-    found = read(tmp_path, tmp_path / "rows")
+    found = read(tmp_path / "rows")
     assert found.answers == [[("a0", 0.0), ("a1", 1.0)], [("a2", 2.0), ("a3", 3.0)]]
-    assert found.files.refused == {"malformed": 5}
-    assert [one.line for one in found.refused] == [1, 2, 7, 8, 9]
+    assert found.refused == {"malformed": 5}
+    assert [one.line for one in found.bad] == [1, 2, 7, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +111,7 @@ def test_damaged_lines_are_counted_and_do_not_hide_what_the_file_is(tmp_path: Pa
 def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, text: str, shown: str) -> None:
     (tmp_path / "file.txt").write_text(text)
     with pytest.raises(InputError) as error:
-        read(tmp_path, tmp_path / "file.txt")
+        read(tmp_path / "file.txt")
     said = str(error.value)
     assert f"file.txt' holds no recorded candidates: it starts with {shown}; the nearest known format is " in said
     assert "; docs/recorded_candidates.md describes every format" in said
@@ -133,7 +130,7 @@ def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, t
 def test_the_nearest_format_is_named(tmp_path: Path, row: dict[str, object], nearest: str) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     with pytest.raises(InputError, match=f"the nearest known format is {nearest}: "):
-        read(tmp_path, tmp_path / "rows.jsonl")
+        read(tmp_path / "rows.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +139,8 @@ def test_the_nearest_format_is_named(tmp_path: Path, row: dict[str, object], nea
 def test_however_deep_a_row_is_nested_it_is_read_or_counted(tmp_path: Path, depth: int, candidates: set[int]) -> None:
     deep = f'{{"prompt": "q", "response": "a", "reward": 1, "notes": {"[" * depth}{"]" * depth}}}'
     (tmp_path / "rows").write_text("\n".join([json.dumps(_rows(1)[0]), deep]))
-    found = read(tmp_path, tmp_path / "rows")
-    assert found.files.candidates + found.files.refused["malformed"] == 2
+    found = read(tmp_path / "rows")
+    assert found.files.candidates + found.refused["malformed"] == 2
     assert found.files.candidates in candidates
 
 
@@ -151,41 +148,30 @@ def test_half_a_surrogate_pair_is_refused_or_kept_where_it_does_no_harm(tmp_path
     row = {"prompt": "q", "response": "a", "reward": 1.0}
     half = "\ud800"
     rows = [{**row, "response": half}, {**row, "prompt": half}, {**row, "note": half}, {**row, "example_id": half}]
-    found = read(tmp_path, write_lines(tmp_path / "rows", rows))
-    assert found.files.refused == {"invalid_unicode": 3}
+    found = read(write_lines(tmp_path / "rows", rows))
+    assert found.refused == {"invalid_unicode": 3}
     assert [turn.candidates[0].metadata for turn in found.turns] == [{"note": half}]
     payload = json.dumps({"data": {"turn_id": "t", "input": half, "output": "a", "score": 1.0}}, ensure_ascii=False)
     step = {"id": "u", "parent_id": "p", "type": "TTC_END", "name": "dpo_candidate_move", "payload": payload}
     (tmp_path / "full.txt").write_text(f"intermediate_data: {json.dumps(step)}\n")
-    assert read(tmp_path, tmp_path / "full.txt").files.refused == {"invalid_unicode": 1}
-
-
-def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
-    candidate = Candidate("e", "t", 0, "q", "a" * 10_000, 1.0)
-    with CandidateSpool(tmp_path / "spool") as spool:
-        spool._database.execute("PRAGMA max_page_count = 10")  # noqa: SLF001 - stands in for a full disk
-        for _ in range(100):
-            spool.add(Found(("e",), candidate))
-        with pytest.raises(OutputError, match="cannot keep the candidates in"):
-            list(spool.turns())
+    assert read(tmp_path / "full.txt").refused == {"invalid_unicode": 1}
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n\n")
-    found = read(tmp_path, tmp_path / "empty", write_lines(tmp_path / "rows", _rows(2)))
-    assert found.formats == [None, "rollout rows"]
+    found = read(tmp_path / "empty", write_lines(tmp_path / "rows", _rows(2)))
+    assert found.formats == ["nothing in it", "rollout rows"]
     assert found.files.problems == [f"{tmp_path / 'empty'} holds nothing"]
 
 
 def test_files_are_named_by_patterns_each_once(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl", "c[1].jsonl"):
         (tmp_path / name).write_text("")
-    names = ("c[1].jsonl", "a*.jsonl", "*.jsonl")
-    assert [path.name for path in files_of(tmp_path / name for name in names)] == ["c[1].jsonl", "a.jsonl", "b.jsonl"]
-    with pytest.raises(InputError, match="is a folder: name the files in it"):
-        files_of([tmp_path])
+    names = ("c[1].jsonl", "a*.jsonl", "*.jsonl", ".")
+    found = files_found(str(tmp_path / name) for name in names)
+    assert [Path(file.uri).name for file in found] == ["c[1].jsonl", "a.jsonl", "b.jsonl"]
     with pytest.raises(InputError, match=r"there is no file .*none\*'"):
-        files_of([tmp_path / "none*"])
+        files_found([str(tmp_path / "none*")])
 
 
 _VALUES = (
@@ -201,57 +187,10 @@ def test_the_elements_of_an_array_are_its_records(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "array.json"
     path.write_text(json.dumps(rows, indent=indent))
-    assert [parsed(piece.text) for piece in pieces(path)] == rows
+    assert [parsed(piece.text) for piece in pieces(Place(str(path)))] == rows
 
 
 def test_an_array_whose_elements_end_on_lines_with_more_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "array.json"
     path.write_text('[\n  {\n    "a": 1},\n  {"a": 2}\n]\n')
-    assert [parsed(piece.text) for piece in pieces(path)] == [{"a": 1}, {"a": 2}]
-
-
-_TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
-_ANY_TEXTS = st.text()
-_PROMPTS = _TEXTS | st.lists(st.builds(Message, _TEXTS, _TEXTS), min_size=1).map(tuple)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps what is open")
-def test_a_spool_whose_process_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
-    with CandidateSpool(tmp_path / "spool") as spool:
-        assert list(tmp_path.iterdir()) == []
-        assert list(spool.turns()) == []
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["a", "b"]),
-            st.sampled_from(["t", "\ud800"]),
-            _PROMPTS,
-            _TEXTS,
-            st.floats(allow_nan=False, allow_infinity=False),
-            st.dictionaries(_ANY_TEXTS, _ANY_TEXTS | st.integers(-(2**63), 2**63) | st.none()),
-        )
-    )
-)
-def test_what_the_spool_takes_it_gives_back(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, Any, str, float, dict[str, Any]]]
-) -> None:
-    given = [
-        Candidate(example, turn, place, prompt, response, score, metadata=metadata)
-        for place, (example, turn, prompt, response, score, metadata) in enumerate(rows)
-    ]
-    with CandidateSpool(tmp_path_factory.getbasetemp() / "spool") as spool:
-        for candidate in given:
-            spool.add(Found((candidate.example_id, candidate.turn_id), candidate))
-        first, second = list(spool.turns()), list(spool.turns())
-        split = spool.turns_split()
-    assert first == second
-    expected: dict[Any, list[Candidate]] = {}
-    for candidate in given:
-        expected.setdefault((candidate.example_id, candidate.turn_id, candidate.prompt), []).append(candidate)
-    assert {(turn.example_id, turn.turn_id, turn.prompt): turn.candidates for turn in first} == expected
-    assert [(turn.example_id, turn.turn_id, turn.prompt) for turn in first] == list(expected)
-    scopes = [key[:2] for key in expected]
-    assert split == sum(scopes.count(scope) > 1 for scope in set(scopes))
-    assert not (tmp_path_factory.getbasetemp() / "spool").exists()
+    assert [parsed(piece.text) for piece in pieces(Place(str(path)))] == [{"a": 1}, {"a": 2}]

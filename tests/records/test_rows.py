@@ -23,7 +23,7 @@ _ROW = {"run_id": "r", "example_id": "e", "turn_id": "t", "prompt": "Why?", "res
 def test_turn_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     turn = make_turn([1.0, 2.5], turn_id="t", example_id="e", prompt="Why?")
     (tmp_path / "candidates.jsonl").write_bytes(scored_turn_row(turn) * 2)
-    found = read(tmp_path, tmp_path / "candidates.jsonl")
+    found = read(tmp_path / "candidates.jsonl")
     assert found.formats == ["turn rows"]
     # Each row is a turn of its own, also when it is there twice.
     assert found.answers == [[(one.response, one.score) for one in turn.candidates]] * 2
@@ -39,7 +39,7 @@ def test_what_is_known_besides_becomes_metadata(tmp_path: Path) -> None:
         "prompt": "Why?",
         "candidates": [{"response": "So.", "score": "1.5", "model": "m", "attributes": {"helpfulness": 4}}],
     }
-    (turn,) = read(tmp_path, write_lines(tmp_path / "rows", [row])).turns
+    (turn,) = read(write_lines(tmp_path / "rows", [row])).turns
     assert turn.candidates == [
         Candidate(
             "row",
@@ -57,14 +57,14 @@ def test_what_is_known_besides_becomes_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["run_id", "example_id", "turn_id"])
 def test_ids_of_any_type_tell_turns_apart(tmp_path: Path, name: str, ids: tuple[object, object]) -> None:
     rows = [{**_ROW, name: one, "response": text} for one in ids for text in ("So.", "Because.")]
-    found = read(tmp_path, write_lines(tmp_path / "rows", rows))
+    found = read(write_lines(tmp_path / "rows", rows))
     assert [len(turn.candidates) for turn in found.turns] == [2, 2]
 
 
 def test_turns_that_were_set_aside_are_not_paired(tmp_path: Path) -> None:
     row = {"prompt": "Why?", "candidates": [{"response": "So.", "score": 1.0}]}
-    found = read(tmp_path, write_lines(tmp_path / "rows", [row, {**row, "set_aside": "low_best_score"}]))
-    assert (len(found.turns), found.files.refused) == (1, {"set_aside": 1})
+    found = read(write_lines(tmp_path / "rows", [row, {**row, "set_aside": "low_best_score"}]))
+    assert (len(found.turns), found.refused) == (1, {"set_aside": 1})
 
 
 def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> None:
@@ -79,24 +79,24 @@ def test_flat_rows_compete_by_run_example_turn_and_prompt(tmp_path: Path) -> Non
         {**_ROW, "response": "Why?", "turn_id": None},
     ]
     first, second = write_lines(tmp_path / "a", rows[:2]), write_lines(tmp_path / "b", rows[2:])
-    found = read(tmp_path, first, second)
+    found = read(first, second)
     assert found.formats == ["flat candidate rows"] * 2
     # A turn goes on in the next file, as a recorder starts a new one by size.
     assert found.answers == [[("So.", 1.0), ("Because.", 2.0)], *[[("So.", 1.0)]] * 4]
     better = found.turns[0].candidates[1]
     assert (better.candidate_index, better.metadata) == (1, {"model": "m", "topic": "tea", "flaw": "truncated"})
     assert found.files.turns_split == 1
-    assert found.files.refused == {"missing_score": 1, "missing_turn_id": 1}
+    assert found.refused == {"missing_score": 1, "missing_turn_id": 1}
 
 
 def test_metadata_that_is_no_object_is_kept_under_its_name(tmp_path: Path) -> None:
-    found = read(tmp_path, write_lines(tmp_path / "rows", [{**_ROW, "metadata": "a text"}]))
+    found = read(write_lines(tmp_path / "rows", [{**_ROW, "metadata": "a text"}]))
     assert found.turns[0].candidates[0].metadata == {"metadata": "a text"}
 
 
 def test_rollouts_of_one_prompt_compete(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{number % 2}", "response": f"a{number}", "reward": number} for number in range(4)]
-    found = read(tmp_path, write_lines(tmp_path / "rows", rows))
+    found = read(write_lines(tmp_path / "rows", rows))
     assert found.formats == ["rollout rows"]
     assert found.answers == [[("a0", 0.0), ("a2", 2.0)], [("a1", 1.0), ("a3", 3.0)]]
     assert len({turn.example_id for turn in found.turns}) == 2
@@ -142,7 +142,7 @@ def test_rollouts_of_different_agents_do_not_compete(tmp_path: Path) -> None:
     for row in rows[2:]:
         row["agent_ref"] = {"name": "another"}
     rows[0]["responses_create_params"]["instructions"] = None
-    found = read(tmp_path, write_lines(tmp_path / "rollouts.jsonl", rows))
+    found = read(write_lines(tmp_path / "rollouts.jsonl", rows))
     assert found.answers == [[("0", 0.0), ("1", 1.0)], [("2", 2.0), ("3", 3.0)]]
     assert not any(key.startswith("_ng_") for turn in found.turns for one in turn.candidates for key in one.metadata)
 
@@ -165,7 +165,7 @@ def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
         _gym_row(2, 4, 1.0, _response(_message("one"), _message("two")), "3+4?"),
         {"_ng_failure_class": "timeout", **_gym_row(2, 5, 0.0, _response(_message("9")), "3+4?")},
     ]
-    found = read(tmp_path, write_lines(tmp_path / "rollouts.jsonl", rows))
+    found = read(write_lines(tmp_path / "rollouts.jsonl", rows))
     assert found.formats == ["NeMo Gym rollouts"]
     # Two tasks may ask the same and want different answers.
     assert found.answers == [[("4", 1.0), ("5", 0.0)], [("6", 0.0)], [("7", 1.0)]]
@@ -174,7 +174,7 @@ def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
     assert (good.metadata["model"], good.metadata["accuracy"], "flaw" in good.metadata) == ("policy", 1.0, False)
     assert (cut.metadata["flaw"], cut.candidate_index) == ("truncated", 1)
     reasons = ("tool_call", "missing_response", "missing_score", "prompt_ends_with_assistant", "set_aside")
-    assert found.files.refused == dict.fromkeys(reasons, 1)
+    assert found.refused == dict.fromkeys(reasons, 1)
 
 
 def test_trajectories_end_with_what_the_agent_came_to(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_trajectories_end_with_what_the_agent_came_to(tmp_path: Path) -> None:
     scores = write_lines(
         tmp_path / "scores.jsonl", [{"id": name, "score": 1} for name in "abcd"] + [{"id": "e", "score": 2}]
     )
-    found = read(tmp_path, tmp_path / "t.jsonl", scores)
+    found = read(tmp_path / "t.jsonl", scores)
     assert found.answers == [[("Hello", 1.0), ("Good day", 2.0)], [("Bye", 1.0)]]
     assert [message.content for message in found.turns[1].prompt if isinstance(message, Message)] == [
         "Be short.",
@@ -203,7 +203,7 @@ def test_trajectories_end_with_what_the_agent_came_to(tmp_path: Path) -> None:
         "Hi",
         "And?",
     ]
-    assert found.files.refused == {"tool_call": 1, "missing_response": 1}
+    assert found.refused == {"tool_call": 1, "missing_response": 1}
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_tables_of_scores(tmp_path: Path, table: str, refused: dict[str, int]) -
     steps = [{"source": "user", "message": "Hi"}, {"source": "agent", "message": "Hello"}]
     write_lines(tmp_path / "t.jsonl", [{"schema_version": "ATIF-v1.0", "session_id": "a", "steps": steps}])
     (tmp_path / "scores").write_text(table)
-    found = read(tmp_path, tmp_path / "t.jsonl", tmp_path / "scores")
-    assert (found.answers, found.files.refused) == ([[("Hello", 0.5)]], refused)
+    found = read(tmp_path / "t.jsonl", tmp_path / "scores")
+    assert (found.answers, found.refused) == ([[("Hello", 0.5)]], refused)
 
 
 def _event(category: str, uuid: str, parent: str | None) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def test_scopes_that_do_not_name_the_outermost_one_are_followed_up_to_it(tmp_pat
         _mark("three", "e", 1.0),
         _mark("three", "f", 2.0),
     ]
-    found = read(tmp_path, write_lines(tmp_path / "events.jsonl", events))
+    found = read(write_lines(tmp_path / "events.jsonl", events))
     assert found.formats == ["ATOF"]
     assert [[text for text, _ in turn] for turn in found.answers] == [["a", "c"], ["b", "d"], ["e", "f"]]
     assert [turn.example_id for turn in found.turns] == ["one", "two", "three"]

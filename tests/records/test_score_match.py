@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.score_match import check_scores
 
 
-def _trajectories(folder: Path, *names: dict[str, str]) -> list[Path]:
+def _trajectories(folder: Path, *names: dict[str, str]) -> list[Place]:
     paths = []
     for place, name in enumerate(names):
         steps = [{"source": "user", "message": "Hi"}, {"source": "agent", "message": "Hello"}]
         item: dict[str, Any] = {"schema_version": "ATIF-v1.7", "steps": steps, **name}
         paths.append(folder / f"{place}.json")
         paths[-1].write_text(json.dumps(item))
-    return paths
+    return [Place(str(path)) for path in paths]
 
 
 @pytest.mark.parametrize("key", ["trajectory_id", "session_id"])
@@ -24,9 +25,9 @@ def test_one_match_is_enough(tmp_path: Path, key: str) -> None:
 
 
 def test_an_item_of_an_evaluation_is_matched_by_its_id(tmp_path: Path) -> None:
-    (path,) = _trajectories(tmp_path, {"session_id": "x"})
-    path.write_text(json.dumps({"item_id": 7, "trajectory": json.loads(path.read_text())}))
-    check_scores({"7": 1}, [path])
+    (place,) = _trajectories(tmp_path, {"session_id": "x"})
+    Path(place.path).write_text(json.dumps({"item_id": 7, "trajectory": json.loads(place.read())}))
+    check_scores({"7": 1}, [place])
 
 
 def test_a_table_without_a_match_is_an_error_with_the_first_ids_of_both(tmp_path: Path) -> None:

@@ -8,16 +8,17 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.dataset.run_folder import DATASET, RunFolder
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, RunFolder
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, Price
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.scorers import Score
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Scored, Turn, make_turn
+from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
-from nat_dpo_pipeline.pairing.dataset_settings import SplitSettings
-from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
+from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
 
 ODD_TEXTS = (
     "</script><script>window.hacked = 1</script>",
@@ -76,7 +77,7 @@ class OddRun:
         marks += [one.response.flaw for _, turn in self.turns for one in turn.unscored]
         return {flaw: marks.count(flaw) for flaw in Flaw if flaw in marks}
 
-    def write(self, folder: Path, builder: BuilderSettings) -> PairedDataset:
+    def write(self, folder: Path, builder: BuilderSettings) -> ScaleResult:
         """Write candidates, failures, pairs and manifest."""
         with RunFolder(folder) as run:
             self.record.on_failure = run.failed
@@ -86,7 +87,13 @@ class OddRun:
                 run.add(Item(turn, (place,)), example_id)
             run.write_candidates()
             configuration = {**self.configuration, "trajectory_builder": builder.model_dump(mode="json")}
-            dataset = write_pairs(folder / DATASET, run.turns, builder, SplitSettings(), configuration)
+            dataset = pair_as_set(
+                [str(folder / CANDIDATES)],
+                str(folder / DATASET),
+                (builder, SplitSettings(), DatasetSettings()),
+                ScaleOptions(engine=EngineName.MEMORY, exact_split=True),
+                configuration=configuration,
+            )
             run.write_manifest(self.record, status="complete", configuration=configuration)
         return dataset
 

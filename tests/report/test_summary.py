@@ -3,7 +3,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.report.summary import CollectionReport, describe, listed, total
+from nat_dpo_pipeline.core.printable import listed
+from nat_dpo_pipeline.report.summary import CollectionReport, describe, total
 
 COUNTS = st.integers(0, 99)
 REASONS = st.dictionaries(st.sampled_from(["tie", "malformed", "model_error"]), st.integers(1, 99)).map(Counter)

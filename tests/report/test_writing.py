@@ -31,7 +31,7 @@ def test_whatever_is_in_a_run_its_report_agrees_with_it(run: OddRun, builder: Bu
         written(folder)
         run_report(folder, None, text=True)
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-        _agrees(report, run, dataset.written.pairs.values())
+        _agrees(report, run, dataset.pairs.values())
         _page_agrees((folder / "report.html").read_text(encoding="utf-8"), report)
         for file in folder.rglob("*.json*"):
             for line in [file.read_bytes()] if file.suffix == ".json" else file.read_bytes().splitlines():

@@ -11,12 +11,13 @@ from nat_dpo_pipeline.cli.output import nothing_left_on_error
 from nat_dpo_pipeline.cli.summaries import dataset_lines
 from nat_dpo_pipeline.cli.terminal import say_all
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, read_turns
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
 from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.json_text import parse_json
+from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.datasets import write_pairs
+from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions
 from nat_dpo_pipeline.strict import checked
 
 _OF_THE_CARD = ("license", "title", "languages")
@@ -75,9 +76,16 @@ def _export(
             "training": {} if model is None else {"model": model},
         },
     )
-    paired = write_pairs(output_dir, lambda: read_turns(run_dir), builder, trainer, configuration, adapter)
-    say_all(dataset_lines(paired.written, paired.skipped))
-    if not any(paired.written.pairs.values()):
+    result = pair_as_set(
+        [str(run_dir / CANDIDATES)],
+        str(output_dir),
+        (builder, trainer, adapter),
+        # Of recorded candidates each prompt's side follows from its text alone.
+        ScaleOptions(engine=EngineName.MEMORY, exact_split="recorded" not in configuration, max_bad_share=0.0),
+        configuration=configuration,
+    )
+    say_all(dataset_lines(result))
+    if not any(result.pairs.values()):
         raise CollectionError("no pair was made of the candidates of the run: the lines above say why")
 
 

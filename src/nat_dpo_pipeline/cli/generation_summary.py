@@ -20,6 +20,7 @@ from nat_dpo_pipeline.cli.summaries import (
 )
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.writer import WrittenDataset
 from nat_dpo_pipeline.generation import plan as estimate
@@ -28,7 +29,6 @@ from nat_dpo_pipeline.generation.record import Failure, FailureReason, Generatio
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.plugin.commands.generation import Outcome, RunStatus
-from nat_dpo_pipeline.report.summary import listed
 
 _WIDTH = 100
 _AGAIN = "The same command goes on from here; nothing that was answered is asked or paid for again."
@@ -70,12 +70,12 @@ def run_lines(outcome: Outcome, seconds: float) -> Iterator[str]:
     yield from counts_of(record)
     yield from stood_in_for(record)
     if dataset is not None:
-        yield from pairs_of(dataset.written, dataset.skipped)
+        yield from pairs_of(dataset)
     for lines in (failures_of(record, outcome.folder), spending_of(record)):
         yield from ("", *lines) if lines else ()
     yield from replayed_of(record)
     yield ""
-    yield from files_of(outcome.folder, dataset.written if dataset else None, record.counts)
+    yield from files_of(outcome.folder, dataset.dataset if dataset else None, record.counts)
     yield written_after(outcome.folder)
 
 
@@ -83,7 +83,7 @@ def no_result(outcome: Outcome) -> str | None:
     """Return the reason why a run left nothing to train on, or None."""
     if not outcome.record.counts["candidates"]:
         return no_candidate(outcome.first_failure)
-    if outcome.dataset is not None and not any(file.rows for file in outcome.dataset.written.files):
+    if outcome.dataset is not None and not any(outcome.dataset.pairs.values()):
         why = "why, it says above at `pairs left out`" if outcome.dataset.skipped else "no question has two of them"
         return f"no pair was made of the candidates; {why}"
     return None

@@ -58,9 +58,10 @@ def _meaning(problem: Problem, report: FileReport) -> str:
 def _recorded(path: Path) -> str | None:
     """Return the name of the format of recorded candidates that a file is in, if it is in one."""
     from nat_dpo_pipeline.records.formats import recognised
+    from nat_dpo_pipeline.records.places import Place
 
     try:
-        found = recognised(path)
+        found = recognised(Place(str(path)))
     except InputError:
         return None
     return None if found is None else found.name

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nat_dpo_pipeline.report.summary import listed
+from nat_dpo_pipeline.core.printable import listed
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.dataset.writer import WrittenDataset
+    from nat_dpo_pipeline.pairing.options import ScaleResult
 
 _ROWS = (".jsonl", ".parquet")
 
@@ -59,14 +60,13 @@ def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     return [line(row) for row in rows]
 
 
-def pairs_of(dataset: "WrittenDataset", skipped: Mapping[str, int]) -> list[str]:
+def pairs_of(result: "ScaleResult") -> list[str]:
     """Return the number of pairs, and why others were left out of all formats or of one."""
-    total = sum(dataset.pairs.values())
-    sides = ", ".join(f"{number(count)} {side}" for side, count in dataset.pairs.items())
-    lines = [f"  {'pairs':<12}{number(total):>9}  ({sides})"]
-    if skipped:
-        lines.append(f"  pairs left out: {in_words(skipped)}")
-    return [*lines, *(f"  left out of {stage}: {in_words(reasons)}" for stage, reasons in dataset.refused.items())]
+    sides = ", ".join(f"{number(count)} {side}" for side, count in result.pairs.items())
+    lines = [f"  {'pairs':<12}{number(sum(result.pairs.values())):>9}  ({sides})"]
+    if result.skipped:
+        lines.append(f"  pairs left out: {in_words(result.skipped)}")
+    return [*lines, *(f"  left out of {name}: {in_words(reasons)}" for name, reasons in result.left_out.items())]
 
 
 def dataset_files(dataset: "WrittenDataset") -> list[tuple[str, str]]:
@@ -82,6 +82,11 @@ def training_of(dataset: "WrittenDataset") -> list[str]:
     return [f"To train on it, in {dataset.folder}", *columns(rows, left=2)] if rows else []
 
 
-def dataset_lines(dataset: "WrittenDataset", skipped: Mapping[str, int]) -> list[str]:
+def dataset_lines(result: "ScaleResult") -> list[str]:
     """Return the summary of a dataset: its pairs, its files, and the commands that train on it."""
-    return [*pairs_of(dataset, skipped), *columns(dataset_files(dataset), left=2), *training_of(dataset)]
+    files = (
+        []
+        if result.dataset is None
+        else [*columns(dataset_files(result.dataset), left=2), *training_of(result.dataset)]
+    )
+    return [*pairs_of(result), *files]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from math import isfinite
 from types import MappingProxyType
 
@@ -143,6 +144,11 @@ def prompt_key(prompt: Prompt) -> str:
     if len(prompt) == 1 and prompt[0].role == "user":
         return _folded(prompt[0].content)
     return "\x1e".join(f"{message.role}\x1f{_folded(message.content)}" for message in prompt)
+
+
+def prompt_name(prompt: Prompt) -> str:
+    """Return a name for an example that has none: the same for the same prompt."""
+    return f"prompt-{blake2b(repr(prompt).encode(), digest_size=6).hexdigest()}"
 
 
 def _folded(text: str) -> str:

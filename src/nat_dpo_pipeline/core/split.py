@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -30,13 +30,7 @@ def validation_prompts(prompts: Iterable[str], fraction: float, seed: int) -> fr
     With two prompts or more and a fraction above 0 there is at least one on each side. A prompt's rank depends on the
     seed and its own text only, not on the order of the prompts.
     """
-    if not 0.0 <= fraction < 1.0:
-        raise ValueError(f"the validation fraction must be at least 0 and below 1, got {fraction!r}")
-    distinct = sorted(set(prompts), key=lambda prompt: _rank(prompt, seed))
-    if fraction == 0.0 or len(distinct) < 2:
-        return frozenset()
-    count = min(max(round(fraction * len(distinct)), 1), len(distinct) - 1)
-    return frozenset(distinct[:count])
+    return stratified_validation_prompts(((prompt, "") for prompt in prompts), fraction, seed)
 
 
 def stratified_validation_prompts(prompts: Iterable[tuple[str, str]], fraction: float, seed: int) -> frozenset[str]:
@@ -45,23 +39,30 @@ def stratified_validation_prompts(prompts: Iterable[tuple[str, str]], fraction: 
     `prompts` are prompts with their strata; one that is in several counts for the first. What remains of the shares
     goes to the largest remainders, equal ones by a hash of seed and stratum.
     """
-    stratum_of: dict[str, str] = {}
+    strata: dict[int, int] = {}
+    by_rank: dict[int, str] = {}
     for prompt, stratum in prompts:
-        stratum_of.setdefault(prompt, stratum)
-    total = len(validation_prompts(stratum_of, fraction, seed))
-    members: dict[str, list[str]] = {}
-    for prompt, stratum in stratum_of.items():
+        by_rank.setdefault(rank(prompt, seed), prompt)
+        strata.setdefault(rank(prompt, seed), rank(stratum, seed))
+    return frozenset(by_rank[one] for one in ranks_held_out(strata, fraction))
+
+
+def ranks_held_out(strata: Mapping[int, int], fraction: float) -> frozenset[int]:
+    """The ranks of the prompts that go to validation, of the ranks of all prompts with those of their strata."""
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"the validation fraction must be at least 0 and below 1, got {fraction!r}")
+    if fraction == 0.0 or len(strata) < 2:
+        return frozenset()
+    total = min(max(round(fraction * len(strata)), 1), len(strata) - 1)
+    members: dict[int, list[int]] = {}
+    for prompt, stratum in strata.items():
         members.setdefault(stratum, []).append(prompt)
-    share = total / len(stratum_of) if stratum_of else 0.0
+    share = total / len(strata)
     seats = {stratum: int(share * len(inside)) for stratum, inside in members.items()}
-    by_remainder = sorted(members, key=lambda one: (seats[one] - share * len(members[one]), _rank(one, seed)))
+    by_remainder = sorted(members, key=lambda one: (seats[one] - share * len(members[one]), one))
     for stratum in by_remainder[: total - sum(seats.values())]:
         seats[stratum] += 1
-    return frozenset(
-        prompt
-        for stratum, inside in members.items()
-        for prompt in sorted(inside, key=lambda prompt: _rank(prompt, seed))[: seats[stratum]]
-    )
+    return frozenset(one for stratum, inside in members.items() for one in sorted(inside)[: seats[stratum]])
 
 
 def is_held_out(prompt_key: str, fraction: float, seed: int) -> bool:
@@ -69,8 +70,9 @@ def is_held_out(prompt_key: str, fraction: float, seed: int) -> bool:
 
     About `fraction` of the prompts do. Where all prompts are known, `validation_prompts` holds out exactly so many.
     """
-    return int.from_bytes(_rank(prompt_key, seed)[:8], "big") / 2**64 < fraction
+    return rank(prompt_key, seed) / 2**64 < fraction
 
 
-def _rank(prompt: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\x1f{prompt}".encode(errors="surrogatepass")).digest()
+def rank(text: str, seed: int) -> int:
+    """A number of 64 bits that depends on the text and the seed: prompts are held out from the lowest on."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1f{text}".encode(errors="surrogatepass")).digest()[:8], "big")

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nat_dpo_pipeline.core.candidates import Turn, group_turns
 from nat_dpo_pipeline.dataset.files import (
     WrittenFile,
     append_json,
@@ -19,12 +18,10 @@ from nat_dpo_pipeline.dataset.files import (
     write_lines,
 )
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind, is_ours, versions
-from nat_dpo_pipeline.dataset.turn_rows import TurnSpool, scored_turn_row
-from nat_dpo_pipeline.dataset.writer import is_dataset
-from nat_dpo_pipeline.errors import InputError, OutputError
+from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
+from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.generation import turns
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
-from nat_dpo_pipeline.generation.rows import RowKeys, read_row
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.steps import Item
 
@@ -90,11 +87,6 @@ class RunFolder:
             self.first_failure = self.first_failure or failure
         append_json(self.path / FAILURES, asdict(failure))
 
-    def turns(self) -> Iterator[Turn]:
-        """The turns that can be paired, in order."""
-        for row in self._spool.rows(to_pair=True):
-            yield from _turns_of(row)
-
     def write_candidates(self) -> None:
         """Write the turns, each file whole or not at all. Raises OutputError."""
         with self._translated_errors():
@@ -149,51 +141,6 @@ class RunFolder:
             "cost": record.total_cost(),
             "files": [asdict(file) for file in self._files if file.rows],
         }
-
-
-def read_turns(folder: Path) -> Iterator[Turn]:
-    """The turns in the candidates of a finished run. Raises InputError."""
-    path = folder / CANDIDATES
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                yield from _turns_in(line, f"{str(path)!r}, line {number}")
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-
-
-def check_candidates(dataset: Path) -> None:
-    """Raise OutputError when the folder of a dataset has candidates that are not of that dataset."""
-    path = dataset / CANDIDATES
-    if path.exists() and not is_dataset(dataset):
-        raise OutputError(f"{str(path)!r} exists and is of no dataset of this package: choose another folder")
-
-
-def write_candidates(dataset: Path, turns: Iterable[Turn]) -> None:
-    """Write the turns that a dataset was made of beside it, where a report looks for them. Raises OutputError."""
-    try:
-        with replaced_file(dataset / CANDIDATES) as stage:
-            write_lines(stage, map(scored_turn_row, turns))
-    except OSError as error:
-        raise OutputError(f"cannot write the candidates to {str(dataset)!r}: {error}") from error
-
-
-def _turns_in(row: bytes, place: str) -> list[Turn]:
-    try:
-        return _turns_of(row)
-    except KeyError as error:
-        raise InputError(f"cannot read {place}: it has no {error}") from error
-    except (UnicodeDecodeError, InputError) as error:
-        raise InputError(f"cannot read {place}: {error}") from error
-
-
-def _turns_of(row: bytes) -> list[Turn]:
-    # What is wrong with a candidate was recorded when it was made.
-    candidates = read_row(row.decode(), RowKeys(), GenerationRecord())
-    return group_turns(
-        replace(one, example_id=str(one.metadata["example_id"]), turn_id=str(one.metadata["turn_id"]))
-        for one in candidates
-    ).turns
 
 
 def _now() -> str:

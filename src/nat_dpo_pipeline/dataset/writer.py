@@ -1,7 +1,7 @@
 """The dataset on disk: a folder a format (`<folder>/trl/train.jsonl`, …), a card and `<folder>/manifest.json`."""
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,17 +98,49 @@ def is_dataset(folder: Path) -> bool:
     return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / MARK).exists() for one in FORMATS)
 
 
+@dataclass(frozen=True, slots=True)
+class StagedFormat:
+    """The files of one format with rows."""
+
+    format: Format
+    lines: Mapping[SplitName, WrittenFile]
+    parquet: Mapping[SplitName, WrittenFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The rows of a dataset, whole, but not yet where they belong. Paths are file names."""
+
+    formats: Sequence[StagedFormat]
+    tally: Tally
+    provenance: Provenance
+
+
 def write_dataset(
     folder: Path,
     splits: Mapping[SplitName, Iterable[DatasetRow]],
     provenance: Provenance,
     target: Target = _TRL,
 ) -> WrittenDataset:
-    """Write every split in every format, then card and manifest. A dataset of ours that is there is replaced once the
-    new one is whole, and its formats that are not written anew go.
+    """Write every split in every format, then card and manifest: see `publish`.
 
-    The rows of a split are read once, as they come; those of a turn must follow one another. Raises OutputError; an
-    empty split still gets its (empty) files.
+    The rows of a split are read once, as they come; those of a turn must follow one another. An empty split still gets
+    its (empty) files.
+    """
+
+    def fill(stages: Mapping[str, Path]) -> Staged:
+        tally = Tally()
+        written = _written(stages, formats_named(target.formats), splits, tally, parquet=target.parquet)
+        return Staged([StagedFormat(one.format, one.lines, one.parquet) for one in written], tally, provenance)
+
+    return publish(folder, target, fill)
+
+
+def publish(folder: Path, target: Target, fill: Callable[[Mapping[str, Path]], Staged]) -> WrittenDataset:
+    """Have the folders of the formats filled, and put them in their place, then card and manifest.
+
+    A dataset of ours that is there is replaced once the new one is whole, and its formats that are not written anew go.
+    Raises OutputError, and what `fill` raises.
     """
     check_target(folder, target)
     manifest = folder / MANIFEST_NAME
@@ -117,11 +149,9 @@ def write_dataset(
         with lock_of(folder):
             with ExitStack() as stack:
                 stages = {one.name: stack.enter_context(replaced_folder(folder / one.name)) for one in formats}
-                tally = Tally()
-                written = [
-                    _finished(files, stages[files.format.name], target.training)
-                    for files in _written(stages, formats, splits, tally, parquet=target.parquet)
-                ]
+                staged = fill(stages)
+                tally, provenance = staged.tally, staged.provenance
+                written = [_finished(one, stages[one.format.name], target.training) for one in staged.formats]
                 skipped = {**provenance.skipped, **tally.skipped()}
                 facts = CardFacts(
                     target.about, written, tally.pairs, provenance.configuration, skipped, provenance.seed
@@ -159,7 +189,7 @@ def _written(
     return written
 
 
-def _finished(files: FormatFiles, stage: Path, settings: TrainingSettings) -> WrittenFormat:
+def _finished(files: StagedFormat, stage: Path, settings: TrainingSettings) -> WrittenFormat:
     (stage / MARK).touch()
     one = files.format
     lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}

@@ -1,18 +1,29 @@
-"""The door to pairing at this scale. Light: what is heavy is imported when a run starts."""
+"""The door to pairing. Light: what is heavy is imported when a run starts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
+from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
+from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.engines import engine_of
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, FileKind, ScaleOptions, ScaleResult, Written
+from nat_dpo_pipeline.records.inputs import files_found
+from nat_dpo_pipeline.records.places import place
 
 #: Is told the name of a stage, how many of its tasks are done, and how many there are.
 Progress = Callable[[str, int, int], None]
 
 _EVERYTHING = SelectionRules()
 _DEFAULTS = ScaleOptions()
+_PAIRS_ALONE = Written()
+_HERE = ScaleOptions(engine=EngineName.MEMORY)
+#: Of trajectory builder, trainer and adapter.
+Settings = tuple[BuilderSettings, SplitSettings, DatasetSettings]
 
 
 def _unheard(_stage: str, _done: int, _tasks: int) -> None:
@@ -26,12 +37,14 @@ def pair_files(
     selection: SelectionRules = _EVERYTHING,
     options: ScaleOptions = _DEFAULTS,
     told: Progress = _unheard,
+    written: Written = _PAIRS_ALONE,
 ) -> ScaleResult:
-    """Pair the candidates in files, and write a dataset in shards: the pairs of `plugin.pairing.write_pairs`, in files
-    `<output>/<format>/train-00000.jsonl`, `validation-00000.jsonl` and so on.
+    """Pair the candidates in files, and write a dataset.
 
-    `inputs` are Parquet or JSONL files (compressed or not) or folders of them, `output` a folder, each a path or a URI.
-    A run with the same arguments goes on where another one ended. `told` hears how many tasks of a stage are done.
+    `inputs` are files of recorded candidates in any format, patterns or folders of them, `output` a folder, each a path
+    or a URI. With the engine `memory` one task in this process makes one file a side (`<output>/<format>/train.jsonl`),
+    which replaces a dataset of ours that is there; else tasks make shards (`train-00000.jsonl`, …), and a run with the
+    same arguments goes on where another one ended. `told` hears how many tasks of a stage are done.
     An evaluation set goes into `options.decontamination`, as its hashes mean nothing to another process.
 
     Raises InputError, ConfigurationError and OutputError, each with one line for the user.
@@ -42,32 +55,64 @@ def pair_files(
     try:
         with engine_of(options) as engine:
             # Its processes start while this one imports.
-            from nat_dpo_pipeline.pairing.run import run_files
+            from nat_dpo_pipeline.pairing.run import Asked
+            from nat_dpo_pipeline.pairing.shards import run_shards
+            from nat_dpo_pipeline.pairing.whole import run_whole
 
-            return run_files(list(inputs), output, rules, selection, options, engine, told)
+            run = run_whole if options.engine is EngineName.MEMORY else run_shards
+            asked = Asked(rules, selection, options, written)
+            return run(place(output), files_found(inputs), asked, engine, told)
     except OSError as error:
         raise OutputError(f"cannot write the dataset to {output!r}: {error}") from error
+
+
+def pair_as_set(
+    inputs: Sequence[str],
+    output: str,
+    settings: Settings,
+    options: ScaleOptions = _HERE,
+    told: Progress = _unheard,
+    configuration: Mapping[str, object] = MappingProxyType({}),
+    *,
+    with_candidates: bool = False,
+) -> ScaleResult:
+    """Pair the candidates in files by the settings of trajectory builder, trainer and adapter.
+
+    `options` say how the run goes and whether the split is exact, the settings all else. `with_candidates` writes the
+    turns beside the pairs of a dataset that is not in shards, for reports.
+    """
+    builder, trainer, adapter = settings
+    evaluation = builder.decontaminate_against
+    against = None
+    if evaluation is not None:
+        against = Decontamination(tuple(read_evaluation_texts(evaluation)), builder.decontaminate_ngram)
+    target = adapter.target()
+    is_whole = options.engine is EngineName.MEMORY
+    return pair_files(
+        inputs,
+        output,
+        builder.pairing_rules(),
+        builder.model_copy(update={"decontaminate_against": None}).selection_rules(),
+        replace(
+            options,
+            formats=target.formats,
+            kind=FileKind.PARQUET if adapter.parquet and not is_whole else FileKind.JSONL,
+            validation_fraction=trainer.validation_fraction,
+            seed=trainer.seed,
+            stratify=adapter.stratify,
+            deduplicate=trainer.deduplicate_pairs,
+            max_pairs=trainer.max_pairs,
+            single_label_score=None if builder.require_multiple_candidates else adapter.single_label_score,
+            decontamination=against,
+            step_name=builder.ttc_step_name,
+        ),
+        told,
+        Written(target, configuration, with_candidates=with_candidates and is_whole),
+    )
 
 
 def _check_installed(options: ScaleOptions) -> None:
     from importlib.util import find_spec
 
-    extra = "ray" if options.engine is EngineName.RAY else "scale"
-    needed = ("msgspec", "numpy", "pyarrow", *(("ray",) if extra == "ray" else ()))
-    missing = [name for name in needed if find_spec(name) is None]
-    if missing:
-        raise ConfigurationError(f"this needs {missing[0]}: pip install 'nat-dpo-pipeline[{extra}]'")
-
-
-def described(result: ScaleResult) -> Iterator[str]:
-    """The result in lines for people."""
-    pairs = ", ".join(f"{count:,} in {side}" for side, count in result.pairs.items())
-    yield f"{result.candidates:,} candidates in {result.turns:,} turns: pairs {pairs}"
-    yield f"{len(result.files):,} files of {result.shards:,} shards in {result.folder}"
-    for what, counts in (("pairs left out", result.skipped), ("no candidates", result.refused)):
-        if counts:
-            yield f"{what}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
-    for name, counts in result.left_out.items():
-        yield f"not in {name}: " + ", ".join(f"{reason} {count:,}" for reason, count in counts.items())
-    if result.bad_rows or result.bad:
-        yield f"not read: {result.bad_rows:,} rows" + (f", first of them {result.bad[0]}" if result.bad else "")
+    if options.engine is EngineName.RAY and find_spec("ray") is None:
+        raise ConfigurationError("this needs ray: pip install 'nat-dpo-pipeline[ray]'")

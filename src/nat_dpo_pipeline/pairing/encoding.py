@@ -3,18 +3,21 @@ text is encoded once, and rows are joined from the pieces."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from heapq import merge
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow
 
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import Format, row_of
 from nat_dpo_pipeline.dataset.formats.format import (
     EncodedOnce,
+    Once,
     Row,
     RowRefusal,
     TurnRows,
@@ -22,9 +25,8 @@ from nat_dpo_pipeline.dataset.formats.format import (
     as_messages,
     as_text,
     only_text,
-    plain,
 )
-from nat_dpo_pipeline.dataset.parquet import arrow_schema
+from nat_dpo_pipeline.dataset.formats.rows import single_row
 from nat_dpo_pipeline.pairing.kernel import Pairs
 from nat_dpo_pipeline.records.columns import Bools, Ints, Objects, Turns, objects
 
@@ -50,7 +52,7 @@ class Layout:
         return before, after
 
 
-_LAYOUTS: Mapping[str, Layout] = {
+LAYOUTS: Mapping[str, Layout] = {
     "trl": Layout("prompt", "chosen", "rejected", as_messages, as_answer, with_scores_and_ids=True),
     "trl_standard": Layout("prompt", "chosen", "rejected", only_text, as_text),
     "nemo_customizer": Layout("prompt", "chosen_response", "rejected_response", as_messages, as_text),
@@ -60,15 +62,35 @@ _LAYOUTS: Mapping[str, Layout] = {
 
 def needs_all_facts(one: Format) -> bool:
     """Whether rows of the format tell more of a candidate than its text and score."""
-    return one.name not in _LAYOUTS
+    return one.name not in LAYOUTS
+
+
+_NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The pairs of some turns, those of a turn one after the other."""
+    """The pairs of some turns, those of a turn one after the other; `singles` are rows that are alone in their turn.
+
+    A single is good from the score `label_score` on.
+    """
 
     turns: Turns
     pairs: Pairs
+    singles: Ints = field(default_factory=lambda: _NO_ROWS)
+    label_score: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.singles)
+
+    @property
+    def turns_of_singles(self) -> Ints:
+        return np.searchsorted(self.turns.starts, self.singles, side="right") - 1
+
+    def on_side(self, is_here: Bools) -> "Block":
+        """Return what is of the turns where `is_here`."""
+        pairs = self.pairs.take(np.flatnonzero(is_here[self.pairs.turn]))
+        return replace(self, pairs=pairs, singles=self.singles[is_here[self.turns_of_singles]])
 
     def portions(self) -> Iterator["Block"]:
         for start in range(0, len(self.pairs), _PAIRS_AT_ONCE):
@@ -80,8 +102,10 @@ class Block:
         return self.turns.starts[:-1]
 
     def prompts(self) -> tuple[Ints, Objects]:
-        """The turns that have pairs, and their prompts."""
+        """Return the turns that have pairs or a single, and their prompts."""
         turns = np.unique(self.pairs.turn)
+        if len(self.singles):
+            turns = np.union1d(turns, self.turns_of_singles)
         return turns, self.turns.columns.prompt[self.first_rows[turns]]
 
 
@@ -95,39 +119,51 @@ def carried(one: Format, block: Block, refused: Counter[str]) -> Block:
     is_carried = is_text[block.pairs.turn]
     if not is_carried.all():
         refused[RowRefusal.PROMPT_OF_SEVERAL_MESSAGES] += int((~is_carried).sum())
-    return Block(block.turns, block.pairs.take(is_carried))
+    return replace(block, pairs=block.pairs.take(is_carried))
 
 
 def encoded_lines(one: Format, block: Block, refused: Counter[str]) -> Iterator[tuple[bytes, int]]:
     """The rows as lines of JSON, many at a time with their number; what the format cannot carry is counted."""
-    layout = _LAYOUTS.get(one.name)
+    layout = LAYOUTS.get(one.name)
     if layout is not None:
         yield from _joined_lines(layout, carried(one, block, refused))
         return
     once = EncodedOnce()
-    for turn in _turn_rows(block):
-        rows = _rows_of(one, turn, once, refused)
+    for rows in rows_of_turns(one, block, once, refused):
         yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows), len(rows)
         once.clear()
 
 
-def _rows_of(one: Format, turn: TurnRows, once: Any, refused: Counter[str]) -> list[Row]:
-    made = list(one.rows(turn, once))
-    refused.update(row for row in made if isinstance(row, RowRefusal))
-    return [row for row in made if not isinstance(row, RowRefusal)]
+def rows_of_turns(one: Format, block: Block, once: Once, refused: Counter[str]) -> Iterator[list[Row]]:
+    """Yield the rows of each turn; what the format cannot carry is counted."""
+    for turn in _turn_rows(block):
+        made = list(one.rows(turn, once))
+        refused.update(row for row in made if isinstance(row, RowRefusal))
+        yield [row for row in made if not isinstance(row, RowRefusal)]
 
 
 def _turn_rows(block: Block) -> Iterator[TurnRows]:
+    """Yield the rows of each turn, in the order of the turns."""
+    singles = (
+        (turn, None, row) for turn, row in zip(block.turns_of_singles.tolist(), block.singles.tolist(), strict=True)
+    )
+    cuts = np.concatenate(([0], np.flatnonzero(np.diff(block.pairs.turn)) + 1, [len(block.pairs)])).tolist()
+    paired = ((int(block.pairs.turn[start]), start, stop) for start, stop in pairwise(cuts) if stop > start)
+    for turn, start, stop in merge(paired, singles, key=itemgetter(0)):
+        if start is None:
+            candidate = block.turns.columns.candidate(stop)
+            yield TurnRows.of([single_row(candidate, label=candidate.score >= block.label_score)])
+        else:
+            yield _paired_rows(block, turn, start, stop)
+
+
+def _paired_rows(block: Block, turn: int, start: int, stop: int) -> TurnRows:
     columns, pairs = block.turns.columns, block.pairs
-    sizes = np.diff(block.turns.starts)
-    cuts = np.concatenate(([0], np.flatnonzero(np.diff(pairs.turn)) + 1, [len(pairs)]))
-    for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-        rows = np.unique(np.concatenate((pairs.chosen[start:stop], pairs.rejected[start:stop]))).tolist()
-        known = {row: columns.candidate(row) for row in rows}
-        size = int(sizes[pairs.turn[start]]) if stop > start else 0
-        both = zip(pairs.chosen[start:stop].tolist(), pairs.rejected[start:stop].tolist(), strict=True)
-        if stop > start:
-            yield TurnRows.of([row_of(PreferencePair(known[one], known[other], size)) for one, other in both])
+    rows = np.unique(np.concatenate((pairs.chosen[start:stop], pairs.rejected[start:stop]))).tolist()
+    known = {row: columns.candidate(row) for row in rows}
+    size = int(block.turns.starts[turn + 1] - block.turns.starts[turn])
+    both = zip(pairs.chosen[start:stop].tolist(), pairs.rejected[start:stop].tolist(), strict=True)
+    return TurnRows.of([row_of(PreferencePair(known[one], known[other], size)) for one, other in both])
 
 
 def _joined_lines(layout: Layout, block: Block) -> Iterator[tuple[bytes, int]]:
@@ -154,7 +190,7 @@ class _Pieces:
         start, before_chosen = f'{{"{layout.prompt}":'.encode(), f',"{layout.chosen}":'.encode() + before
         encoded = (orjson.dumps(layout.prompt_as(prompt)) for prompt in prompts)
         heads = _scattered((start + prompt + before_chosen for prompt in encoded), turns, len(block.turns))
-        rows = _used(block)
+        rows = used_rows(block)
         answers = map(orjson.dumps, columns.response[rows].tolist())
         tails = (after + b"}\n" for _ in turns)
         if layout.with_scores_and_ids:
@@ -196,7 +232,7 @@ def _numbers(values: list[float]) -> list[bytes]:
     return orjson.dumps(values)[1:-1].split(b",") if values else []
 
 
-def _used(block: Block) -> Ints:
+def used_rows(block: Block) -> Ints:
     """The rows that are in pairs."""
     is_used = np.zeros(len(block.turns.columns), dtype=bool)
     is_used[block.pairs.chosen] = True
@@ -209,108 +245,3 @@ def _scattered(values: Any, places: Ints, count: int) -> Objects:
     array = np.empty(count, dtype=object)
     array[places] = objects(values, len(places))
     return array
-
-
-def schema_of(one: Format) -> Any:
-    """The format's columns as they are written: repeated texts as numbers of a dictionary."""
-    schema = arrow_schema(one.columns or {})
-    return (
-        pyarrow.schema([field.with_type(_with_dictionaries(field.type)) for field in schema])
-        if (one.name in _LAYOUTS)
-        else schema
-    )
-
-
-def _with_dictionaries(kind: Any) -> Any:
-    if pyarrow.types.is_string(kind):
-        return pyarrow.dictionary(pyarrow.int32(), kind)
-    if pyarrow.types.is_list(kind):
-        return pyarrow.list_(_with_dictionaries(kind.value_type))
-    if pyarrow.types.is_struct(kind):
-        return pyarrow.struct([field.with_type(_with_dictionaries(field.type)) for field in kind])
-    return kind
-
-
-def encoded_tables(one: Format, block: Block, refused: Counter[str]) -> Iterator[Any]:
-    """The rows as Arrow tables; what the format cannot carry is counted."""
-    layout = _LAYOUTS.get(one.name)
-    if layout is None:
-        rows = [row for turn in _turn_rows(block) for row in _rows_of(one, turn, plain, refused)]
-        yield pyarrow.Table.from_pylist(rows, schema=schema_of(one))
-    else:
-        left = carried(one, block, refused)
-        schema = schema_of(one)
-        if len(left.pairs):
-            yield pyarrow.table(_arrays(layout, left, schema), schema=schema)
-
-
-def _arrays(layout: Layout, block: Block, schema: Any) -> list[Any]:
-    columns, pairs = block.turns.columns, block.pairs
-    turns, prompts = block.prompts()
-    rows = _used(block)
-    texts = pyarrow.array(columns.response[rows], pyarrow.string())
-    arrays = [
-        _prompts(layout, prompts, np.searchsorted(turns, pairs.turn)),
-        *(_answers(layout, texts, np.searchsorted(rows, side)) for side in (pairs.chosen, pairs.rejected)),
-    ]
-    if layout.with_scores_and_ids:
-        arrays += [pyarrow.array(columns.score[side]) for side in (pairs.chosen, pairs.rejected)]
-        first = block.first_rows[turns]
-        for names in (columns.example_id, columns.turn_id):
-            arrays.append(
-                _dictionary(pyarrow.array(names[first], pyarrow.string()), np.searchsorted(turns, pairs.turn))
-            )
-    return [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)]
-
-
-def _dictionary(texts: Any, places: Ints) -> Any:
-    """The texts at the places, each text once: Parquet writes a dictionary that repeats itself out in full."""
-    encoded = texts.dictionary_encode()
-    used, indices = np.unique(encoded.indices.to_numpy()[places], return_inverse=True)
-    return pyarrow.DictionaryArray.from_arrays(
-        pyarrow.array(indices.astype(np.int32)), encoded.dictionary.take(pyarrow.array(used))
-    )
-
-
-def _answers(layout: Layout, texts: Any, places: Ints) -> Any:
-    contents = _dictionary(texts, places)
-    return contents if layout.answer_as is as_text else _messages("assistant", contents)
-
-
-def _prompts(layout: Layout, prompts: Objects, places: Ints) -> Any:
-    texts = [only_text(prompt) for prompt in prompts]
-    if layout.prompt_as is only_text:
-        return _dictionary(pyarrow.array(texts, pyarrow.string()), places)
-    if None not in texts:
-        return _messages("user", _dictionary(pyarrow.array(texts, pyarrow.string()), places))
-    # Several messages: the few of a conversation have no dictionary of their own.
-    messages = [message for prompt in prompts for message in as_messages(prompt)]
-    starts = np.cumsum([0, *(len(as_messages(prompt)) for prompt in prompts)])
-    lengths = np.diff(starts)[places]
-    flat = np.repeat(starts[places] - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths) + np.arange(
-        lengths.sum()
-    )
-    parts = [
-        _dictionary(pyarrow.array([message[name] for message in messages], pyarrow.string()), flat)
-        for name in ("role", "content")
-    ]
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.StructArray.from_arrays(parts, _MESSAGE_NAMES))
-
-
-_MESSAGE_NAMES = ["role", "content"]
-
-
-def _messages(role: str, contents: Any) -> Any:
-    """Lists of one message each."""
-    roles = _dictionary(pyarrow.array([role]), np.zeros(len(contents), dtype=np.int64))
-    message = pyarrow.StructArray.from_arrays([roles, contents], _MESSAGE_NAMES)
-    return pyarrow.ListArray.from_arrays(pyarrow.array(np.arange(len(contents) + 1, dtype=np.int32)), message)
-
-
-def is_held_out_mask(block: Block, held_out: Callable[[Prompt], bool]) -> Bools:
-    """Which pairs are of prompts that are held out."""
-    turns, prompts = block.prompts()
-    sides = np.zeros(len(block.turns), dtype=bool)
-    sides[turns] = [held_out(prompt) for prompt in prompts]
-    return sides[block.pairs.turn]

@@ -27,6 +27,8 @@ _AT_ONCE = 4
 
 def engine_of(options: ScaleOptions) -> "Engine":
     """The engine that was asked for."""
+    if options.engine is EngineName.MEMORY:
+        return InlineEngine()
     if options.engine is EngineName.RAY:
         from nat_dpo_pipeline.pairing.ray_engine import RayEngine
 
@@ -56,6 +58,21 @@ class Engine(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End the processes that were started."""
         ...
+
+
+class InlineEngine:
+    """This process, which does one task after the other."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Do nothing."""
+
+    def run(self, tasks: "Sequence[Task]") -> "Iterator[Done]":
+        from nat_dpo_pipeline.pairing.work import do
+
+        return (do(task) for task in tasks)
 
 
 class LocalEngine:

@@ -8,6 +8,8 @@ import numpy as np
 
 from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
 from nat_dpo_pipeline.core.selection import SelectionRules, fingerprint
+from nat_dpo_pipeline.core.split import rank
+from nat_dpo_pipeline.dataset.formats.rows import facts_of
 from nat_dpo_pipeline.pairing.encoding import Block
 from nat_dpo_pipeline.records.columns import Ints, Objects
 from nat_dpo_pipeline.records.hashing import Hashes, digest, hashes, mixed
@@ -24,28 +26,33 @@ class Wanted:
     texts: bool
     lengths: bool
     exact: bool
+    sides: bool = False
+    strata: bool = False
 
     @classmethod
-    def of(cls, rules: SelectionRules, *, deduplicate: bool) -> "Wanted":
+    def of(cls, rules: SelectionRules, *, deduplicate: bool, sides: bool = False, strata: bool = False) -> "Wanted":
         return cls(
             margins=rules.min_margin_quantile is not None or rules.length_balance is not None,
             texts=rules.drop_contradictions or rules.max_prompts_per_chosen is not None,
             lengths=rules.length_balance is not None,
             exact=deduplicate,
+            sides=sides,
+            strata=strata,
         )
 
 
 class Facts:
     """The facts of a shard's pairs, in their order."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: Wanted, seed: int) -> None:
         self._wanted = wanted
+        self._seed = seed
         self._parts: dict[str, list[np.ndarray]] = {}
-        self.pairs = 0
 
     def add(self, block: Block) -> None:
         """Take the pairs of some turns."""
-        self.pairs += len(block.pairs)
+        if self._wanted.sides and len(block):
+            self._add_sides(block)
         if not len(block.pairs):
             return
         if self._wanted.margins:
@@ -96,6 +103,20 @@ class Facts:
         )
         for name, prompt, answer in zip(("exact_high", "exact_low"), asked, answers, strict=True):
             self._put(name, mixed(prompt[places[0]], answer[places[1]], answer[places[2]]))
+
+    def _add_sides(self, block: Block) -> None:
+        """What the split is made by: a prompt's rank, and that of its subtopic."""
+        turns, prompts = block.prompts()
+        ranks = np.fromiter((rank(prompt_key(one), self._seed) for one in prompts), np.uint64, len(turns))
+        strata = np.zeros(len(turns), dtype=np.uint64)
+        if self._wanted.strata:
+            candidates = map(block.turns.columns.candidate, block.first_rows[turns].tolist())
+            topics = (facts_of(one.metadata).subtopic or "" for one in candidates)
+            strata = np.fromiter((rank(one, self._seed) for one in topics), np.uint64, len(turns))
+        for suffix, of_rows in (("", block.pairs.turn), ("_of_singles", block.turns_of_singles)):
+            places = np.searchsorted(turns, of_rows)
+            self._put(f"ranks{suffix}", ranks[places])
+            self._put(f"strata{suffix}", strata[places])
 
     def write(self, folder: Place, shard: int) -> None:
         """One file a fact."""

@@ -1,26 +1,25 @@
 """manifest.json and the card of a dataset in shards, and the result that a manifest tells of."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-import pyarrow
 
 from nat_dpo_pipeline.dataset.card import CARD_NAME, About, CardFacts, WrittenFormat, card_text
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, Manifest
 from nat_dpo_pipeline.pairing.options import ScaleResult
-from nat_dpo_pipeline.records.bad_input import BadInput
 from nat_dpo_pipeline.records.places import Place
+from nat_dpo_pipeline.records.ranges import BadInput, FileCounts
 
 _ROWS = "rows_"
 
 
 def write_card(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
     """Write the card of a dataset in shards."""
-    recorded = [{"path": file["uri"]} for file in identity["inputs"]]
-    configuration = {"trajectory_builder": identity["rules"], "recorded": recorded}
+    configuration = {"trajectory_builder": identity["rules"], "recorded": [one.to_json() for one in result.read]}
     options = identity["options"]
     written = [_written(one, result.files) for one in formats_named(tuple(options["formats"]))]
     facts = CardFacts(about, written, result.pairs, configuration, _skipped(result), options["seed"])
@@ -30,7 +29,11 @@ def write_card(folder: Place, result: ScaleResult, identity: Mapping[str, Any], 
 def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
     """Write the card, and then the manifest, whose presence says that the dataset is whole."""
     write_card(folder, result, identity, about)
-    configuration = {"trajectory_builder": identity["rules"], "scale": identity, "pyarrow": pyarrow.__version__}
+    configuration = {
+        "trajectory_builder": identity["rules"],
+        "recorded": [one.to_json() for one in result.read],
+        "scale": identity,
+    }
     options = identity["options"]
     manifest = Manifest(
         seed=options["seed"],
@@ -91,6 +94,7 @@ def result_in(folder: Place) -> ScaleResult:
         left_out={name.removeprefix(_ROWS): why for name, why in skipped.items() if name.startswith(_ROWS)},
         bad_rows=counts["bad_rows"],
         bad=[BadInput(**one) for one in stored["report"]["bad"]],
+        read=[FileCounts(**{**one, "refused": Counter(one["refused"])}) for one in stored["configuration"]["recorded"]],
         scattered=stored["report"]["scattered"],
         shards=counts["shards"],
         resumed=counts["shards"],

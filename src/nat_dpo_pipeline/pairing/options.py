@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nat_dpo_pipeline.dataset.card import About
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats.rows import SplitName
+from nat_dpo_pipeline.dataset.writer import Target, WrittenDataset
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.records.bad_input import BadInput
+from nat_dpo_pipeline.records.ranges import BadInput, FileCounts
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
 
 class FileKind(StrEnum):
@@ -19,8 +20,9 @@ class FileKind(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What carries shards to processes."""
+    """What does the tasks of a run: this process, which makes one dataset of them, or others, which make shards."""
 
+    MEMORY = "memory"
     LOCAL = "local"
     RAY = "ray"
 
@@ -33,16 +35,21 @@ class Decontamination:
     ngram: int = 13
 
 
+_SHARE_OF_SHARDS = 0.001
+
+
 @dataclass(frozen=True, slots=True)
 class ScaleOptions:
     """How a run over files goes. Raises ConfigurationError on what no run could meet.
 
+    `exact_split` holds out exactly the share of the prompts, of all or with `stratify` of each subtopic; else each
+    prompt's side follows from its text alone. `single_label_score` makes rows of answers that are alone in their turn.
     `memory` is what all workers together may take, in bytes, their start not counted. At most `shard_bytes` of input,
     decompressed, become one shard, fewer where memory asks for it or where there is little input. `workers` is one a
     core when None.
-    `max_bad_share` is the share of rows, and of files, that may be unreadable. `retries` is how often a shard is done
-    again after the process that had it died. `address` is that of a Ray cluster; without one a local one is started.
-    `about` is for the card.
+    `max_bad_share` is the share of rows, and of files, that may be unreadable: 0.001 of shards, else any. `retries` is
+    how often a shard is done again after the process that had it died. `address` is that of a Ray cluster; without one
+    a local one is started.
     `scattered`: the candidates of a turn are known not to follow one another, which is otherwise found out.
     """
 
@@ -50,10 +57,14 @@ class ScaleOptions:
     kind: FileKind = FileKind.JSONL
     validation_fraction: float = 0.1
     seed: int = 0
+    exact_split: bool = False
+    stratify: bool = False
     deduplicate: bool = False
     max_pairs: int | None = None
+    single_label_score: float | None = None
     decontamination: Decontamination | None = None
-    max_bad_share: float = 0.001
+    step_name: str = DEFAULT_STEP_NAME
+    max_bad_share: float | None = None
     memory: int = 4 << 30
     shard_bytes: int = 32 << 20
     workers: int | None = None
@@ -62,14 +73,13 @@ class ScaleOptions:
     retries: int = 3
     scattered: bool = False
     overwrite: bool = False
-    about: About = field(default_factory=About)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ConfigurationError(
                 f"validation_fraction must be at least 0 and below 1, got {self.validation_fraction!r}"
             )
-        if not 0.0 <= self.max_bad_share <= 1.0:
+        if self.max_bad_share is not None and not 0.0 <= self.max_bad_share <= 1.0:
             raise ConfigurationError(f"max_bad_share must be between 0 and 1, got {self.max_bad_share!r}")
         if self.memory < (64 << 20):
             raise ConfigurationError(f"memory must be at least 64 MiB, got {self.memory!r} bytes")
@@ -77,12 +87,34 @@ class ScaleOptions:
             if (given := getattr(self, name)) is not None and given < least:
                 raise ConfigurationError(f"{name} must be at least {least}, got {given!r}")
 
+    @property
+    def is_split_late(self) -> bool:
+        """Whether all prompts must be known before any is held out."""
+        return (self.exact_split or self.stratify) and self.validation_fraction > 0
+
+    @property
+    def most_bad(self) -> float:
+        """The share of rows and of files that may be unreadable."""
+        if self.max_bad_share is not None:
+            return self.max_bad_share
+        return 1.0 if self.engine is EngineName.MEMORY else _SHARE_OF_SHARDS
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a dataset says besides its pairs: its card, its training configurations, and how its input was made."""
+
+    target: Target = field(default_factory=Target)
+    configuration: Mapping[str, object] = field(default_factory=dict)
+    with_candidates: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class ScaleResult:
     """What a run left behind. `skipped` counts pairs, `refused` candidates, by reason; `bad` are the first of them.
 
-    `shards` are how many there are, `resumed` how many of them were there before.
+    `read` is what was read of each file. `shards` are how many there are, `resumed` how many of them were there before;
+    `dataset` is what was written, where it is not in shards.
     """
 
     folder: str
@@ -94,8 +126,12 @@ class ScaleResult:
     skipped: Mapping[str, int]
     refused: Mapping[str, int]
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    turns_split: int = 0
     bad_rows: int = 0
     bad: Sequence[BadInput] = ()
+    read: Sequence[FileCounts] = ()
+    problems: Sequence[str] = ()
     scattered: bool = False
     shards: int = 0
     resumed: int = 0
+    dataset: WrittenDataset | None = None

@@ -1,11 +1,11 @@
-"""How a run is cut into shards, and what tells whether another run is the same."""
+"""How a run is cut into tasks, and what tells whether another run is the same."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -13,13 +13,13 @@ import orjson
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.manifest import GENERATOR
-from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.pairing.options import ScaleOptions
-from nat_dpo_pipeline.records import row_groups
-from nat_dpo_pipeline.records.bad_input import BadInput
-from nat_dpo_pipeline.records.places import Place, checked_input
-from nat_dpo_pipeline.records.ranges import UNREADABLE, InputKind, InputRange, Troubles, first_line, is_known, kind_of
-from nat_dpo_pipeline.records.whole_turns import read_columns
+from nat_dpo_pipeline.records.formats import format_named
+from nat_dpo_pipeline.records.inputs import InputFile, read_sources
+from nat_dpo_pipeline.records.ranges import BadInput, FileCounts, InputKind, InputRange, ReadCounts
+from nat_dpo_pipeline.records.reader import Reader
+from nat_dpo_pipeline.records.values import Cut, Shared
 
 # What a shard takes in memory, in sizes of its input: texts, their JSON, the rows of some turns.
 _COPIES = 6
@@ -31,69 +31,41 @@ _MOST_LOOKED_AT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file as it was when the run was planned. `modified` is in nanoseconds."""
-
-    uri: str
-    size: int
-    modified: int
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """The shards of a run. `identity` is all that determines its output besides how it is cut; `bad` are files."""
+    """The tasks of a run, each of which reads some ranges, one after the other.
+
+    `identity` is all that determines its output besides how it is cut. `files` are all files, of which `bad` ones are
+    not read; `scores` are those of tables, which are kept elsewhere.
+    """
 
     identity: Mapping[str, Any]
-    ranges: Sequence[InputRange]
-    total_bytes: int
-    shard_bytes: int
+    tasks: Sequence[Sequence[InputRange]]
+    partitions: int
     is_scattered: bool
+    files: Sequence[FileCounts]
     bad: Sequence[BadInput]
-
-    @property
-    def partitions(self) -> int:
-        """How many partitions the rows of all ranges go to, if they are scattered."""
-        return max(-(-self.total_bytes // self.shard_bytes), 1)
+    scores: Mapping[str, object]
 
     def to_json(self) -> bytes:
-        return orjson.dumps(self, option=orjson.OPT_INDENT_2)
+        return json_bytes(asdict(replace(self, scores={})), indented=True)
 
     @classmethod
     def from_json(cls, text: bytes) -> "Plan":
         """The plan that was stored. Raises ValueError for what is none."""
         stored = orjson.loads(text)
-        ranges = [InputRange(**{**one, "kind": InputKind(one["kind"])}) for one in stored["ranges"]]
-        return cls(**{**stored, "ranges": ranges, "bad": [BadInput(**one) for one in stored["bad"]]})
+        tasks = [[InputRange(**{**one, "kind": InputKind(one["kind"])}) for one in task] for task in stored["tasks"]]
+        files = [FileCounts(**{**one, "refused": Counter(one["refused"])}) for one in stored["files"]]
+        return cls(**{**stored, "tasks": tasks, "files": files, "bad": [BadInput(**one) for one in stored["bad"]]})
 
     def scattered(self) -> "Plan":
         return replace(self, is_scattered=True)
-
-
-def found_inputs(inputs: Sequence[str]) -> list[InputFile]:
-    """The files, those of folders by name. Raises InputError, and ConfigurationError for names that say nothing."""
-    found = [file for given in inputs for file in _files_of(checked_input(given))]
-    if not found:
-        raise InputError(f"there is no file of candidates in {', '.join(map(repr, inputs)) or 'no input'}")
-    return found
-
-
-def _files_of(given: Place) -> Iterator[InputFile]:
-    info = given.info()
-    if info.is_file:
-        kind_of(given.name)
-        yield InputFile(given.uri, info.size, info.mtime_ns or 0)
-    else:
-        for name in given.files():
-            if is_known(name):
-                inside = (given / name).info()
-                yield InputFile((given / name).uri, inside.size, inside.mtime_ns or 0)
 
 
 def identity_of(
     files: Sequence[InputFile], rules: PairingRules, selection: SelectionRules, options: ScaleOptions
 ) -> dict[str, Any]:
     """All that determines the output but for where shards begin."""
-    unsaid = ("max_bad_share", "memory", "shard_bytes", "workers", "engine", "address", "retries", "overwrite", "about")
+    unsaid = ("max_bad_share", "memory", "shard_bytes", "workers", "engine", "address", "retries", "overwrite")
     told = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in unsaid}
     against = told.pop("decontamination")
     if against is not None:
@@ -122,61 +94,50 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return None if one["version"] == other["version"] else f"the version, then {other['version']}"
 
 
-def planned(files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions, workers: int) -> Plan:
-    """The ranges of all files. Raises InputError for Parquet without the columns of candidates."""
+def planned(
+    files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions, workers: int, *, is_whole: bool
+) -> Plan:
+    """The tasks over all files, one if it `is_whole`. Raises InputError for a file that is in no known format."""
     small = max(sum(file.size for file in files) // _SHARDS_OF_LITTLE, _LEAST_OF_LITTLE)
     at_once = max(min(options.shard_bytes, options.memory // (workers * _COPIES), small), 1)
-    ranges: list[InputRange] = []
-    bad: list[BadInput] = []
-    total = 0
-    for file in files:
-        kind = kind_of(file.uri)
-        try:
-            size, cuts = _cuts(file, kind, at_once)
-        except UNREADABLE as error:
-            bad.append(BadInput(file.uri, None, None, f"cannot be read: {first_line(error)}"))
-            continue
-        total += size
-        ranges += [InputRange(file.uri, kind, start, stop, cuts[-1]) for start, stop in pairwise(cuts)]
-    is_scattered = options.scattered or _meet_in_several(ranges)
-    return Plan(identity, ranges, total, at_once, is_scattered, bad)
+    sources = read_sources(files, options.step_name, sys.maxsize if is_whole else at_once)
+    tasks = (
+        ([list(sources.ranges)] if sources.ranges else []) if is_whole else list(_tasks(sources.ranges, files, at_once))
+    )
+    is_scattered = options.scattered or _meet_in_several(sources.ranges, options.step_name)
+    partitions = max(-(-sources.total_bytes // at_once), 1)
+    return Plan(identity, tasks, partitions, is_scattered, sources.files, sources.bad, sources.scores)
 
 
-def _cuts(file: InputFile, kind: InputKind, at_once: int) -> tuple[int, list[int]]:
-    """Decompressed bytes of the file, and where its ranges begin and end."""
-    if kind is InputKind.PARQUET:
-        return _group_cuts(InputRange(file.uri, kind, 0, 0, 0), at_once)
-    if kind.is_compressed:
-        # Text is some four times as large as what it is compressed to.
-        return file.size * 4, [0, sys.maxsize]
-    count = max(-(-file.size // at_once), 1)
-    return file.size, [file.size * number // count for number in range(count + 1)] if file.size else [0]
+def _tasks(ranges: Sequence[InputRange], files: Sequence[InputFile], at_once: int) -> Iterator[list[InputRange]]:
+    """Small files are a task together, and so are all that must be read together."""
+    task: list[InputRange] = []
+    held = 0
+    for one in ranges:
+        size = files[one.number].size * (one.stop - one.start) // max(one.end, 1)
+        if task and held + size > at_once and not (_is_together(one) and one.format == task[-1].format):
+            yield task
+            task, held = [], 0
+        task.append(one)
+        held += size
+    if task:
+        yield task
 
 
-def _group_cuts(whole: InputRange, at_once: int) -> tuple[int, list[int]]:
-    cuts, held, total = [0], 0, 0
-    with row_groups.opened(whole) as file:
-        row_groups.check_columns(file, whole.uri)
-        count = file.metadata.num_row_groups
-        for number in range(count):
-            size = file.metadata.row_group(number).total_byte_size
-            total += size
-            held += size
-            if held >= at_once or number == count - 1:
-                cuts.append(number + 1)
-                held = 0
-    return total, cuts
+def _is_together(one: InputRange) -> bool:
+    return bool(one.format) and format_named(one.format).cut is Cut.TOGETHER
 
 
-def _meet_in_several(ranges: Sequence[InputRange]) -> bool:
+def _meet_in_several(ranges: Sequence[InputRange], step_name: str) -> bool:
     """Whether the first turn of some file goes on in another: a quick look, as shards look at all of their turns."""
-    firsts = [one for one in ranges if one.start == 0][:_MOST_LOOKED_AT]
+    firsts = [one for one in ranges if one.start == 0 and one.kind is not InputKind.PIECES][:_MOST_LOOKED_AT]
+    reader = Reader(Shared(step_name), with_raw=False)
     seen: set[object] = set()
     for one in firsts if len(firsts) > 1 else ():
-        block = next(iter(read_columns(one, Troubles(), with_raw=False, block_bytes=_BYTES_LOOKED_AT)), None)
+        block = next(iter(reader.columns(one, ReadCounts(), _BYTES_LOOKED_AT)), None)
         if block is None:
             continue
-        keys = {block.key(row) for row in range(len(block.with_turn())) if block.line[row] < 0}
+        keys = {block.key(row) for row in range(len(block)) if block.line[row] < 0}
         if not keys.isdisjoint(seen):
             return True
         seen |= keys

@@ -10,8 +10,8 @@ from nat_dpo_pipeline.dataset.formats.rows import SplitName
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.tasks import Done, Task
-from nat_dpo_pipeline.records.bad_input import BadInput
 from nat_dpo_pipeline.records.places import Place
+from nat_dpo_pipeline.records.ranges import ReadCounts
 
 
 class Stage:
@@ -61,6 +61,6 @@ def _done(text: bytes) -> Done:
             **stored,
             "pairs": {SplitName(side): count for side, count in stored["pairs"].items()},
             "files": [WrittenFile(**file) for file in stored["files"]],
-            "bad": [BadInput(**one) for one in stored["bad"]],
+            "read": {int(number): ReadCounts.from_json(counts) for number, counts in stored["read"].items()},
         }
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from nat_dpo_pipeline.core.pairs import SkipReason
 from nat_dpo_pipeline.core.selection import SelectionRules, share_of
-from nat_dpo_pipeline.core.split import sample
+from nat_dpo_pipeline.core.split import ranks_held_out, sample
 from nat_dpo_pipeline.pairing.facts import fact_name
 from nat_dpo_pipeline.records.columns import Ints
 from nat_dpo_pipeline.records.hashing import Hashes, mixed
@@ -64,6 +64,21 @@ class Verdicts:
             self._drop_duplicates()
         if max_pairs is not None:
             self._draw(max_pairs, seed)
+
+    def held_out(self, fraction: float) -> Hashes:
+        """The ranks of the prompts that go to validation, sorted: of those of kept pairs and of singles."""
+        strata: dict[int, int] = {}
+        for shard in self._shards():
+            _, ranks, groups = self._read(shard, "ranks", "strata")
+            singles = [self._fact(shard, name) for name in ("ranks_of_singles", "strata_of_singles")]
+            for prompts, topics in ((ranks, groups), singles):
+                for prompt, topic in zip(prompts.tolist(), topics.tolist(), strict=True):
+                    strata.setdefault(prompt, topic)
+        return np.array(sorted(ranks_held_out(strata, fraction)), dtype=np.uint64)
+
+    def _fact(self, shard: int, name: str) -> Any:
+        file = self._folder / fact_name(shard, name)
+        return np.load(BytesIO(file.read())) if file.exists() else np.zeros(0, dtype=np.uint64)
 
     def of_shard(self, shard: int) -> np.ndarray:
         """The verdicts on the pairs of a shard, in their order."""

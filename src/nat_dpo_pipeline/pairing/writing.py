@@ -1,34 +1,40 @@
 """The files of a shard: one a format and side of the split, each there once all its rows are."""
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
+from io import BytesIO
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from pyarrow import parquet
 
-from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
-from nat_dpo_pipeline.core.split import is_held_out
+from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.split import rank
 from nat_dpo_pipeline.dataset.files import WrittenFile
-from nat_dpo_pipeline.dataset.formats import Format, SplitName
-from nat_dpo_pipeline.pairing.encoding import Block, encoded_lines, encoded_tables, is_held_out_mask, schema_of
+from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
+from nat_dpo_pipeline.pairing.encoding import Block, encoded_lines
 from nat_dpo_pipeline.pairing.options import FileKind
+from nat_dpo_pipeline.pairing.tasks import Job
+from nat_dpo_pipeline.records.columns import Bools
+from nat_dpo_pipeline.records.hashing import Hashes
 from nat_dpo_pipeline.records.places import Place, Sink
+
+HELD_OUT = "held_out.npy"
 
 
 class ShardFiles:
     """Takes the pairs of a shard. The files appear when the block succeeds; a side without rows gets none."""
 
-    def __init__(self, folder: Place, formats: Sequence[Format], kind: FileKind, shard: int) -> None:
+    def __init__(self, job: Job, shard: int) -> None:
+        formats = formats_named(job.formats)
         self.pairs: Counter[SplitName] = Counter()
         self.refused: dict[str, Counter[str]] = {one.name: Counter() for one in formats}
-        self._folder = folder
+        self._job = job
         self._formats = formats
-        self._kind = kind
         self._shard = shard
-        self._files: dict[tuple[str, SplitName], _File] = {}
+        self._files: dict[tuple[str, SplitName, FileKind], _File] = {}
         self._stack = ExitStack()
+        self._held_out = _held_out(job.state) if job.is_split_late and (job.state / HELD_OUT).exists() else None
 
     def __enter__(self) -> "ShardFiles":
         return self
@@ -36,41 +42,82 @@ class ShardFiles:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def add(self, block: Block, fraction: float, seed: int) -> None:
-        """Write the pairs, each to its side."""
-        if not fraction:
+    def add(self, block: Block) -> None:
+        """Write the pairs and singles, each to its side."""
+        if not self._job.validation_fraction:
             self._add(block, SplitName.TRAIN)
             return
-        mask = is_held_out_mask(block, lambda prompt: _is_held_out(prompt, fraction, seed))
-        for side, is_here in ((SplitName.TRAIN, ~mask), (SplitName.VALIDATION, mask)):
-            if is_here.any():
-                self._add(Block(block.turns, block.pairs.take(np.flatnonzero(is_here))), side)
+        sides = self._sides(block)
+        for side, is_here in ((SplitName.TRAIN, ~sides), (SplitName.VALIDATION, sides)):
+            on_side = block.on_side(is_here)
+            if len(on_side):
+                self._add(on_side, side)
+
+    def _sides(self, block: Block) -> Bools:
+        """Whether each turn is held out."""
+        turns, prompts = block.prompts()
+        ranks = np.fromiter((rank(prompt_key(one), self._job.seed) for one in prompts), np.uint64, len(turns))
+        sides = np.zeros(len(block.turns), dtype=bool)
+        if self._held_out is not None:
+            sides[turns] = np.isin(ranks, self._held_out)
+        else:
+            sides[turns] = ranks.astype(np.float64) / 2**64 < self._job.validation_fraction
+        return sides
 
     def _add(self, block: Block, side: SplitName) -> None:
         self.pairs[side] += len(block.pairs)
         for one in self._formats:
-            if self._kind is FileKind.JSONL:
+            if FileKind.JSONL in self._job.kinds:
                 for lines, rows in encoded_lines(one, block, self.refused[one.name]):
                     if rows:
-                        self._file(one, side).add_lines(lines, rows)
-            else:
-                for table in encoded_tables(one, block, self.refused[one.name]):
-                    if table.num_rows:
-                        self._file(one, side).add_table(table)
+                        self._file(one, side, FileKind.JSONL).add_lines(lines, rows)
+            if (
+                FileKind.PARQUET in self._job.kinds
+                and one.columns is not None
+                and (one.parquet or not self._job.is_whole)
+            ):
+                from nat_dpo_pipeline.pairing.arrow_tables import encoded_tables
 
-    def _file(self, one: Format, side: SplitName) -> "_File":
-        if (one.name, side) not in self._files:
-            name = f"{side}-{self._shard:05}.{self._kind}"
-            sink = self._stack.enter_context((self._folder / one.name / name).replaced())
+                refused = self.refused[one.name] if FileKind.JSONL not in self._job.kinds else Counter[str]()
+                for table in encoded_tables(one, block, refused):
+                    if table.num_rows:
+                        self._file(one, side, FileKind.PARQUET).add_table(table)
+
+    def _file(self, one: Format, side: SplitName, kind: FileKind) -> "_File":
+        if (one.name, side, kind) not in self._files:
+            name = file_name(one, side, kind) if self._job.is_whole else f"{side}-{self._shard:05}.{kind}"
+            place = self._job.folders[one.name] / name
+            place.folder.create_folder()
+            sink = self._stack.enter_context(place.replaced())
             writer = None
-            if self._kind is FileKind.PARQUET:
+            if kind is FileKind.PARQUET:
                 writer = self._stack.enter_context(_parquet_writer(sink, one))
-            self._files[one.name, side] = _File(f"{one.name}/{name}", sink, writer)
-        return self._files[one.name, side]
+            self._files[one.name, side, kind] = _File(f"{one.name}/{name}", sink, writer)
+        return self._files[one.name, side, kind]
 
     def written(self) -> list[WrittenFile]:
         """The files, once they are there."""
         return [file.sink.written(file.path, file.rows) for file in self._files.values()]
+
+
+def file_name(one: Format, side: SplitName, kind: FileKind) -> str:
+    return one.files[side] if kind is FileKind.JSONL else str(PurePosixPath(one.files[side]).with_suffix(".parquet"))
+
+
+def empty_parquet(one: Format) -> bytes:
+    """Return a file of the format's columns without rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    from nat_dpo_pipeline.pairing.arrow_tables import schema_of
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(schema_of(one).empty_table(), sink, store_schema=False)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _held_out(state: Place) -> Hashes:
+    return np.load(BytesIO((state / HELD_OUT).read()))  # type: ignore[no-any-return]
 
 
 class _File:
@@ -90,11 +137,11 @@ class _File:
 
 
 def _parquet_writer(sink: Sink, one: Format) -> Any:
+    from pyarrow import parquet
+
+    from nat_dpo_pipeline.pairing.arrow_tables import schema_of
+
     # Without Arrow's schema in it readers see texts, not dictionaries. The texts of a block are one dictionary page.
     return parquet.ParquetWriter(
         sink, schema_of(one), compression="zstd", store_schema=False, dictionary_pagesize_limit=1 << 28
     )
-
-
-def _is_held_out(prompt: Prompt, fraction: float, seed: int) -> bool:
-    return is_held_out(prompt_key(prompt), fraction, seed)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from nat_dpo_pipeline.records.steps import Runs, decoded
 from nat_dpo_pipeline.records.values import (
+    Cut,
     Found,
     Read,
     Record,
@@ -55,4 +56,5 @@ ATOF = RecordedFormat(
     looks_like='{"atof_version", "kind": "mark", "name", "data": {"input", "output", "score", "turn_id"}}',
     recognises=_recognises,
     reader=_reader,
+    cut=Cut.TOGETHER,
 )

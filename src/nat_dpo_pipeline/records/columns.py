@@ -1,6 +1,5 @@
 """Candidates as columns, and the turns among them."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, Turn
+from nat_dpo_pipeline.records.hashing import Hashes, hashes, turn_text
 
 #: What the rows of one turn have in common: line, run, example and turn.
 Key = tuple[int, str, str, str]
@@ -18,13 +18,12 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-#: `Columns.refusal` of a candidate; other numbers are places in REFUSALS, plus one.
-ACCEPTED = 0
-REFUSALS = tuple(RefusalReason)
-_NO_TURN = REFUSALS.index(RefusalReason.MISSING_TURN_ID) + 1
+#: `Columns.line` of rows that are no turn by themselves.
+FLAT = -1
+# Of an index: a whole number that JSON's readers hold exactly, also as a float.
+_MOST_INDEX = 2**53
+# What of a flat row is no metadata.
 _KNOWN = frozenset(("run_id", "example_id", "turn_id", "candidate_index", "prompt", "response", "score"))
-#: What of a flat row is no metadata.
-CANDIDATE_KEYS = _KNOWN | {"attributes", "model", "metadata"}
 
 
 def objects(values: Iterable[object], count: int) -> Objects:
@@ -34,10 +33,9 @@ def objects(values: Iterable[object], count: int) -> Objects:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Rows that name their turn, in the order they arrived; `raw` is the rest of each, where anybody asks for it.
+    """Candidates in the order they arrived; `raw` is the rest of each, where anybody asks for it.
 
-    `line` tells turn rows apart, each of which is a turn by itself; it is -1 in flat rows. Where `refusal` is not
-    ACCEPTED, prompt, response and score mean nothing.
+    `line` tells turn rows apart, each of which is a turn by itself; it is FLAT in flat rows.
     """
 
     line: Ints
@@ -48,7 +46,6 @@ class Columns:
     response: Objects
     score: Floats
     is_flawed: Bools
-    refusal: NDArray[np.int8]
     raw: Objects
 
     def __len__(self) -> int:
@@ -72,10 +69,9 @@ class Columns:
         others = np.flatnonzero(~self._equals(key))
         return int(others[0]) if len(others) else len(self)
 
-    def with_turn(self) -> "Columns":
-        """The rows that name their turn."""
-        is_named = self.refusal != _NO_TURN
-        return self if is_named.all() else self.take(is_named)
+    def turn_hashes(self) -> Hashes:
+        """Return a number for the turn of each row, by its run, example and turn."""
+        return hashes(map(turn_text, self.run_id, self.example_id, self.turn_id))
 
     def borders(self) -> Bools:
         """Whether each row but the first is of another turn than the row before."""
@@ -84,22 +80,23 @@ class Columns:
             differs = differs | (column[1:] != column[:-1])
         return np.asarray(differs, dtype=bool)
 
-    def candidate(self, row: int) -> Candidate:
-        """The row as the core has it. `raw` must have been read."""
+    def candidate(self, row: int, place: int = 0) -> Candidate:
+        """Return the row as the core has it, at a `place` in its turn. `raw` must have been read."""
         raw: Mapping[str, object] = self.raw[row] or {}
-        metadata, attributes, model = (raw.get(name) for name in ("metadata", "attributes", "model"))
-        index = raw.get("candidate_index")
-        others = {name: value for name, value in raw.items() if name not in CANDIDATE_KEYS}
+        metadata, index = raw.get("metadata"), raw.get("candidate_index")
+        others = {name: value for name, value in raw.items() if name not in _KNOWN}
+        if isinstance(metadata, Mapping):
+            others = {name: value for name, value in others.items() if name != "metadata"} | {**metadata}
+        elif metadata is None:
+            others.pop("metadata", None)
         return Candidate(
             example_id=self.example_id[row],
             turn_id=self.turn_id[row],
-            candidate_index=index if isinstance(index, int) else row,
+            candidate_index=index if type(index) is int and abs(index) <= _MOST_INDEX else place,
             prompt=self.prompt[row],
             response=self.response[row],
             score=float(self.score[row]),
-            attributes=attributes if isinstance(attributes, Mapping) else {},
-            model=model if isinstance(model, str) else None,
-            metadata={**others, **metadata} if isinstance(metadata, Mapping) else others,
+            metadata=others,
         )
 
 
@@ -110,28 +107,26 @@ def joined(parts: Sequence[Columns]) -> Columns:
     return Columns(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Columns)))
 
 
-def accepted(columns: Columns, refused: Counter[str]) -> Columns:
-    """The candidates among the rows; the others are counted."""
-    is_refused = columns.refusal != ACCEPTED
-    if not is_refused.any():
-        return columns
-    for code, count in zip(*np.unique(columns.refusal[is_refused], return_counts=True), strict=True):
-        refused[str(REFUSALS[code - 1])] += int(count)
-    return columns.take(~is_refused)
-
-
 @dataclass(frozen=True, slots=True)
 class Turns:
     """Candidates with those of a turn, and of a prompt in it, next to each other; `starts` is where each begins.
 
-    The last of `starts` is the number of rows.
+    The last of `starts` is the number of rows. `split` turns became several, as their prompts differ.
     """
 
     columns: Columns
     starts: Ints
+    split: int = 0
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def each(self) -> Iterator[Turn]:
+        """Yield the turns as the core has them. `raw` must have been read."""
+        columns = self.columns
+        for start, stop in pairwise(self.starts.tolist()):
+            candidates = [columns.candidate(row, row - start) for row in range(start, stop)]
+            yield Turn(columns.example_id[start], columns.turn_id[start], columns.prompt[start], candidates)
 
     def turn_of_rows(self) -> Ints:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
@@ -149,7 +144,9 @@ def contiguous_turns(columns: Columns) -> Turns:
         is_border = columns.borders()
         differs = np.asarray(columns.prompt[1:] != columns.prompt[:-1], dtype=bool)
     starts = np.concatenate(([0], np.flatnonzero(is_border | differs) + 1, [len(columns)]))
-    return Turns(columns, starts.astype(np.int64))
+    of_rows = np.concatenate(([0], np.cumsum(is_border)))
+    split = len(np.unique(of_rows[1:][differs & ~is_border]))
+    return Turns(columns, starts.astype(np.int64), split)
 
 
 def _with_prompts_together(columns: Columns, starts: Ints) -> Ints:
@@ -170,7 +167,7 @@ def _first_come(rows: Iterable[int], keys: Sequence[object] | Objects) -> Iterat
 
 
 def gathered(columns: Columns) -> Columns:
-    """The rows of each turn together, turns in the order their first rows arrived."""
+    """Return the rows of each turn together, turns in the order their first rows arrived."""
     keys = list(
         zip(columns.line.tolist(), columns.run_id, columns.example_id, columns.turn_id, strict=True),
     )

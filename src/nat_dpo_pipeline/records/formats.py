@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.atif import ATIF
@@ -12,6 +11,7 @@ from nat_dpo_pipeline.records.generate_full import GENERATE_FULL
 from nat_dpo_pipeline.records.nat_file import NAT_FILE
 from nat_dpo_pipeline.records.nemo_gym import NEMO_GYM
 from nat_dpo_pipeline.records.pieces import NotJson, Piece, parsed, pieces
+from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.score_table import CSV_TABLE, SCORE_TABLE
 from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
 from nat_dpo_pipeline.records.values import RecordedFormat, mapping
@@ -36,10 +36,18 @@ _CHARACTERS_SHOWN = 120
 _KEYS_SHOWN = 8
 
 
-def recognised(path: Path) -> RecordedFormat | None:
-    """The format of a file; None of one that holds nothing. Raises InputError for one that is in none of them."""
+_BY_NAME = {one.name: one for one in RECORDED_FORMATS}
+
+
+def format_named(name: str) -> RecordedFormat:
+    """Return the format of this name."""
+    return _BY_NAME[name]
+
+
+def recognised(place: Place) -> RecordedFormat | None:
+    """Return the format of a file; None of one that holds nothing. Raises InputError for an unknown one."""
     first: Piece | None = None
-    for piece in islice(pieces(path), _RECORDS_LOOKED_AT):
+    for piece in islice(pieces(place), _RECORDS_LOOKED_AT):
         first = first or piece
         value = parsed(piece.text)
         is_json = not isinstance(value, NotJson)
@@ -51,7 +59,7 @@ def recognised(path: Path) -> RecordedFormat | None:
         return None
     near = _nearest(first)
     raise InputError(
-        f"{str(path)!r} holds no recorded candidates: it starts with {_start(first)}; the nearest known format is "
+        f"{str(place)!r} holds no recorded candidates: it starts with {_start(first)}; the nearest known format is "
         f"{near.name}: {near.looks_like}; docs/recorded_candidates.md describes every format"
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.records.pieces import parsed
 from nat_dpo_pipeline.records.steps import Runs, decoded, is_asked_for
-from nat_dpo_pipeline.records.values import Found, Read, Record, RecordedFormat, Refused, Shared, mapping
+from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared, mapping
 
 _STEP = "intermediate_data:"
 _PREFIXES = (_STEP, "data:", "observability_trace:")
@@ -47,5 +47,6 @@ GENERATE_FULL = RecordedFormat(
     looks_like='intermediate_data: {"type": "TTC_END", "payload": "…"}',
     recognises=_recognises,
     reader=_reader,
+    cut=Cut.TOGETHER,
     is_json=False,
 )

@@ -35,3 +35,9 @@ def mixed(*parts: Hashes) -> Hashes:
             total = (total ^ part) * factor
             total ^= total >> _SHIFT
     return total
+
+
+def buckets_of(values: Hashes, buckets: int) -> NDArray[np.int64]:
+    """Return the bucket of each number: all numbers of a bucket are below those of the next one."""
+    width = np.uint64(-(-(1 << 64) // buckets)) if buckets > 1 else None
+    return np.zeros(len(values), dtype=np.int64) if width is None else (values // width).astype(np.int64)

@@ -1,29 +1,31 @@
 """Rows in JSONL files, compressed or not."""
 
-import sys
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from sys import maxsize
 from typing import Any
-
-import pyarrow
 
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.records.bad_input import BadInput
-from nat_dpo_pipeline.records.columns import Columns, Key
+from nat_dpo_pipeline.records.columns import Columns
+from nat_dpo_pipeline.records.pieces import decompressed
 from nat_dpo_pipeline.records.plain_lines import plain_columns
-from nat_dpo_pipeline.records.ranges import UNREADABLE, InputRange, Troubles, first_line
+from nat_dpo_pipeline.records.ranges import BadInput, InputRange, ReadCounts, first_line
 from nat_dpo_pipeline.records.rows import Rows
 
 _BYTES_A_READ = 1 << 20
+_BYTES_A_COMPRESSED_READ = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+# What reading a file may raise when the file is damaged.
+_UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 
 #: A line without its end, and the offset in the file, or in what its compressed content would be, where it starts.
 Line = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class Block:
     """Some lines without the end of the last, and the offset where the first starts."""
 
     offset: int
@@ -37,45 +39,66 @@ class _Block:
                 yield offset, text
             offset += len(text) + 1
 
-    def without_bom(self) -> "_Block":
-        return _Block(len(_BOM), self.content[len(_BOM) :]) if self.content.startswith(_BOM) else self
+    def without_bom(self) -> "Block":
+        return Block(len(_BOM), self.content[len(_BOM) :]) if self.content.startswith(_BOM) else self
 
-    def without_first(self) -> "_Block":
+    def without_first(self) -> "Block":
         first, _, others = self.content.partition(b"\n")
-        return _Block(self.offset + len(first) + 1, others)
+        return Block(self.offset + len(first) + 1, others)
 
-    def before(self, stop: int) -> "_Block":
+    def before(self, stop: int) -> "Block":
         """The lines that start before the offset."""
         if stop <= self.offset:
-            return _Block(self.offset, b"")
+            return Block(self.offset, b"")
         end = self.content.find(b"\n", stop - 1 - self.offset)
-        return self if end < 0 else _Block(self.offset, self.content[:end])
+        return self if end < 0 else Block(self.offset, self.content[:end])
 
 
-def line_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
-    """The rows of the lines that start in the part, in blocks of so many bytes."""
-    for block in _blocks(part, troubles, block_bytes):
-        # Most blocks hold nothing but flat rows as they should be.
-        plain = plain_columns(block.content, with_raw=with_raw)
-        yield _columns(block, part, troubles) if plain is None else plain
+def line_columns(part: InputRange, counts: ReadCounts, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
+    """Yield the rows of the lines that start in the part, in blocks of so many bytes."""
+    for block in blocks(part, counts, block_bytes):
+        yield block_columns(block, part, counts, with_raw=with_raw)
 
 
-def _columns(block: _Block, part: InputRange, troubles: Troubles) -> Columns:
+def block_columns(block: "Block", part: InputRange, counts: ReadCounts, *, with_raw: bool) -> Columns:
+    """Return the rows of a block."""
+    # Most blocks hold nothing but flat rows as they should be.
+    plain = plain_columns(block.content, with_raw=with_raw)
+    if plain is not None:
+        counts.records += len(plain)
+        counts.candidates += len(plain)
+        return plain
     rows = Rows()
-    for offset, text in block.lines():
-        row = parsed_row(text)
-        if isinstance(row, str):
-            tell_row(troubles, part, offset, row)
-        else:
-            rows.add(row, text, offset)
+    for offset, row, text in rows_in(block, part, counts):
+        tell_refusals(counts, part, offset, rows.add(row, text, part.line_id(offset)))
+    counts.candidates += len(rows)
     return rows.columns()
 
 
-def tell_row(troubles: Troubles, part: InputRange, offset: int, reason: str) -> None:
+def rows_in(block: "Block", part: InputRange, counts: ReadCounts) -> Iterator[tuple[int, Mapping[str, Any], bytes]]:
+    """Yield the objects on the lines of a block, with their offset and text; a line that is none is counted."""
+    for offset, text in block.lines():
+        counts.records += 1
+        row = parsed_row(text)
+        if isinstance(row, str):
+            tell_row(counts, part, offset, row)
+        else:
+            yield offset, row, text
+
+
+def tell_refusals(counts: ReadCounts, part: InputRange, offset: int, reasons: Sequence[str]) -> None:
+    """Count candidates that are none."""
+    for reason in reasons:
+        counts.refused[reason] += 1
+        if counts.has_room:
+            counts.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
+
+
+def tell_row(counts: ReadCounts, part: InputRange, offset: int, reason: str) -> None:
     """Count a line that is no row. Which line it is takes a look at all before it, so only of the first few."""
-    troubles.rows += 1
-    if troubles.has_room:
-        troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
+    counts.bad_rows += 1
+    if counts.has_room:
+        counts.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
 
 
 def parsed_row(text: bytes) -> Mapping[str, Any] | str:
@@ -87,15 +110,9 @@ def parsed_row(text: bytes) -> Mapping[str, Any] | str:
     return row if isinstance(row, dict) else f"not an object: {text[:60].decode(errors='replace')!r}"
 
 
-def read_lines(part: InputRange, troubles: Troubles) -> Iterator[Line]:
-    """The filled lines that start in the part. A file that breaks off too soon is told."""
-    for block in _blocks(part, troubles, _BYTES_A_READ):
-        yield from block.lines()
-
-
-def _blocks(part: InputRange, troubles: Troubles, size: int) -> Iterator[_Block]:
+def blocks(part: InputRange, counts: ReadCounts, size: int) -> Iterator[Block]:
     """The lines that start in the part, in blocks of at least so many bytes."""
-    for place, run in enumerate(_runs(part, troubles, size)):
+    for place, run in enumerate(_runs(part, counts, size)):
         block = run
         if place == 0:
             block = run.without_first() if part.start else run.without_bom()
@@ -104,26 +121,26 @@ def _blocks(part: InputRange, troubles: Troubles, size: int) -> Iterator[_Block]
             yield block
 
 
-def _runs(part: InputRange, troubles: Troubles, size: int) -> Iterator[_Block]:
+def _runs(part: InputRange, counts: ReadCounts, size: int) -> Iterator[Block]:
     """What the file holds from the byte before the part on, in whole lines, until one ends behind the part."""
     start = offset = _first_byte(part)
     held: list[bytes] = []
-    for content in _contents(part, troubles):
+    for content in _contents(part, counts):
         if not content:
-            yield _Block(start, b"".join(held))
+            yield Block(start, b"".join(held))
             return
         held.append(content)
         offset += len(content)
         is_enough = offset - start >= size or offset >= part.stop
         if is_enough and (end := content.rfind(b"\n")) >= 0:
             held[-1] = content[:end]
-            yield _Block(start, b"".join(held))
+            yield Block(start, b"".join(held))
             held = [content[end + 1 :]]
             start = offset - len(held[0])
             if start >= part.stop:
                 return
     # It broke off.
-    yield _Block(start, b"".join(held).rpartition(b"\n")[0])
+    yield Block(start, b"".join(held).rpartition(b"\n")[0])
 
 
 def _first_byte(part: InputRange) -> int:
@@ -131,51 +148,33 @@ def _first_byte(part: InputRange) -> int:
     return max(part.start - 1, 0)
 
 
-def _contents(part: InputRange, troubles: Troubles) -> Iterator[bytes]:
+def _contents(part: InputRange, counts: ReadCounts) -> Iterator[bytes]:
     """What the file holds from the byte before the part on, a read at a time, and nothing at its end.
 
     One that breaks off is told, and has no end.
     """
     offset = _first_byte(part)
+    # Of compressed data that break off what comes in the same read is lost.
+    at_once = _BYTES_A_READ if part.end < maxsize else _BYTES_A_COMPRESSED_READ
     try:
-        with part.place.open() as file:
-            file.seek(offset)
-            stream = pyarrow.CompressedInputStream(file, str(part.kind)) if part.kind.is_compressed else file
-            while content := stream.read(_BYTES_A_READ):
+        with decompressed(part.place) as file:
+            if offset:
+                file.seek(offset)
+            while content := file.read1(at_once):  # type: ignore[attr-defined]
                 offset += len(content)
                 yield content
             yield b""
-    except UNREADABLE as error:
-        troubles.files += 1
+    except _UNREADABLE as error:
+        counts.bad_files = 1
         reason = f"the rest cannot be read: {first_line(error)}"
-        troubles.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
-
-
-def key_before(part: InputRange) -> Key | None:
-    """The turn of the last row that starts before the part."""
-    window = 1 << 16
-    while True:
-        start = max(part.start - window, 0)
-        before = InputRange(part.uri, part.kind, start, part.start, part.end)
-        keys = [rows.key(len(rows) - 1) for rows in _named_rows(before)]
-        if keys or start == 0:
-            return keys[-1] if keys else None
-        window *= 4
-
-
-def _named_rows(part: InputRange) -> Iterator[Columns]:
-    for block in line_columns(part, Troubles(), sys.maxsize, with_raw=False):
-        rows = block.with_turn()
-        if len(rows):
-            yield rows
+        counts.tell(BadInput(part.uri, _line_at(part, offset), None, reason))
 
 
 def _line_at(part: InputRange, offset: int) -> int:
     """The number, from 1, of the line that starts at the offset."""
     number, left = 1, offset
-    with part.place.open() as file:
-        stream = pyarrow.CompressedInputStream(file, str(part.kind)) if part.kind.is_compressed else file
-        while left and (content := stream.read(min(left, _BYTES_A_READ))):
+    with decompressed(part.place) as file:
+        while left and (content := file.read(min(left, _BYTES_A_READ))):
             number += content.count(b"\n")
             left -= len(content)
     return number

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from nat_dpo_pipeline.records.steps import Runs, decoded, is_asked_for, is_step
-from nat_dpo_pipeline.records.values import Found, Read, Record, RecordedFormat, Refused, Shared, mapping
+from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared, mapping
 
 
 def _reader(shared: Shared) -> Read:
@@ -29,5 +29,6 @@ NAT_FILE = RecordedFormat(
     looks_like='{"parent_id", "function_ancestry", "payload": {"event_type": "TTC_END", …}}',
     recognises=is_step,
     reader=_reader,
+    cut=Cut.TOGETHER,
     hint="NAT's file exporter loses most steps of a fast run",
 )

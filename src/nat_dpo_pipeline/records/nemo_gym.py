@@ -10,6 +10,7 @@ from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.rollouts import rollout
 from nat_dpo_pipeline.records.values import (
+    Cut,
     Found,
     Read,
     Record,
@@ -81,4 +82,5 @@ NEMO_GYM = RecordedFormat(
     looks_like='{"responses_create_params": {"input"}, "response": {"output"}, "reward"}',
     recognises=_recognises,
     reader=_reader,
+    cut=Cut.LINES,
 )

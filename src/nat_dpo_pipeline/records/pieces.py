@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
-from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.json_text import parse_document, parse_json
+from nat_dpo_pipeline.records.places import Place
 
 _GZIP, _ZSTD, _BOM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb\xbf"
 
@@ -44,7 +44,7 @@ def _document(text: bytes) -> object:
         return NotJson(text.decode(errors="replace"))
 
 
-def pieces(path: Path) -> Iterator[Piece]:
+def pieces(place: Place) -> Iterator[Piece]:
     """The records of a file, one at a time; blank lines are left out.
 
     An array whose elements have their braces on lines of their own, indented, as NAT writes it, is read by element;
@@ -52,7 +52,7 @@ def pieces(path: Path) -> Iterator[Piece]:
     InputError for a file that cannot be read.
     """
     try:
-        with _opened(path) as file:
+        with decompressed(place) as file:
             lines = _filled_lines(file)
             first, second = next(lines, None), next(lines, None)
             if first is not None and _is_pretty_array(first, second):
@@ -63,7 +63,22 @@ def pieces(path: Path) -> Iterator[Piece]:
                 yield from (piece for piece in (first, second) if piece is not None)
                 yield from lines
     except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {str(place)!r}: {error.strerror or error}") from error
+
+
+def are_lines(place: Place) -> bool:
+    """Whether each line of a file is a record by itself."""
+    with decompressed(place) as file:
+        lines = _filled_lines(file)
+        first, second = next(lines, None), next(lines, None)
+        return first is None or not (_is_pretty_array(first, second) or _starts_a_document(first, second))
+
+
+def is_compressed(place: Place) -> bool:
+    """Whether a file is compressed with gzip or Zstandard, as its first bytes say."""
+    with place.open() as file:
+        start = file.read(4)
+    return bool(start.startswith(_GZIP) or start == _ZSTD)
 
 
 def _filled_lines(file: IO[bytes]) -> Iterator[Piece]:
@@ -144,27 +159,29 @@ def _list_elements(line: int, elements: list[object]) -> Iterator[Piece]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        start = file.peek(4)[:4]
+def decompressed(place: Place) -> Iterator[IO[bytes]]:
+    """Open a file for reading as it was before it was compressed."""
+    with place.open() as file:
+        start = file.read(4)
+        file.seek(0)
         if start.startswith(_GZIP):
             with gzip.open(file) as unzipped:
                 yield cast(IO[bytes], unzipped)
         elif start == _ZSTD:
-            with _zstandard(path) as unzipped:
+            with _zstandard(file, place) as unzipped:
                 yield unzipped
         else:
-            yield file
+            yield file if place.is_local else BufferedReader(file)
 
 
 @contextmanager
-def _zstandard(path: Path) -> Iterator[IO[bytes]]:
+def _zstandard(file: Any, place: Place) -> Iterator[IO[bytes]]:
     try:
         import pyarrow
     except ImportError as error:
         raise InputError(
-            f"{str(path)!r} is compressed with Zstandard, which needs pyarrow: pip install "
+            f"{str(place)!r} is compressed with Zstandard, which needs pyarrow: pip install "
             "'nat-dpo-pipeline[parquet]', or decompress it"
         ) from error
-    with pyarrow.input_stream(str(path), compression="zstd") as stream, BufferedReader(stream) as unzipped:
+    with pyarrow.CompressedInputStream(file, "zstd") as stream, BufferedReader(stream) as unzipped:
         yield unzipped

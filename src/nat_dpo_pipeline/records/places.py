@@ -1,17 +1,16 @@
-"""Files and objects by path or URI, over pyarrow's file systems and, for what those do not know, fsspec's."""
+"""Files and objects by path or URI: local ones by the standard library, others over pyarrow's or fsspec's."""
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+from urllib.parse import unquote
 from uuid import uuid4
-
-import pyarrow
-from pyarrow import fs
 
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
@@ -19,6 +18,14 @@ from nat_dpo_pipeline.errors import ConfigurationError, InputError
 #: In the names of files that are being written.
 PARTIAL = ".partial-"
 _BYTES_A_WRITE = 1 << 18
+
+
+class FileInfo(NamedTuple):
+    """A file or folder that is there; `modified` is in nanoseconds."""
+
+    is_file: bool
+    size: int
+    modified: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +45,52 @@ class Place:
         return PurePosixPath(self.uri).name
 
     @property
+    def folder(self) -> "Place":
+        return Place(self.uri.rpartition("/")[0])
+
+    @property
     def is_local(self) -> bool:
-        return isinstance(self._resolved[0], fs.LocalFileSystem)
+        return "://" not in self.uri or self.uri.startswith("file://")
 
     @property
     def path(self) -> str:
         """The path within its file system."""
-        return self._resolved[1]
+        if self.uri.startswith("file://"):
+            return unquote(self.uri.removeprefix("file://"))
+        return self.uri if self.is_local else str(_resolved(self.uri)[1])
 
     @property
     def filesystem(self) -> Any:
-        return self._resolved[0]
-
-    @property
-    def _resolved(self) -> tuple[Any, str]:
-        return _resolved(self.uri)
+        """The file system of pyarrow that has it."""
+        return _local() if self.is_local else _resolved(self.uri)[0]
 
     def exists(self) -> bool:
-        return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        return self.info() is not None
 
-    def info(self) -> Any:
-        """Size and time of a file or folder."""
-        return self.filesystem.get_file_info(self.path)
+    def info(self) -> FileInfo | None:
+        """Return size and time of a file or folder; None where there is none."""
+        if self.is_local:
+            try:
+                found = Path(self.path).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return FileInfo(not Path(self.path).is_dir(), found.st_size, found.st_mtime_ns)
+        one = self.filesystem.get_file_info(self.path)
+        return FileInfo(one.is_file, one.size or 0, one.mtime_ns or 0) if one.type.name != "NotFound" else None
 
     def files(self) -> list[str]:
-        """The names of the files in a folder, sorted; none where there is no folder."""
+        """Return the names of the files in a folder, sorted; none where there is no folder."""
+        if self.is_local:
+            folder = Path(self.path)
+            return sorted(one.name for one in folder.iterdir() if one.is_file()) if folder.is_dir() else []
+        from pyarrow import fs
+
         found = self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         return sorted(one.base_name for one in found if one.type == fs.FileType.File)
 
     def open(self) -> Any:
-        """A file for reading, at any offset."""
-        return self.filesystem.open_input_file(self.path)
+        """Open the file for reading, at any offset."""
+        return Path(self.path).open("rb") if self.is_local else self.filesystem.open_input_file(self.path)
 
     def read(self) -> bytes:
         with self.open() as file:
@@ -80,41 +102,58 @@ class Place:
             sink.write(content)
 
     def create_folder(self) -> None:
-        self.filesystem.create_dir(self.path, recursive=True)
+        if self.is_local:
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+        else:
+            self.filesystem.create_dir(self.path, recursive=True)
 
     def remove(self) -> None:
         """Remove a file or a folder with all that is in it, if it is there."""
-        kind = self.info().type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path)
-        elif kind == fs.FileType.File:
+        found = self.info()
+        if found is None:
+            return
+        if self.is_local:
+            Path(self.path).unlink() if found.is_file else shutil.rmtree(self.path)
+        elif found.is_file:
             self.filesystem.delete_file(self.path)
+        else:
+            self.filesystem.delete_dir(self.path)
 
     @contextmanager
     def replaced(self) -> Iterator["Sink"]:
-        """A file to write, which is there when the block succeeds. The name it has until then is nobody else's.
+        """Give a file to write, which is there when the block succeeds. Its name until then is nobody else's.
 
         An object store shows an object once it is whole, so that there it is written under its own name.
         """
-        folder, _, name = self.path.rpartition("/")
-        path = f"{folder}/.{name}{PARTIAL}{os.getpid()}-{uuid4().hex[:8]}" if self.is_local else self.path
-        sink = Sink(self.filesystem.open_output_stream(path))
+        if not self.is_local:
+            with _closing(Sink(self.filesystem.open_output_stream(self.path))) as sink:
+                yield sink
+            return
+        path = Path(self.path)
+        part = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{uuid4().hex[:8]}")
         try:
-            yield sink
-            sink.finish()
-            if self.is_local:
-                self.filesystem.move(path, self.path)
+            with _closing(Sink(part.open("wb"))) as sink:
+                yield sink
+            part.replace(path)
         except BaseException:
-            sink.abort()
-            if self.is_local:
-                self.filesystem.delete_file(path)
+            part.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def _closing(sink: "Sink") -> Iterator["Sink"]:
+    try:
+        yield sink
+        sink.finish()
+    except BaseException:
+        sink.abort()
+        raise
 
 
 class Sink:
     """Bytes to a file, with their hash, which is taken while they are still in a cache."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
         self._waiting: list[bytes] = []
@@ -132,7 +171,7 @@ class Sink:
         return self.size
 
     def flush(self) -> None:
-        """Nothing: what waits is written with what follows, or at the end."""
+        """Do nothing: what waits is written with what follows, or at the end."""
 
     def write(self, content: Any) -> int:
         self.size += len(content)
@@ -164,27 +203,35 @@ class Sink:
         self._stream.close()
 
     def close(self) -> None:
-        """Nothing: who has opened the file closes it."""
+        """Do nothing: who has opened the file closes it."""
 
     def written(self, path: str, rows: int) -> WrittenFile:
-        """What was written, once it is whole; `path` is relative to the dataset's folder."""
+        """Return what was written, once it is whole; `path` is relative to the dataset's folder."""
         return WrittenFile(path, rows, self.size, self._digest.hexdigest())
 
 
 def place(path: str) -> Place:
-    """The place of a path or URI. Raises ConfigurationError for a scheme that nothing here knows."""
+    """Return the place of a path or URI. Raises ConfigurationError for a scheme that nothing here knows."""
     found = Place(path if "://" in path else os.path.abspath(path))  # noqa: PTH100 - a URI is no Path
-    try:
-        _ = found.filesystem
-    except (pyarrow.ArrowException, OSError, ImportError, ValueError) as error:
-        raise ConfigurationError(f"cannot reach {path!r}: {error}") from error
+    if not found.is_local:
+        try:
+            _ = found.filesystem
+        except (OSError, ImportError, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise ConfigurationError(f"cannot reach {path!r}: {error}") from error
     return found
+
+
+def _local() -> Any:
+    from pyarrow import fs
+
+    return fs.LocalFileSystem()
 
 
 @lru_cache(maxsize=4096)
 def _resolved(uri: str) -> tuple[Any, str]:
-    if "://" not in uri:
-        return fs.LocalFileSystem(), uri
+    import pyarrow
+    from pyarrow import fs
+
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except pyarrow.ArrowInvalid:
@@ -196,7 +243,7 @@ def _resolved(uri: str) -> tuple[Any, str]:
 
 
 def checked_input(path: str) -> Place:
-    """A file or folder that is there. Raises InputError."""
+    """Return the place of a file or folder that is there. Raises InputError."""
     found = place(path)
     try:
         is_there = found.exists()

@@ -12,8 +12,8 @@ from msgspec.json import Decoder
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
-from nat_dpo_pipeline.records.columns import ACCEPTED, Columns, objects
-from nat_dpo_pipeline.records.rows import FLAT, says_flaw
+from nat_dpo_pipeline.records.columns import FLAT, Columns, objects
+from nat_dpo_pipeline.records.rows import says_flaw
 
 
 class _Message(Struct, gc=False, forbid_unknown_fields=True):
@@ -31,12 +31,13 @@ class _Row(Struct, gc=False):
     score: float
     run_id: str | None = None
     flaw: object = None
-    metadata: dict[str, object] | str | None = None
+    metadata: object = None
 
 
 _ROWS: Decoder[_Row] = Decoder(_Row)
 _OBJECTS: Decoder[dict[str, object]] = Decoder(dict[str, object])
 _LINE_END, _OPENING, _CLOSING = b"\n{}"
+_example_of = attrgetter("example_id")
 _TEXTS = ("example_id", "turn_id", "response")
 
 
@@ -54,7 +55,7 @@ def plain_columns(lines: bytes, *, with_raw: bool) -> Columns | None:
         prompts = _prompts(rows)
     except (MsgspecError, ValueError, RecursionError, CandidateRefused):
         return None
-    if len(rows) != count:
+    if len(rows) != count or not all(map(_example_of, rows)):
         return None
     texts: dict[str, Any] = {name: objects(map(attrgetter(name), rows), count) for name in _TEXTS}
     flaws = [(row.flaw is not None or row.metadata is not None) and says_flaw(row.flaw, row.metadata) for row in rows]
@@ -65,7 +66,6 @@ def plain_columns(lines: bytes, *, with_raw: bool) -> Columns | None:
         **texts,
         score=np.fromiter((row.score for row in rows), dtype=np.float64, count=count),
         is_flawed=np.array(flaws, dtype=bool),
-        refusal=np.full(count, ACCEPTED, dtype=np.int8),
         raw=objects(raw or repeat({}), count),
     )
 

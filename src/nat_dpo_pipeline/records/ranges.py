@@ -1,91 +1,132 @@
-"""Parts of input files, and what cannot be read of them."""
+"""Parts of input files, and what was read of them. Light, so that a command can import it."""
 
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
-import pyarrow
-
-from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.records.bad_input import BadInput
+from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.records.places import Place
 
-#: What reading a file may raise when the file is damaged, or holds what Python has no value for (a date of year 0).
-UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError)
 _MOST_TOLD = 5
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, as far as one line goes."""
+    """Return what an error says, as far as one line goes."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class InputKind(StrEnum):
-    """How rows are stored."""
+    """How the records of a file lie in it: row groups, a line each, or in another way (an array, a document)."""
 
     PARQUET = "parquet"
-    JSONL = "jsonl"
-    GZIP = "gzip"
-    ZSTD = "zstd"
-
-    @property
-    def is_compressed(self) -> bool:
-        return self in (InputKind.GZIP, InputKind.ZSTD)
-
-
-_SUFFIXES = {
-    ".parquet": InputKind.PARQUET,
-    ".jsonl": InputKind.JSONL,
-    ".ndjson": InputKind.JSONL,
-    ".jsonl.gz": InputKind.GZIP,
-    ".jsonl.zst": InputKind.ZSTD,
-}
-
-
-def kind_of(name: str) -> InputKind:
-    """By the end of a file's name. Raises ConfigurationError for one that says nothing."""
-    for suffix, kind in _SUFFIXES.items():
-        if name.endswith(suffix):
-            return kind
-    raise ConfigurationError(f"{name!r} is not read at this scale: a name must end with {', '.join(_SUFFIXES)}")
-
-
-def is_known(name: str) -> bool:
-    """Whether the name is that of an input."""
-    return name.endswith(tuple(_SUFFIXES))
+    LINES = "lines"
+    PIECES = "pieces"
 
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """A part of a file, of which `end` is the whole: bytes of JSONL, row groups of Parquet; all of a compressed one."""
+    """A part of a file, of which `end` is the whole: bytes of lines, row groups of Parquet, or all of any other file.
+
+    `format` is the name of a RecordedFormat, `number` that of the file among those of the run.
+    """
 
     uri: str
     kind: InputKind
     start: int
     stop: int
     end: int
+    format: str = ""
+    number: int = 0
 
     @property
     def place(self) -> Place:
         return Place(self.uri)
 
+    def line_id(self, line: int) -> int:
+        """Return what tells a line, by its number or offset, from those of all files."""
+        return self.number << 44 | line
+
     @property
     def rest(self) -> "InputRange":
-        """What comes behind it in its file."""
+        """The part behind it in its file."""
         return replace(self, start=self.stop, stop=self.end)
 
 
-@dataclass(slots=True)
-class Troubles:
-    """What could not be read, the first of it in words."""
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """Something that could not be read, or is no candidate: a line from 1, or a row group from 0; None for a file."""
 
-    rows: int = 0
-    files: int = 0
+    path: str
+    line: int | None
+    row_group: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        where = "" if self.line is None else f":{self.line}"
+        where += "" if self.row_group is None else f", row group {self.row_group}"
+        return f"{self.path}{where}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileCounts:
+    """What was read of one file of recorded candidates; `records` are its lines, elements or documents."""
+
+    path: str
+    format: str
+    records: int
+    candidates: int
+    refused: Counter[str]
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "refused": dict(self.refused)}
+
+    def __str__(self) -> str:
+        refused = f", refused {listed(self.refused)}" if self.refused else ""
+        return f"{self.path}: {self.format}, {self.candidates} candidates{refused}"
+
+
+@dataclass(slots=True)
+class ReadCounts:
+    """What was read of one file, or of a part of it.
+
+    `refused` counts records that claim to be candidates and are none, `bad_rows` those that cannot be read, `bad_files`
+    is 1 for a file that breaks off; `told` are the first of all these.
+    """
+
+    records: int = 0
+    candidates: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    bad_rows: int = 0
+    bad_files: int = 0
     told: list[BadInput] = field(default_factory=list)
+    most_told: int = _MOST_TOLD
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """All that is no candidate, by reason."""
+        return self.refused + Counter({str(RefusalReason.MALFORMED): self.bad_rows})
 
     @property
     def has_room(self) -> bool:
-        return len(self.told) < _MOST_TOLD
+        return len(self.told) < self.most_told
 
     def tell(self, bad: BadInput) -> None:
         if self.has_room:
             self.told.append(bad)
+
+    def add(self, other: "ReadCounts") -> None:
+        """Add what was read of another part."""
+        self.records += other.records
+        self.candidates += other.candidates
+        self.refused.update(other.refused)
+        self.bad_rows += other.bad_rows
+        self.bad_files = max(self.bad_files, other.bad_files)
+        self.told = [*self.told, *other.told][: self.most_told]
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> "ReadCounts":
+        """Return the counts that were written as JSON."""
+        told = [BadInput(**one) for one in stored["told"]]  # type: ignore[attr-defined]
+        return cls(**{**stored, "refused": Counter(stored["refused"]), "told": told})  # type: ignore[call-overload]

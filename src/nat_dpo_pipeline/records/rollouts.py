@@ -2,16 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason, prompt_name
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
 from nat_dpo_pipeline.errors import CandidateRefused
-
-
-def prompt_name(prompt: Prompt) -> str:
-    """A name for an example that has none: the same for the same prompt."""
-    return f"prompt-{blake2b(repr(prompt).encode(), digest_size=6).hexdigest()}"
 
 
 def rollout(

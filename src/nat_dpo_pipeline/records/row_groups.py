@@ -8,23 +8,25 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.records.bad_input import BadInput
-from nat_dpo_pipeline.records.columns import ACCEPTED, Columns, Key, objects
-from nat_dpo_pipeline.records.ranges import UNREADABLE, InputRange, Troubles, first_line
-from nat_dpo_pipeline.records.rows import FLAT, Rows, turn_of
+from nat_dpo_pipeline.errors import CandidateRefused, InputError
+from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, objects
+from nat_dpo_pipeline.records.places import Place
+from nat_dpo_pipeline.records.ranges import BadInput, InputRange, ReadCounts, first_line
+from nat_dpo_pipeline.records.rows import Rows
 
-_REQUIRED = ("example_id", "turn_id", "prompt", "response", "score")
-_COLUMNS = ("run_id", *_REQUIRED)
+_REQUIRED = ("prompt", "response", "score")
 _KEYS = ("run_id", "example_id", "turn_id")
+_COLUMNS = (*_KEYS, *_REQUIRED)
+# What reading a file may raise when the file is damaged, or holds what Python has no value for (a date of year 0).
+UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError)
 _MOST_ROWS = 1 << 15
 # Refused as such.
 _NO_TEXT = "\udcff"
 
 
-def opened(part: InputRange) -> Any:
-    """The file; it reads little ahead, so that memory does not follow the size of row groups."""
-    return parquet.ParquetFile(part.place.open(), buffer_size=1 << 20, pre_buffer=False)
+def opened(place: Place) -> Any:
+    """Open a file that reads little ahead, so that memory does not follow the size of row groups."""
+    return parquet.ParquetFile(place.filesystem.open_input_file(place.path), buffer_size=1 << 20, pre_buffer=False)
 
 
 def check_columns(file: Any, path: str) -> None:
@@ -38,28 +40,28 @@ def check_columns(file: Any, path: str) -> None:
         raise InputError(f"{path!r} has several columns {repeated!r}: leave one of them")
 
 
-def group_columns(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
-    """The rows of the part's row groups; one that is damaged is told."""
-    for batch in group_batches(part, troubles, block_bytes, with_raw=with_raw):
-        yield batch_columns(batch)
+def group_columns(part: InputRange, counts: ReadCounts, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
+    """Yield the rows of the part's row groups; one that is damaged is told."""
+    for batch in group_batches(part, counts, block_bytes, with_raw=with_raw):
+        yield batch_columns(batch, counts)[0]
 
 
-def group_batches(part: InputRange, troubles: Troubles, block_bytes: int, *, with_raw: bool) -> Iterator[Any]:
+def group_batches(part: InputRange, counts: ReadCounts, block_bytes: int, *, with_raw: bool) -> Iterator[Any]:
     """The record batches of the part's row groups, those columns that are needed."""
     try:
-        file = opened(part)
+        file = opened(part.place)
     except UNREADABLE as error:
-        troubles.files += 1
-        troubles.tell(BadInput(part.uri, None, None, f"cannot be read: {first_line(error)}"))
+        counts.bad_files = 1
+        counts.tell(BadInput(part.uri, None, None, f"cannot be read: {first_line(error)}"))
         return
     with file:
         names = _wanted(file.schema_arrow, with_raw=with_raw)
         for number in range(part.start, part.stop):
-            yield from _batches_of(file, number, names, part, troubles, block_bytes)
+            yield from _batches_of(file, number, names, part, counts, block_bytes)
 
 
 def _batches_of(
-    file: Any, number: int, names: Sequence[str], part: InputRange, troubles: Troubles, block_bytes: int
+    file: Any, number: int, names: Sequence[str], part: InputRange, counts: ReadCounts, block_bytes: int
 ) -> Iterator[Any]:
     group = file.metadata.row_group(number)
     bytes_a_row = max(group.total_byte_size // max(group.num_rows, 1), 1)
@@ -70,8 +72,8 @@ def _batches_of(
             yield batch
             read += batch.num_rows
     except UNREADABLE as error:
-        troubles.rows += group.num_rows - read
-        troubles.tell(BadInput(part.uri, None, number, first_line(error)))
+        counts.bad_rows += group.num_rows - read
+        counts.tell(BadInput(part.uri, None, number, first_line(error)))
 
 
 def _wanted(schema: Any, *, with_raw: bool) -> list[str]:
@@ -87,19 +89,27 @@ def _holds_flaw(field: Any) -> bool:
     return bool(pyarrow.types.is_map(kind) or (pyarrow.types.is_struct(kind) and kind.get_field_index("flaw") >= 0))
 
 
-def batch_columns(batch: Any) -> Columns:
-    """The rows of a record batch."""
+def batch_columns(batch: Any, counts: ReadCounts) -> tuple[Columns, Ints]:
+    """Return the candidates of a record batch, and their places in it; the others are counted."""
+    counts.records += batch.num_rows
     plain = _plain_columns(batch)
     if plain is not None:
-        return plain
+        counts.candidates += len(plain)
+        return plain, np.arange(len(plain))
+    own = [name for name in _COLUMNS if name in batch.schema.names]
     others = [name for name in batch.schema.names if name not in _COLUMNS]
-    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _COLUMNS]
-    rows = Rows()
+    rows, kept = Rows(), []
     raw = _objects(batch.select(others)) if others else repeat({})
-    for run_id, example_id, turn_id, prompt, response, score, rest in zip(*values, raw, strict=False):
-        known = {name: value for name, value in rest.items() if value is not None}
-        rows.add_values(run_id, example_id, turn_id, prompt, response, score, known)
-    return rows.columns()
+    values = zip(*(_values(batch.column(name)) for name in own), strict=True)
+    for place, (known, rest) in enumerate(zip(values, raw, strict=False)):
+        row = dict(zip(own, known, strict=True)) | {name: value for name, value in rest.items() if value is not None}
+        try:
+            rows.add_flat(row)
+            kept.append(place)
+        except CandidateRefused as refused:
+            counts.refused[str(refused.reason)] += 1
+    counts.candidates += len(rows)
+    return rows.columns(), np.array(kept, dtype=np.int64)
 
 
 def _plain_columns(batch: Any) -> Columns | None:
@@ -116,13 +126,14 @@ def _plain_columns(batch: Any) -> Columns | None:
         return None
     if not np.isfinite(values["score"]).all() or any(not one or one.isspace() for one in values["prompt"]):
         return None
+    if "example_id" not in values or "turn_id" not in values or not all(values["example_id"]):
+        return None
     count = batch.num_rows
     return Columns(
         line=np.full(count, FLAT, dtype=np.int64),
         run_id=values.get("run_id", objects(repeat(""), count)),
-        **{name: values[name] for name in _REQUIRED},
+        **{name: values[name] for name in ("example_id", "turn_id", *_REQUIRED)},
         is_flawed=np.zeros(count, dtype=bool),
-        refusal=np.full(count, ACCEPTED, dtype=np.int8),
         raw=objects(repeat({}), count),
     )
 
@@ -155,22 +166,3 @@ def _objects(batch: Any) -> list[dict[str, object]]:
                 {name: value for one in batch.schema.names for name, value in _objects(batch.select([one]))[0].items()}
             ]
         return [{batch.schema.names[0]: _NO_TEXT if isinstance(error, UnicodeDecodeError) else None}]
-
-
-def turns_of_batch(batch: Any) -> Iterator[tuple[str, str, str] | None]:
-    """The run, example and turn of each row; None where it names no turn."""
-    values = [_values(batch.column(name)) if name in batch.schema.names else repeat(None) for name in _KEYS]
-    return (turn_of(dict(zip(_KEYS, row, strict=True))) for row in zip(*values, strict=False))
-
-
-def key_before(part: InputRange) -> Key | None:
-    """The turn of the last row in the row groups before the part."""
-    with opened(part) as file:
-        names = [name for name in _KEYS if name in file.schema_arrow.names]
-        for number in reversed(range(part.start)):
-            batches = file.iter_batches(1024, row_groups=[number], columns=names, use_threads=False)
-            for batch in reversed(list(batches)):
-                turns = [turn for turn in turns_of_batch(batch) if turn is not None]
-                if turns:
-                    return FLAT, *turns[-1]
-    return None

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.atif import ids_of
 from nat_dpo_pipeline.records.pieces import parsed, pieces
+from nat_dpo_pipeline.records.places import Place
 
 _IDS_SHOWN = 3
 
 
-def check_scores(scores: Mapping[str, object], trajectories: Iterable[Path]) -> None:
+def check_scores(scores: Mapping[str, object], trajectories: Iterable[Place]) -> None:
     """Read trajectories up to the first one with a score. Raises InputError with ids of both sides if there is none."""
     seen: dict[str, None] = {}
-    for path in trajectories if scores else ():
-        for piece in pieces(path):
+    for place in trajectories if scores else ():
+        for piece in pieces(place):
             ids = ids_of(parsed(piece.text))
             if any(one in scores for one in ids):
                 return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from nat_dpo_pipeline.core.candidates import Candidate
@@ -46,9 +47,18 @@ class Shared:
     other_names: set[str] = field(default_factory=set)
 
 
+class Cut(StrEnum):
+    """What of the files of a format can be read by itself: some lines, a file, or only all files together."""
+
+    LINES = "lines"
+    FILES = "files"
+    TOGETHER = "together"
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedFormat:
-    """One kind of file. `recognises` looks at a record's value; `reader` makes the reader of all such files of a call.
+    """One kind of file. `recognises` looks at a record's value; `reader` makes the reader of all its files that are
+    not `cut`. Without a reader its records are rows of candidates, whose score is called `score_name`.
 
     `is_table`: it holds scores for the candidates of other files, and is read before them. `hint` is what to do when a
     file of it holds no candidates.
@@ -57,10 +67,17 @@ class RecordedFormat:
     name: str
     looks_like: str
     recognises: Callable[[object], bool]
-    reader: Callable[[Shared], Read]
+    reader: Callable[[Shared], Read] | None = None
+    cut: Cut = Cut.FILES
+    score_name: str = "score"
     is_json: bool = True
     is_table: bool = False
     hint: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its lines are rows of candidates as this package writes them."""
+        return self.reader is None and self.score_name == "score"
 
 
 def mapping(value: object) -> Mapping[str, object]:

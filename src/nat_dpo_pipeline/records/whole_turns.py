@@ -1,39 +1,24 @@
 """Parts of input files as whole turns."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from nat_dpo_pipeline.core.candidates import RefusalReason
-from nat_dpo_pipeline.records import lines, row_groups
 from nat_dpo_pipeline.records.columns import Columns, Key, joined
-from nat_dpo_pipeline.records.ranges import UNREADABLE, InputKind, InputRange, Troubles
+from nat_dpo_pipeline.records.ranges import InputKind, InputRange, ReadCounts
+from nat_dpo_pipeline.records.reader import Reader
 
-_BYTES_A_BLOCK = 8 << 20
+_BYTES_BEFORE = 1 << 16
 _BYTES_BEHIND = 1 << 18
 
 
-def read_columns(
-    part: InputRange, troubles: Troubles, *, with_raw: bool, block_bytes: int = _BYTES_A_BLOCK
-) -> Iterator[Columns]:
-    """The rows of the part, in blocks of about so many bytes; `with_raw` with all that is known of a candidate."""
-    if part.kind is InputKind.PARQUET:
-        return row_groups.group_columns(part, troubles, block_bytes, with_raw=with_raw)
-    return lines.line_columns(part, troubles, block_bytes, with_raw=with_raw)
-
-
-def whole_turns(part: InputRange, refused: Counter[str], troubles: Troubles, *, with_raw: bool) -> Iterator[Columns]:
-    """The turns that begin in the part, each whole, also where it goes on behind the part's end.
-
-    Rows that name no turn are counted by the part that they are in.
-    """
-    before = _key_before(part)
+def whole_turns(part: InputRange, reader: Reader, counts: ReadCounts) -> Iterator[Columns]:
+    """Yield the turns that begin in the part, each whole, also where it goes on behind the part's end."""
+    before = None if part.start == 0 else _key_before(part, reader)
     held: Columns | None = None
-    for block in read_columns(part, troubles, with_raw=with_raw):
-        rows = _named(block, refused)
-        if before is not None:
-            rows = rows.take(slice(rows.leading(before), None))
+    for block in reader.columns(part, counts):
+        rows = block if before is None else block.take(slice(block.leading(before), None))
         if not len(rows):
             continue
         before = None
@@ -43,27 +28,28 @@ def whole_turns(part: InputRange, refused: Counter[str], troubles: Troubles, *, 
             yield rows.take(slice(0, cut))
         held = rows.take(slice(cut, None))
     if held is not None:
-        yield held if part.stop >= part.end else _completed(held, _behind(part, with_raw=with_raw))
+        yield held if part.stop >= part.end else _completed(held, _behind(part, reader))
 
 
-def _behind(part: InputRange, *, with_raw: bool) -> Iterator[Columns]:
-    return read_columns(part.rest, Troubles(), with_raw=with_raw, block_bytes=_BYTES_BEHIND)
+def _behind(part: InputRange, reader: Reader) -> Iterator[Columns]:
+    return reader.columns(part.rest, ReadCounts(), block_bytes=_BYTES_BEHIND)
 
 
-def _key_before(part: InputRange) -> Key | None:
-    if part.start == 0:
-        return None
-    try:
-        return row_groups.key_before(part) if part.kind is InputKind.PARQUET else lines.key_before(part)
-    except UNREADABLE:
-        return None
-
-
-def _named(rows: Columns, refused: Counter[str]) -> Columns:
-    named = rows.with_turn()
-    if len(named) < len(rows):
-        refused[str(RefusalReason.MISSING_TURN_ID)] += len(rows) - len(named)
-    return named
+def _key_before(part: InputRange, reader: Reader) -> Key | None:
+    """Return the turn of the last candidate before the part; where that cannot be read, None."""
+    step = 1 if part.kind is InputKind.PARQUET else _BYTES_BEFORE
+    start = part.start
+    while start:
+        start, stop = max(start - step, 0), start
+        before = replace(part, start=start, stop=stop)
+        try:
+            keys = [rows.key(len(rows) - 1) for rows in reader.columns(before, ReadCounts()) if len(rows)]
+        except (OSError, EOFError, ValueError):
+            return None
+        if keys:
+            return keys[-1]
+        step *= 1 if part.kind is InputKind.PARQUET else 4
+    return None
 
 
 def _start_of_last(rows: Columns) -> int:
@@ -73,8 +59,7 @@ def _start_of_last(rows: Columns) -> int:
 
 def _completed(held: Columns, behind: Iterable[Columns]) -> Columns:
     key, parts = held.key(0), [held]
-    for block in behind:
-        rows = block.with_turn()
+    for rows in behind:
         count = rows.leading(key)
         parts.append(rows.take(slice(0, count)))
         if count < len(rows):

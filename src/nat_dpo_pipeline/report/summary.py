@@ -2,27 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+
+from nat_dpo_pipeline.core.printable import listed
+from nat_dpo_pipeline.records.ranges import FileCounts
 
 Reasons = Counter[str]
-
-
-@dataclass(frozen=True, slots=True)
-class FileCounts:
-    """What was read of one file of recorded candidates; `records` are its lines, elements or documents."""
-
-    path: str
-    format: str
-    records: int
-    candidates: int
-    refused: Reasons
-
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "refused": dict(self.refused)}
-
-    def __str__(self) -> str:
-        refused = f", refused {listed(self.refused)}" if self.refused else ""
-        return f"{self.path}: {self.format}, {self.candidates} candidates{refused}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +98,6 @@ def _rows(report: CollectionReport) -> Iterator[tuple[str, object]]:
         yield "no candidates from", f"{report.examples_without_candidates} of {report.examples} examples"
     for problem in report.problems:
         yield "problem", problem
-
-
-def listed(reasons: Mapping[str, int]) -> str:
-    """`3 tie, 1 identical_text`, most frequent first."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
 
 
 def total(reports: Iterable[CollectionReport]) -> CollectionReport:

@@ -106,7 +106,7 @@ async def test_a_run_leaves_candidates_pairs_and_a_manifest(tmp_path: Path) -> N
     assert outcome.record.counts["candidates"] == 8
     assert len(_rows(tmp_path)) == 4
     assert outcome.dataset is not None
-    assert sum(file.rows for file in outcome.dataset.written.files) == len(
+    assert sum(file.rows for file in outcome.dataset.files) == len(
         _rows(tmp_path, "dataset/trl/train.jsonl") + _rows(tmp_path, "dataset/trl/validation.jsonl")
     )
     assert _manifest(tmp_path)["counts"]["candidates"] == 8

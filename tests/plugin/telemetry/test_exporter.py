@@ -18,9 +18,9 @@ from nat.observability.exporter_manager import ExporterManager
 from nat.utils.reactive.subject import Subject
 
 from nat_dpo_pipeline.core.redaction import PLACEHOLDER
+from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.recorded import pair_files
 from nat_dpo_pipeline.plugin.capture import emit_candidates, turn
 from nat_dpo_pipeline.plugin.exporter_config import CandidateExporterConfig
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStepPayload, IntermediateStepType, TTCEventData
@@ -95,11 +95,10 @@ async def test_what_is_recorded_becomes_pairs(make_exporter: Make, path: Path, t
     exporter.log.close()
     files = sorted(path.parent.iterdir())
     assert len(files) > 3
-    read, paired = pair_files(
-        files, tmp_path / "out", BuilderSettings(), SplitSettings(validation_fraction=0.0), DatasetSettings(), print
-    )
-    assert (read.candidates, read.turns, dict(read.refused)) == (40, 20, {"missing_score": 20})
-    rows = [json.loads(line) for line in (paired.written.folder / "trl" / "train.jsonl").read_text().splitlines()]
+    settings = BuilderSettings(), SplitSettings(validation_fraction=0.0), DatasetSettings()
+    found = pair_as_set(list(map(str, files)), str(tmp_path / "out"), settings)
+    assert (found.candidates, found.turns, found.refused) == (40, 20, {"missing_score": 20})
+    rows = [json.loads(line) for line in (tmp_path / "out" / "trl" / "train.jsonl").read_text().splitlines()]
     pairs = {(row["prompt"][0]["content"], row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows}
     assert pairs == {(f"q {number}", "b", "a") for number in range(20)}
 

@@ -72,9 +72,13 @@ def facts_of(metadata: object) -> Facts:
     llm, subtopic = metadata.get("llm") or metadata.get("model"), metadata.get("subtopic")
     return Facts(
         attributes=_numbers(metadata.get("attributes")),
-        model=llm if isinstance(llm, str) else None,
-        subtopic=subtopic if isinstance(subtopic, str) else None,
+        model=_text(llm),
+        subtopic=_text(subtopic),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and is_utf8(value) else None
 
 
 def row_of(pair: PreferencePair) -> PreferenceRow:

@@ -15,7 +15,7 @@ from typing import Any
 from nat.builder.workflow_builder import WorkflowBuilder
 
 from nat_dpo_pipeline.dataset.input_rows import read_inputs
-from nat_dpo_pipeline.dataset.run_folder import DATASET, JOURNAL, RunFolder
+from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, JOURNAL, RunFolder
 from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputError
 from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.journal import Journal
@@ -23,7 +23,9 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
-from nat_dpo_pipeline.pairing.datasets import PairedDataset, write_pairs
+from nat_dpo_pipeline.pairing.api import pair_as_set
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings
+from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
 from nat_dpo_pipeline.plugin.commands.components import adapter_of, builder_of, trainer_of
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
@@ -65,7 +67,7 @@ class Outcome:
     status: RunStatus
     record: GenerationRecord
     folder: Path
-    dataset: PairedDataset | None = None
+    dataset: ScaleResult | None = None
     first_failure: Failure | None = None
     error: BaseException | None = None
 
@@ -308,7 +310,7 @@ def _status(collecting: "asyncio.Task[None]", record: GenerationRecord) -> RunSt
     return RunStatus.COMPLETE if record.counts["candidates"] else RunStatus.EMPTY
 
 
-def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedDataset | None:
+def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> ScaleResult | None:
     """Write candidates, manifest and, if configured, the pairs. Raises OutputError."""
     configuration = workflow_configuration(config)
     folder.write_candidates()
@@ -320,7 +322,13 @@ def write_run(config: Config, folder: RunFolder, record: GenerationRecord, statu
             "trainer": redacted(trainer),
             "trainer_adapter": redacted(adapter),
         }
-        dataset = write_pairs(folder.path / DATASET, folder.turns, builder, trainer, configuration, adapter)
+        dataset = pair_as_set(
+            [str(folder.path / CANDIDATES)],
+            str(folder.path / DATASET),
+            (builder, trainer, adapter or DatasetSettings()),
+            ScaleOptions(engine=EngineName.MEMORY, exact_split=True, max_bad_share=0.0),
+            configuration=configuration,
+        )
     folder.write_manifest(record, status=status, configuration=configuration)
     return dataset
 

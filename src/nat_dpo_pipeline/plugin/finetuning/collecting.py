@@ -9,12 +9,13 @@ from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.generation.record import read_summary
-from nat_dpo_pipeline.pairing.datasets import singles_in
+from nat_dpo_pipeline.pairing.singles import singles_in
 from nat_dpo_pipeline.plugin.finetuning.trajectories import build_trajectories
 from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import EvalInputItem, EvaluationRunOutput, IntermediateStepType, Trajectory
 from nat_dpo_pipeline.plugin.steps import decode_candidates
-from nat_dpo_pipeline.report.summary import CollectionReport, FileCounts
+from nat_dpo_pipeline.records.ranges import FileCounts
+from nat_dpo_pipeline.report.summary import CollectionReport
 
 _PROBLEMS_TOLD = 5
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
-from nat_dpo_pipeline.pairing.datasets import single_rows
+from nat_dpo_pipeline.pairing.singles import single_rows
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.sides import held_out_prompts, rows_on
 from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig
@@ -24,7 +25,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.provenance import configuration_of
-from nat_dpo_pipeline.report.summary import CollectionReport, listed
+from nat_dpo_pipeline.report.summary import CollectionReport
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
@@ -32,7 +33,7 @@ from nat_dpo_pipeline.plugin.nat_api import (
     Trajectory,
     TrajectoryCollection,
 )
-from nat_dpo_pipeline.report.summary import CollectionReport, describe, listed, total
+from nat_dpo_pipeline.report.summary import CollectionReport, describe, total
 
 logger = logging.getLogger(__name__)
 

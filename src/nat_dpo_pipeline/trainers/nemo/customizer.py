@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
 
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.files import check_writable
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
-from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
 from nat_dpo_pipeline.trainers.nemo.deployment import Deployment, as_name

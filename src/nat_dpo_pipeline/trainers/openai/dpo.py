@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import openai
 from openai import AsyncOpenAI
 
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.generation.openai_model import certificates
 from nat_dpo_pipeline.generation.servers import Address, address_of, error_text, quiet_request_logs, quoted
-from nat_dpo_pipeline.report.summary import listed
 from nat_dpo_pipeline.trainers.backend import Job, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.openai.replies import RUN_KEY, is_of_run, state_of, status_of
 from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, formats_named
 from nat_dpo_pipeline.dataset.formats.format import messages_of
 from nat_dpo_pipeline.dataset.inspecting import Problem
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.report.summary import listed
 
 #: Of one file (platform.openai.com/docs/api-reference/files/create).
 MAX_FILE_BYTES = 512_000_000

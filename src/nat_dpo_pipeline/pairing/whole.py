@@ -1,0 +1,96 @@
+"""One dataset of one task in this process, which appears when it is whole."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
+from nat_dpo_pipeline.dataset.streams import Tally
+from nat_dpo_pipeline.dataset.writer import (
+    Provenance,
+    Staged,
+    StagedFormat,
+    Target,
+    is_dataset,
+    publish,
+)
+from nat_dpo_pipeline.errors import ConfigurationError, OutputError
+from nat_dpo_pipeline.pairing.api import Progress
+from nat_dpo_pipeline.pairing.engines import Engine
+from nat_dpo_pipeline.pairing.options import FileKind, ScaleResult
+from nat_dpo_pipeline.pairing.plan import identity_of, planned
+from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
+from nat_dpo_pipeline.pairing.work import CANDIDATES
+from nat_dpo_pipeline.pairing.writing import empty_parquet, file_name
+from nat_dpo_pipeline.records.inputs import InputFile
+from nat_dpo_pipeline.records.places import Place
+
+
+def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> ScaleResult:
+    """Make one dataset in the place of an older one. Raises OutputError where something else is in the folder."""
+    identity = identity_of(files, asked.rules, asked.selection, asked.options)
+    if not folder.is_local:
+        raise ConfigurationError(f"{str(folder)!r} is not on this machine: write shards to it (--engine local)")
+    plan = planned(files, identity, asked.options, 1, is_whole=True)
+    candidates = Path(folder.path) / CANDIDATES
+    if asked.written.with_candidates and candidates.exists() and not is_dataset(candidates.parent):
+        raise OutputError(f"{str(candidates)!r} exists and is of no dataset of this package: choose another folder")
+    state = folder / STATE
+    results: list[ScaleResult] = []
+
+    def fill(stages: Mapping[str, Path]) -> Staged:
+        state.remove()
+        state.create_folder()
+        run = Run(state, {name: Place(str(path)) for name, path in stages.items()}, plan, asked, engine, told)
+        results.append(run.go())
+        return _staged(stages, results[0], asked)
+
+    try:
+        dataset = publish(Path(folder.path), asked.written.target, fill)
+        if asked.written.with_candidates:
+            found = Path((state / CANDIDATES).path)
+            found.touch()
+            found.replace(candidates)
+    finally:
+        state.remove()
+    pairs = {side: results[0].pairs.get(side, 0) for side in SplitName}
+    return replace(results[0], folder=folder.uri, manifest=str(dataset.manifest), pairs=pairs, dataset=dataset)
+
+
+def _staged(stages: Mapping[str, Path], result: ScaleResult, asked: Asked) -> Staged:
+    formats = [
+        StagedFormat(
+            one,
+            _sides(one, stages[one.name], result, FileKind.JSONL),
+            _sides(one, stages[one.name], result, FileKind.PARQUET) if _has_parquet(one, asked.written.target) else {},
+        )
+        for one in formats_named(asked.options.formats)
+    ]
+    tally = Tally(pairs={side: result.pairs.get(side, 0) for side in SplitName})
+    tally.refused = {name: Counter(reasons) for name, reasons in result.left_out.items()}
+    configuration = dict(asked.written.configuration)
+    if asked.written.with_candidates:
+        configuration["recorded"] = [one.to_json() for one in result.read]
+    return Staged(formats, tally, Provenance(asked.options.seed, configuration, {"pairs": dict(result.skipped)}))
+
+
+def _has_parquet(one: Format, target: Target) -> bool:
+    return target.parquet and one.parquet and one.columns is not None
+
+
+def _sides(one: Format, stage: Path, result: ScaleResult, kind: FileKind) -> dict[SplitName, WrittenFile]:
+    """The file of each side, also of one without rows."""
+    sides = {}
+    for side in SplitName:
+        name = file_name(one, side, kind)
+        found = next((file for file in result.files if file.path == f"{one.name}/{name}"), None)
+        if found is None:
+            content = b"" if kind is FileKind.JSONL else empty_parquet(one)
+            (stage / name).parent.mkdir(exist_ok=True)
+            (stage / name).write_bytes(content)
+            found = WrittenFile(name, 0, len(content), sha256(content).hexdigest())
+        sides[side] = replace(found, path=name)
+    return sides
