@@ -12,7 +12,8 @@ from rich.console import Console
 
 from nat_dpo_pipeline.cli.display import Meter, line_of, table_of, watching
 from nat_dpo_pipeline.generation.chat import Waiting
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage, Price, StepProgress
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, ModelUsage, StepProgress
+from nat_dpo_pipeline.generation.settings import Price
 from tests.waiting import wait_until
 
 
@@ -27,7 +28,7 @@ class Clock:
 
 
 def _record(answered: int = 30, retries: int = 2, replayed: int = 0) -> GenerationRecord:
-    record = GenerationRecord(prices={"writer": Price(1.0, 2.0)})
+    record = GenerationRecord(prices={"writer": Price(prompt=1.0, completion=2.0)})
     record.progress["responses"] = StepProgress(running=4, done=answered, failed=0)
     record.progress["samples"] = StepProgress(done=3)
     record.progress["turns"] = StepProgress(done=7)
@@ -100,7 +101,7 @@ def test_what_is_left_is_reckoned_from_what_was_sent_and_not_from_what_was_repla
 def test_nothing_is_said_of_what_is_not_known() -> None:
     line = line_of(Meter(GenerationRecord()).read())
     assert line == "starting; 0.0 requests/s; 0 tokens/s; 0:00:00 elapsed"
-    assert "cost" not in line_of(Meter(GenerationRecord(prices={"writer": Price(1.0, 1.0)})).read())
+    assert "cost" not in line_of(Meter(GenerationRecord(prices={"writer": Price(prompt=1.0, completion=1.0)})).read())
 
 
 def test_a_line_names_the_steps_that_ask_and_the_failures() -> None:

@@ -11,8 +11,8 @@ from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
 from nat_dpo_pipeline.generation.plan import Asked, InputCounts, Plan, Scoring, make_plan
-from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage, Price
-from nat_dpo_pipeline.generation.settings import RecipeSettings
+from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, ModelUsage
+from nat_dpo_pipeline.generation.settings import Price, RecipeSettings
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Scored, Turn
 
 QUESTION = Question((Message("user", "What is it?"),))
@@ -93,7 +93,9 @@ def _used(**prices: Price) -> GenerationRecord:
 
 
 def test_spending_is_told_by_step_in_the_order_of_the_recipe() -> None:
-    head, *rows = generation_summary.spending_of(_used(judge=Price(2.0, 0.0), writer=Price(0.0, 4.0)))
+    head, *rows = generation_summary.spending_of(
+        _used(judge=Price(prompt=2.0, completion=0.0), writer=Price(prompt=0.0, completion=4.0))
+    )
     assert head.split() == ["step", "model", "requests", "retried", "prompt", "tokens", "reply", "tokens", "cost"]
     assert rows[0].split() == ["subtopics", "writer", "3", "0", "0", "500,000", "2.00"]
     assert rows[1].split()[0] == "rewards"
@@ -117,13 +119,13 @@ def test_an_unknown_finish_reason_is_told_by_its_word() -> None:
 
 
 def test_a_price_that_is_missing_is_a_cost_that_is_not_known() -> None:
-    *_, rewards, total = generation_summary.spending_of(_used(writer=Price(0.0, 4.0)))
+    *_, rewards, total = generation_summary.spending_of(_used(writer=Price(prompt=0.0, completion=4.0)))
     assert rewards.split()[-1] == total.split()[-1] == "-"
     assert "cost" not in generation_summary.spending_of(_used())[0]
 
 
 def test_what_was_replayed_is_told_with_what_it_was_worth() -> None:
-    record = GenerationRecord(prices={"writer": Price(1.0, 1.0)})
+    record = GenerationRecord(prices={"writer": Price(prompt=1.0, completion=1.0)})
     record.usage["questions", "writer"] = ModelUsage("m", replayed=1500, replayed_prompt_tokens=2_000_000)
     assert "replayed" in generation_summary.spending_of(record)[0]
     (line,) = generation_summary.replayed_of(record)
@@ -175,7 +177,9 @@ def test_a_plan_is_a_table_with_its_assumptions() -> None:
     assert "a response 350" in text
     assert "No cost is told without `prices`" in text
     assert "that the preview took" in " ".join(generation_summary.plan_lines(_plan(), measured=True))
-    priced = generation_summary.plan_lines(_plan({"writer": Price(1.0, 1.0), "reward": Price(1.0, 1.0)}))
+    priced = generation_summary.plan_lines(
+        _plan({"writer": Price(prompt=1.0, completion=1.0), "reward": Price(prompt=1.0, completion=1.0)})
+    )
     assert priced[1].split()[-1] == "cost"
     assert "-" not in priced[6]
 

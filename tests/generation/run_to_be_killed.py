@@ -17,7 +17,7 @@ from nat_dpo_pipeline.generation.scorers import RewardModelScorer
 from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode
 
 LIMITS = Limits(max_concurrency=2, first_pause_seconds=0.01, max_retries=20)
-SETTINGS = RecipeSettings(5, 4, 4, responses=ResponseMode.INDEPENDENT, seed=3)
+SETTINGS = RecipeSettings(n_subtopics=5, n_questions=4, n_responses=4, responses=ResponseMode.INDEPENDENT, seed=3)
 
 
 async def _run(url: str, path: Path) -> None:

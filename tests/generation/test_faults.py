@@ -37,7 +37,7 @@ Server = Callable[..., LoopbackServer]
 LIMITS = Limits(max_concurrency=16, first_pause_seconds=0.01, max_retries=12)
 TRANSIENT = sorted(set(Fault) - {Fault.UNAUTHORIZED})
 PAIRED = RecipeSettings(n_subtopics=3, n_questions=4, responses=ResponseMode.PAIRED, seed=3)
-INDEPENDENT = replace(PAIRED, responses=ResponseMode.INDEPENDENT, n_responses=3)
+INDEPENDENT = PAIRED.model_copy(update={"responses": ResponseMode.INDEPENDENT, "n_responses": 3})
 
 
 @dataclass(frozen=True)

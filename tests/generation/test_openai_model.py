@@ -99,7 +99,9 @@ async def test_messages_and_key_arrive_and_unset_parameters_are_left_to_the_serv
 
 
 async def test_parameters_arrive_also_those_outside_the_openai_api(settings: ModelSettings, script: Script) -> None:
-    sampling = Sampling(0.0, 0.7, 1024, 5, {"top_k": 40, "nested": {"a": [1]}})
+    sampling = Sampling(
+        temperature=0.0, top_p=0.7, max_tokens=1024, seed=5, extra_body={"top_k": 40, "nested": {"a": [1]}}
+    )
     await _ask(replace(settings, sampling=sampling))
     sent = script.sent()[0]
     assert {name: sent[name] for name in sent if name not in ("model", "messages")} == {

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,14 +17,21 @@ from nat_dpo_pipeline.generation.plan import (
     make_plan,
 )
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
-from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage, Price
+from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, StepName, StepSampling
+from nat_dpo_pipeline.generation.settings import (
+    Price,
+    RecipeSettings,
+    ResponseMode,
+    StepName,
+    StepSampling,
+    StepSamplings,
+)
 
 WRITER, JUDGE = Asked({"writer": 1.0}), Asked({"judge": 1.0})
 SMALL = RecipeSettings(n_subtopics=2, n_questions=3, n_responses=4, responses=ResponseMode.INDEPENDENT)
 TOPIC = InputCounts(topics=1, topic_characters=4)
-PRICES = {"writer": Price(1.0, 10.0), "judge": Price(2.0, 0.0)}
+PRICES = {"writer": Price(prompt=1.0, completion=10.0), "judge": Price(prompt=2.0, completion=0.0)}
 
 
 def _plan(settings: RecipeSettings = SMALL, inputs: InputCounts = TOPIC, **changes: Any) -> Plan:
@@ -40,7 +46,7 @@ def test_calls_follow_from_the_settings() -> None:
 
 
 def test_a_paired_reply_holds_two() -> None:
-    plan = _plan(replace(SMALL, responses=ResponseMode.PAIRED))
+    plan = _plan(SMALL.model_copy(update={"responses": ResponseMode.PAIRED}))
     assert plan.calls() == {"subtopics": 1, "questions": 2, "responses": 6, "rewards": 12}
     assert next(row for row in plan.rows if row.step == "responses").completion_tokens == 6 * 2 * RESPONSE_TOKENS
 
@@ -76,7 +82,7 @@ def test_a_reply_is_no_longer_than_max_tokens_and_the_steps_go_before_the_models
         plan = _plan(settings, responders=[Asked({"writer": 1.0}, max_tokens)])
         return next(row for row in plan.rows if row.step == "responses").completion_tokens // 24
 
-    own = replace(SMALL, sampling={StepName.RESPONSES: StepSampling(max_tokens=50)})
+    own = SMALL.model_copy(update={"sampling": StepSamplings(responses=StepSampling(max_tokens=50))})
     assert [reply(SMALL, None), reply(SMALL, 100), reply(SMALL, 9999), reply(own, 100)] == [350, 100, 350, 50]
 
 
@@ -108,7 +114,7 @@ def test_a_pool_costs_by_its_weights() -> None:
 
 
 def test_a_preview_corrects_the_estimate_by_what_it_measured() -> None:
-    preview = _plan(replace(SMALL, n_subtopics=1, n_questions=2), prices=PRICES)
+    preview = _plan(SMALL.model_copy(update={"n_subtopics": 1, "n_questions": 2}), prices=PRICES)
     usage = {
         (str(row.step), "writer"): ModelUsage("m", row.calls, 0, 0, 2 * row.prompt_tokens, 3 * row.completion_tokens)
         for row in preview.rows
@@ -136,7 +142,9 @@ def test_a_step_that_the_preview_did_not_reach_is_left_as_it_was() -> None:
 def test_no_step_is_without_calls_and_no_number_is_negative(
     topics: int, questions: int, n_subtopics: int, n_questions: int, n_responses: int, compares: bool
 ) -> None:
-    settings = RecipeSettings(n_subtopics, n_questions, n_responses, ResponseMode.INDEPENDENT)
+    settings = SMALL.model_copy(
+        update={"n_subtopics": n_subtopics, "n_questions": n_questions, "n_responses": n_responses}
+    )
     plan = _plan(settings, InputCounts(topics, questions), scoring=[Scoring(JUDGE, 1, compares=compares)])
     assert all(row.calls > 0 and row.prompt_tokens >= 0 and row.completion_tokens >= 0 for row in plan.rows)
     assert plan.questions == topics * n_subtopics * n_questions + questions
@@ -147,7 +155,7 @@ def test_no_step_is_without_calls_and_no_number_is_negative(
 async def test_the_calls_are_those_of_a_run_of_the_demo(mode: ResponseMode) -> None:
     from nat_dpo_pipeline.demo import create_app
 
-    settings = replace(SMALL, responses=mode, n_responses=2, max_top_ups=0, seed=7)
+    settings = SMALL.model_copy(update={"responses": mode, "n_responses": 2, "max_top_ups": 0, "seed": 7})
     models = [
         OpenAIChatModel(ModelSettings(name, f"demo/stdlib-{name}", "http://demo.invalid/v1", "none"), create_app())
         for name in ("writer", "reward")

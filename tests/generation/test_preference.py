@@ -22,10 +22,17 @@ from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
-from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord, Price
+from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, StepName, StepSampling
+from nat_dpo_pipeline.generation.settings import (
+    Price,
+    RecipeSettings,
+    ResponseMode,
+    StepName,
+    StepSampling,
+    StepSamplings,
+)
 from nat_dpo_pipeline.generation.steps import Item, Map, Pipeline, Scatter
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Turn
 from nat_dpo_pipeline.testing import ScriptedModel
@@ -153,6 +160,10 @@ def _failures(record: GenerationRecord) -> list[tuple[str, str, str]]:
     return [(failure.step, failure.subject, failure.reason) for failure in record.failures]
 
 
+def _sized(n_subtopics: int, n_questions: int, **more: Any) -> RecipeSettings:
+    return RecipeSettings(n_subtopics=n_subtopics, n_questions=n_questions, **more)
+
+
 def _independent(n_responses: int = 2, **more: Any) -> RecipeSettings:
     return RecipeSettings(n_responses=n_responses, responses=ResponseMode.INDEPENDENT, **more)
 
@@ -207,7 +218,7 @@ async def test_requests_and_tokens_are_counted_by_step_and_model() -> None:
 
 
 async def test_a_cost_needs_the_prices_of_all_models() -> None:
-    prices = {"writer": Price(1e6, 0.0), "responder": Price(0.0, 2e6)}
+    prices = {"writer": Price(prompt=1e6, completion=0.0), "responder": Price(prompt=0.0, completion=2e6)}
     record = GenerationRecord(prices=prices)
     await _recipe().turns(read_request("Tea"), record)
     costs = {(row["step"], row["llm"]): row["cost"] for row in record.spending()}
@@ -215,7 +226,7 @@ async def test_a_cost_needs_the_prices_of_all_models() -> None:
     assert costs[StepName.RESPONSES, "responder"] == 12.0
     assert costs[StepName.REWARDS, "rewarder"] is None
     assert record.total_cost() is None
-    whole = GenerationRecord(prices={**prices, "rewarder": Price(1.0, 1.0)})
+    whole = GenerationRecord(prices={**prices, "rewarder": Price(prompt=1.0, completion=1.0)})
     await _recipe().turns(read_request("Tea"), whole)
     assert whole.total_cost() == 3.0 + 12.0
 
@@ -283,7 +294,7 @@ async def test_the_summary_of_a_run_is_json() -> None:
 
 async def test_seeds_count_up_with_the_calls_that_are_equal_otherwise() -> None:
     writer, responder = _writer({"Tea": ["Green, green", "Black"]}), _responder()
-    await _run(_recipe(writer=writer, responder=responder, settings=RecipeSettings(2, 3, seed=9)))
+    await _run(_recipe(writer=writer, responder=responder, settings=_sized(2, 3, seed=9)))
     subtopics = [call.sampling.seed for call in writer.calls if _asked(call).step == "subtopics"]
     assert subtopics == [9, 10]
     assert [call.sampling.seed for call in writer.calls if _asked(call).step == "questions"] == [9, 9]
@@ -308,13 +319,16 @@ async def test_without_a_seed_calls_have_none() -> None:
 
 async def test_every_step_is_sampled_as_it_is_told() -> None:
     writer, responder, rewarder = _writer(), _responder(), _rewarder()
-    sampling = {
-        StepName.SUBTOPICS: StepSampling((0.1,), max_tokens=11),
-        StepName.QUESTIONS: StepSampling(top_p=0.5, seed=5),
-        StepName.RESPONSES: StepSampling((0.9,), extra_body={"top_k": 3}),
-    }
+    sampling = StepSamplings(
+        subtopics=StepSampling(temperature=0.1, max_tokens=11),
+        questions=StepSampling(top_p=0.5, seed=5),
+        responses=StepSampling(temperature=0.9, extra_body={"top_k": 3}),
+    )
     recipe = _recipe(
-        writer=writer, responder=responder, rewarder=rewarder, settings=RecipeSettings(2, 3, seed=1, sampling=sampling)
+        writer=writer,
+        responder=responder,
+        rewarder=rewarder,
+        settings=_sized(2, 3, seed=1, sampling=sampling),
     )
     turns, _ = await _run(recipe)
     for call in writer.calls:
@@ -331,7 +345,7 @@ async def test_every_step_is_sampled_as_it_is_told() -> None:
 
 async def test_of_several_temperatures_the_nth_response_has_the_nth_also_when_it_is_asked_for_again() -> None:
     responder = _responder({"Why?": ["a", "a", "c", "d", "e"]})
-    sampling = {StepName.RESPONSES: StepSampling((0.0, 0.7))}
+    sampling = StepSamplings(responses=StepSampling(temperature=[0.0, 0.7]))
     turns, _ = await _run(_recipe(responder=responder, settings=_independent(3, sampling=sampling)), "Why?")
     assert [(c.response, c.metadata["temperature"]) for c in turns[0].candidates] == [
         ("a", 0.0),
@@ -348,7 +362,7 @@ async def test_of_several_temperatures_the_nth_response_has_the_nth_also_when_it
 
 async def test_every_model_that_answers_has_all_the_temperatures() -> None:
     responders = [_responder(name="a"), _responder(name="b")]
-    sampling = {StepName.RESPONSES: StepSampling((0.0, 0.7))}
+    sampling = StepSamplings(responses=StepSampling(temperature=[0.0, 0.7]))
     turns, _ = await _run(_recipe(responder=responders, settings=_independent(2, sampling=sampling)), "Why?")
     assert sorted((c.metadata["llm"], c.metadata["temperature"]) for c in turns[0].candidates) == [
         ("a", 0.0),
@@ -400,7 +414,7 @@ async def test_a_list_that_is_short_or_unreadable_is_topped_up(
     first: Answer, known: tuple[str, ...], duplicates: int
 ) -> None:
     writer = _writer({"Tea": [first, "White, Yellow, Red"]})
-    turns, record = await _run(_recipe(writer=writer, settings=RecipeSettings(3, 1)))
+    turns, record = await _run(_recipe(writer=writer, settings=_sized(3, 1)))
     subtopics = [call for call in writer.calls if _asked(call).step == "subtopics"]
     assert [(_asked(call).count, _asked(call).known) for call in subtopics] == [(3, ()), (3 - len(known), known)]
     assert [turn.question.subtopic for turn in turns] == [*known, "White", "Yellow", "Red"][:3]
@@ -418,7 +432,7 @@ async def test_an_unreadable_list_is_kept_as_a_failure_even_when_the_next_one_is
 @pytest.mark.parametrize("max_top_ups", [0, 1, 4])
 async def test_a_list_is_topped_up_so_often_and_what_is_missing_is_counted(max_top_ups: int) -> None:
     writer = _writer({"Tea": "Green", "Green": "One?\nTwo?"})
-    settings = RecipeSettings(1, 3, max_top_ups=max_top_ups)
+    settings = _sized(1, 3, max_top_ups=max_top_ups)
     turns, record = await _run(_recipe(writer=writer, settings=settings))
     asked = [call for call in writer.calls if _asked(call).step == "questions"]
     assert [call.sample for call in asked] == [*range(1 + max_top_ups)]
@@ -429,7 +443,7 @@ async def test_a_list_is_topped_up_so_often_and_what_is_missing_is_counted(max_t
 
 async def test_a_question_that_an_earlier_subtopic_has_is_replaced() -> None:
     writer = _writer({"Green": "One?\nTwo?", "Black": ["Two?\nThree?", "Four?"]})
-    turns, record = await _run(_recipe(writer=writer, settings=RecipeSettings(2, 2)))
+    turns, record = await _run(_recipe(writer=writer, settings=_sized(2, 2)))
     assert [(turn.question.subtopic, turn.question.text) for turn in turns] == [
         ("Green", "One?"),
         ("Green", "Two?"),
@@ -451,7 +465,7 @@ async def test_a_question_that_an_earlier_subtopic_has_is_replaced() -> None:
 
 async def test_a_model_that_only_repeats_itself_leaves_questions_missing() -> None:
     writer = _writer({"Green": "One?\nTwo?", "Black": "Two?\none?"})
-    turns, record = await _run(_recipe(writer=writer, settings=RecipeSettings(2, 2, max_top_ups=2)))
+    turns, record = await _run(_recipe(writer=writer, settings=_sized(2, 2, max_top_ups=2)))
     assert _questions(turns) == ["One?", "Two?"]
     assert record.counts["questions"] == 2
     assert record.counts["missing_questions"] == 2
@@ -477,9 +491,9 @@ async def test_an_item_beyond_takes_the_place_of_a_repeated_one_without_another_
 
 async def test_how_near_is_the_same_can_be_set() -> None:
     writer = _writer({"Tea": "Green", "Green": "Which teas grow here?\nWhich teas grow best here?\nWhat is oolong?"})
-    settings = RecipeSettings(1, 3, near_duplicate=1.0, max_top_ups=0)
+    settings = _sized(1, 3, near_duplicate=1.0, max_top_ups=0)
     assert len((await _run(_recipe(writer=writer, settings=settings)))[0]) == 3
-    settings = RecipeSettings(1, 3, near_duplicate=0.8, max_top_ups=0)
+    settings = _sized(1, 3, near_duplicate=0.8, max_top_ups=0)
     assert len((await _run(_recipe(writer=writer, settings=settings)))[0]) == 2
 
 
@@ -695,7 +709,7 @@ async def test_a_paired_reply_that_does_not_hold_two_is_asked_for_again() -> Non
 
 
 async def test_paired_replies_that_stay_unreadable_cost_their_question_and_are_kept() -> None:
-    settings = RecipeSettings(2, 3, max_top_ups=1)
+    settings = _sized(2, 3, max_top_ups=1)
     responder = _responder({"Green 2?": "Just one answer."})
     turns, record = await _run(_recipe(responder=responder, settings=settings))
     assert _questions(turns) == ["Green 1?", "Green 3?", "Black 1?", "Black 2?", "Black 3?"]
@@ -859,7 +873,7 @@ async def test_a_weighted_pool_asks_by_weight() -> None:
 @pytest.mark.parametrize("mode", ResponseMode)
 async def test_every_model_of_several_answers_every_question(mode: ResponseMode) -> None:
     responders = [_responder(name="a"), _responder(name="b"), _responder(name="c")]
-    turns, record = await _run(_recipe(responder=responders, settings=RecipeSettings(2, 3, responses=mode)))
+    turns, record = await _run(_recipe(responder=responders, settings=_sized(2, 3, responses=mode)))
     assert [sorted(str(c.metadata["llm"]) for c in turn.candidates) for turn in turns] == [[*"aabbcc"]] * 6
     assert all([c.candidate_index for c in turn.candidates] == [*range(6)] for turn in turns)
     assert record.counts["candidates"] == 36

@@ -9,11 +9,11 @@ from nat_dpo_pipeline.generation.record import (
     FailureReason,
     GenerationRecord,
     ModelUsage,
-    Price,
     StepProgress,
     read_summary,
 )
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
+from nat_dpo_pipeline.generation.settings import Price
 from nat_dpo_pipeline.generation.steps import Item, Map
 
 NOTHING = {
@@ -140,7 +140,7 @@ def test_a_price_is_for_a_million_tokens() -> None:
 
 
 def test_the_whole_cost_is_known_when_every_price_is() -> None:
-    prices = {"llm": Price(1e6, 1e6), "other": Price(0.0, 0.0)}
+    prices = {"llm": Price(prompt=1e6, completion=1e6), "other": Price(prompt=0.0, completion=0.0)}
     record = GenerationRecord(prices=prices)
     assert record.total_cost() is None
     record.spent("responses", _reply(Usage(1, 1)))
@@ -372,7 +372,7 @@ def test_without_a_price_a_cost_is_what_servers_said() -> None:
 
 
 def test_the_users_price_goes_before_what_a_server_said() -> None:
-    record = GenerationRecord(prices={"llm": Price(1e6, 0.0)})
+    record = GenerationRecord(prices={"llm": Price(prompt=1e6, completion=0.0)})
     record.spent("responses", _reply(Usage(3, 1, cost=0.25)))
     record.spent("responses", _reply(Usage(2, 1, cost=0.25), replayed=True))
     (spent,) = record.spending()

@@ -1,11 +1,11 @@
-from dataclasses import FrozenInstanceError
-
 import pytest
+from pydantic import ValidationError
 
 from nat_dpo_pipeline.generation.settings import (
     InputKind,
     RecipeSettings,
     ResponseMode,
+    Sampling,
     Spread,
     StepName,
     StepSampling,
@@ -20,12 +20,12 @@ def test_unless_told_otherwise_the_recipe_is_nvidias() -> None:
     assert not settings.keep_refusals
     assert settings.min_best_score is None
     assert settings.seed is None
-    assert settings.sampling == {}
+    assert all(settings.sampling.of(step) == StepSampling() for step in StepName)
 
 
 def test_unless_told_otherwise_sampling_is_left_to_the_model() -> None:
     sampling = StepSampling()
-    assert sampling.temperatures == ()
+    assert sampling.temperatures == []
     assert (sampling.top_p, sampling.max_tokens, sampling.seed) == (None, None, None)
     assert sampling.extra_body == {}
 
@@ -37,7 +37,7 @@ def test_modes_kinds_and_spreads_are_written_as_in_a_configuration() -> None:
     assert [*StepName] == ["input", "subtopics", "questions", "responses", "rewards"]
 
 
-@pytest.mark.parametrize("settings", [RecipeSettings(), StepSampling()])
-def test_settings_do_not_change(settings: object) -> None:
-    with pytest.raises(FrozenInstanceError):
+@pytest.mark.parametrize("settings", [Sampling(), StepSampling()])
+def test_sampling_does_not_change(settings: object) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
         settings.seed = 1  # type: ignore[attr-defined]

@@ -21,7 +21,13 @@ from nat_dpo_pipeline.generation.preference import PreferenceRecipe
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage
 from nat_dpo_pipeline.generation.replies import ChatReply, read_samples
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, Sampling, StepName, StepSampling
+from nat_dpo_pipeline.generation.settings import (
+    RecipeSettings,
+    ResponseMode,
+    Sampling,
+    StepSampling,
+    StepSamplings,
+)
 from nat_dpo_pipeline.generation.together import SampledTogether
 from nat_dpo_pipeline.testing import ScriptedModel
 from nat_dpo_pipeline.testing.models import completion
@@ -315,7 +321,7 @@ INDEPENDENT = RecipeSettings(responses=ResponseMode.INDEPENDENT, n_responses=4)
 
 
 def _with(**sampling: object) -> RecipeSettings:
-    return replace(INDEPENDENT, sampling={StepName.RESPONSES: StepSampling(**sampling)})
+    return INDEPENDENT.model_copy(update={"sampling": StepSamplings(responses=StepSampling(**sampling))})
 
 
 def _used(record: GenerationRecord) -> ModelUsage:
@@ -353,13 +359,13 @@ async def test_a_server_that_gives_one_without_a_word_is_tried_once_and_nothing_
 @pytest.mark.parametrize(
     ("settings", "sizes"),
     [
-        (replace(INDEPENDENT, seed=1), {1: 20}),
+        (INDEPENDENT.model_copy(update={"seed": 1}), {1: 20}),
         (_with(seed=1), {1: 20}),
         (_with(extra_body={"seed": 1}), {1: 20}),
-        (_with(temperatures=(0.0,)), {1: 20}),
-        (_with(temperatures=(0.2, 0.7, 1.0)), {2: 5, 1: 10}),
-        (_with(temperatures=(0.0, 0.7)), {2: 5, 1: 10}),
-        (_with(temperatures=(0.2, 0.7)), {2: 10}),
+        (_with(temperature=[0.0]), {1: 20}),
+        (_with(temperature=[0.2, 0.7, 1.0]), {2: 5, 1: 10}),
+        (_with(temperature=[0.0, 0.7]), {2: 5, 1: 10}),
+        (_with(temperature=[0.2, 0.7]), {2: 10}),
     ],
 )
 async def test_samples_that_differ_in_seed_or_temperature_are_not_asked_for_together(
@@ -392,7 +398,7 @@ async def test_each_sample_is_on_record_as_if_it_had_been_asked_for_alone(make_s
 
     # More responses, and a server that gives one at a time: only what is new is asked for.
     server.most = 1
-    _, more = await _run(url, 6, replace(INDEPENDENT, n_responses=6), tmp_path / "journal")
+    _, more = await _run(url, 6, INDEPENDENT.model_copy(update={"n_responses": 6}), tmp_path / "journal")
     assert [set(turn) <= set(grown) for turn, grown in zip(turns, more, strict=False)] == [True] * 5
     assert server.sizes().total() == 5 * 2 + 6
 
@@ -400,8 +406,8 @@ async def test_each_sample_is_on_record_as_if_it_had_been_asked_for_alone(make_s
 async def test_samples_that_are_missing_on_record_are_asked_for_together(make_server: Make, tmp_path: Path) -> None:
     server = Server()
     url = make_server(server.answer).url
-    await _run(url, 5, replace(INDEPENDENT, n_responses=2), tmp_path / "journal")
-    await _run(url, 5, replace(INDEPENDENT, n_responses=5), tmp_path / "journal")
+    await _run(url, 5, INDEPENDENT.model_copy(update={"n_responses": 2}), tmp_path / "journal")
+    await _run(url, 5, INDEPENDENT.model_copy(update={"n_responses": 5}), tmp_path / "journal")
     assert server.sizes() == {2: 5, 3: 5}
 
 

@@ -238,37 +238,16 @@ def test_the_recipe_gets_its_settings() -> None:
         },
     )
     assert config.input_kind is InputKind.AUTO
-    assert config.recipe_settings() == RecipeSettings(
-        3,
-        4,
-        5,
-        ResponseMode.INDEPENDENT,
-        6,
-        keep_truncated=True,
-        keep_refusals=True,
-        max_top_ups=7,
-        near_duplicate=0.9,
-        min_best_score=3.0,
-        sampling={
-            StepName.SUBTOPICS: NOT_TOLD,
-            StepName.QUESTIONS: StepSampling((0.0,), 0.5, 100, 8, {}),
-            StepName.RESPONSES: StepSampling((0.2, 1.0), extra_body={"top_k": 3}),
-        },
-    )
-
-
-NOT_TOLD = StepSampling(extra_body={})
-
-
-def test_the_recipes_defaults_are_those_of_its_settings() -> None:
-    steps = (StepName.SUBTOPICS, StepName.QUESTIONS, StepName.RESPONSES)
-    assert _recipe().recipe_settings() == RecipeSettings(sampling=dict.fromkeys(steps, NOT_TOLD))
+    assert isinstance(config, RecipeSettings)
+    assert (config.responses, config.sampling.of(StepName.SUBTOPICS)) == (ResponseMode.INDEPENDENT, StepSampling())
+    assert config.sampling.questions == StepSampling(temperature=0.0, top_p=0.5, max_tokens=100, seed=8)
+    assert config.sampling.responses == StepSampling(temperature=[0.2, 1.0], extra_body={"top_k": 3})
 
 
 @pytest.mark.parametrize(
     ("sampling", "said"),
     [
-        ({"rewards": {}}, "SamplingConfig has no 'rewards'; its keys are questions, responses, subtopics"),
+        ({"rewards": {}}, "sampling has no 'rewards'; its keys are questions, responses, subtopics"),
         ({"questions": {"temprature": 1}}, "has no 'temprature'; did you mean 'temperature'"),
         ({"questions": {"top_p": 0}}, "top_p is 0: "),
         ({"questions": {"max_tokens": 0}}, "max_tokens is 0: "),

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, RunFolder
-from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord, Price
+from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.scorers import Score
-from nat_dpo_pipeline.generation.settings import StepName
+from nat_dpo_pipeline.generation.settings import Price, StepName
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Scored, Turn, make_turn
 from nat_dpo_pipeline.pairing.api import pair_as_set
@@ -135,7 +135,7 @@ def _scored(draw: st.DrawFn, of: Response) -> Scored:
 @st.composite
 def odd_runs(draw: st.DrawFn) -> OddRun:
     """Runs in which each field holds whatever it may hold, and a failure for every reason."""
-    record = GenerationRecord(prices={"writer": Price(draw(_prices), draw(_prices))})
+    record = GenerationRecord(prices={"writer": Price(prompt=draw(_prices), completion=draw(_prices))})
     for step, llm in draw(st.lists(st.tuples(texts, texts | st.just("writer")), max_size=3)):
         usage = Usage(draw(_tokens), draw(_tokens))
         record.spent(step, ChatReply("", "stop", llm, draw(texts), usage, {}, retries=draw(st.integers(0, 3))))

@@ -165,7 +165,7 @@ def test_a_first_loss_that_is_not_ln_2_and_one_that_is_no_number_fail(tmp_path: 
     settings = TrlSettings(model="tiny", output_dir=tmp_path)
     check_loss(1, 0.6931, settings)
     check_loss(2, 0.0171, settings)
-    check_loss(1, 25.0, replace(settings, loss_type=("ipo",)))
+    check_loss(1, 25.0, settings.model_copy(update={"loss_type": ["ipo"]}))
     with pytest.raises(TrainingError, match=r"the first loss is 0\.0171 and not 0\.6931 \(ln 2\)"):
         check_loss(1, 0.0171, settings)
     with pytest.raises(TrainingError, match="the loss is nan at step 7: lower learning_rate"):

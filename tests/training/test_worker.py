@@ -11,7 +11,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ asyncio.run(main())
 async def test_the_worker_does_not_outlive_its_parent(
     undisturbed: Trained, data: Callable[..., Any], settings: Callable[..., Any], tmp_path: Path
 ) -> None:
-    given = replace(settings(tmp_path), model=str(undisturbed.folder.tiny_model), epochs=500.0)
+    given = settings(tmp_path, model=str(undisturbed.folder.tiny_model), epochs=500.0)
     (tmp_path / "given").write_bytes(pickle.dumps((given, data())))
     folder = JobFolder(tmp_path / "run")
     async with _started(sys.executable, "-c", PARENT, str(tmp_path / "given")) as parent:

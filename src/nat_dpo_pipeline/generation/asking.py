@@ -11,7 +11,7 @@ from nat_dpo_pipeline.generation.chat import Call, ChatModel, counting_late
 from nat_dpo_pipeline.generation.endings import Ending, shown
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
-from nat_dpo_pipeline.generation.settings import RecipeSettings, Sampling, StepName, StepSampling
+from nat_dpo_pipeline.generation.settings import RecipeSettings, Sampling, StepName
 from nat_dpo_pipeline.generation.steps import Item
 from nat_dpo_pipeline.generation.turns import Flaw
 
@@ -45,19 +45,12 @@ class Asking:
 
     def _sampling(self, step: StepName, number: int, temperature: float | None) -> Sampling:
         """How the call that is number `number` among its equals is sampled."""
-        own = self._settings.sampling.get(step, StepSampling())
+        own = self._settings.sampling.of(step)
         seed = self._settings.seed if own.seed is None else own.seed
-        return Sampling(
-            temperature=temperature,
-            top_p=own.top_p,
-            max_tokens=own.max_tokens,
-            seed=None if seed is None else seed + number,
-            extra_body=own.extra_body,
-            reasoning_effort=own.reasoning_effort,
-        )
+        return own.of_call(temperature, None if seed is None else seed + number)
 
     def _temperatures(self, step: StepName) -> Sequence[float]:
-        return self._settings.sampling.get(step, StepSampling()).temperatures
+        return self._settings.sampling.of(step).temperatures
 
 
 def call_of(item: Item[Any], messages: tuple[Message, ...], sampling: Sampling, number: int, attempt: int) -> Call:

@@ -164,7 +164,8 @@ def _corrected(call: Call, said: str, wrong: str) -> Call:
 def _once_more(call: Call, said: str, wrong: str) -> Call:  # noqa: ARG001 - all a model with roles of its own can be told
     """The same call again; with a seed the same one would give the same reply."""
     seed = call.sampling.seed
-    return replace(call, sample=1, sampling=replace(call.sampling, seed=None if seed is None else seed + 1))
+    again = call.sampling.model_copy(update={"seed": None if seed is None else seed + 1})
+    return replace(call, sample=1, sampling=again)
 
 
 async def _tournament(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from nat_dpo_pipeline.generation import prompts
-from nat_dpo_pipeline.generation.record import ModelUsage, Price
-from nat_dpo_pipeline.generation.settings import RecipeSettings, ResponseMode, StepName
+from nat_dpo_pipeline.generation.record import ModelUsage
+from nat_dpo_pipeline.generation.settings import Price, RecipeSettings, ResponseMode, StepName
 
 CHARACTERS_A_TOKEN = 4
 #: How long replies are taken to be, in tokens, where no `max_tokens` is lower.
@@ -188,8 +188,7 @@ class _Work:
             yield StepName.REWARDS, scoring.asked, calls, tokens, calls * scoring.asked.reply(scoring.reply_tokens)
 
     def _reply(self, step: StepName, asked: Asked, tokens: float) -> float:
-        sampling = self._settings.sampling.get(step)
-        return asked.reply(tokens, None if sampling is None else sampling.max_tokens)
+        return asked.reply(tokens, self._settings.sampling.of(step).max_tokens)
 
 
 def _tokens(characters: int) -> float:

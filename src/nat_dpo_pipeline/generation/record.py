@@ -10,6 +10,7 @@ from typing import Any
 from nat_dpo_pipeline.errors import Concern, ItemDropped, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
+from nat_dpo_pipeline.generation.settings import Price
 from nat_dpo_pipeline.generation.steps import Item
 
 #: Marks the JSON summary of a run, so that a reader of workflow outputs knows what it holds.
@@ -57,14 +58,6 @@ class Failure:
     reason: FailureReason
     detail: str
     reply: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a model costs, in any one currency, per million tokens."""
-
-    prompt: float
-    completion: float
 
 
 @dataclass(slots=True)

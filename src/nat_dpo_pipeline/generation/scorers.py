@@ -31,7 +31,7 @@ _FIRST_TOKEN = Sampling(
     temperature=1.0,
     top_p=1.0,
     max_tokens=1,
-    extra_body=MappingProxyType({"logprobs": True, "top_logprobs": 20}),
+    extra_body={"logprobs": True, "top_logprobs": 20},
 )
 _ROUTE_PARSERS = MappingProxyType({Route.POOLING: parse_pooled, Route.CLASSIFY: parse_classified})
 
@@ -131,7 +131,7 @@ class PoolingScorer:
     ) -> None:
         self._model = model
         self._route = route
-        self._sampling = Sampling(extra_body=extra_body) if extra_body else AS_CONFIGURED
+        self._sampling = Sampling(extra_body=dict(extra_body)) if extra_body else AS_CONFIGURED
         self._parse = _ROUTE_PARSERS[route]
         self._watch = ScorerWatch()
 

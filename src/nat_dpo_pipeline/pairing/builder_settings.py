@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -178,26 +179,10 @@ class BuilderSettings(StrictConfig):
         return self
 
     def pairing_rules(self) -> "PairingRules":
-        """How the candidates of a turn are paired."""
+        """Return how the candidates of a turn are paired: the fields that rules and settings share."""
         from nat_dpo_pipeline.core.pairs import PairingRules
 
-        return PairingRules(
-            exhaustive_pairs=self.exhaustive_pairs,
-            min_score_diff=self.min_score_diff,
-            max_pairs_per_turn=self.max_pairs_per_turn,
-            strategy=self.strategy,
-            seed=self.seed,
-            max_score_diff=self.max_score_diff,
-            min_chosen_score=self.min_chosen_score,
-            min_best_score=self.min_best_score,
-            min_rejected_score=self.min_rejected_score,
-            min_rejected_length=self.min_rejected_length,
-            min_agreement=self.min_agreement,
-            max_length_ratio=self.max_length_ratio,
-            length_penalty=self.length_penalty,
-            near_duplicate=self.near_duplicate,
-            pair_flawed=self.pair_flawed,
-        )
+        return PairingRules(**_shared(self, PairingRules))
 
     def selection_rules(self) -> "SelectionRules":
         """What is left out of all pairs of a run. Raises InputError when the evaluation set cannot be read."""
@@ -206,13 +191,12 @@ class BuilderSettings(StrictConfig):
         from nat_dpo_pipeline.dataset.evaluation_rows import read_evaluation_texts
 
         path = self.decontaminate_against
-        return SelectionRules(
-            evaluation=None if path is None else EvaluationSet(read_evaluation_texts(path), self.decontaminate_ngram),
-            drop_contradictions=self.drop_contradictions,
-            max_prompts_per_chosen=self.max_prompts_per_chosen,
-            min_margin_quantile=self.min_margin_quantile,
-            length_balance=self.length_balance,
-        )
+        evaluation = None if path is None else EvaluationSet(read_evaluation_texts(path), self.decontaminate_ngram)
+        return SelectionRules(evaluation, **_shared(self, SelectionRules))
+
+
+def _shared(settings: BuilderSettings, rules: "type[PairingRules | SelectionRules]") -> dict[str, Any]:
+    return {one.name: getattr(settings, one.name) for one in fields(rules) if one.name in BuilderSettings.model_fields}
 
 
 def recorded_builder(settings: Mapping[str, object]) -> BuilderSettings:

@@ -34,7 +34,6 @@ from nat_dpo_pipeline.plugin.commands.generation import (
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PreferenceDataConfig, llms_in
-from nat_dpo_pipeline.plugin.workflows.recipe import prices_of
 
 WORKERS = "workers"
 _SHARES = "shares.json"
@@ -177,7 +176,7 @@ async def generate_on_ray(
     sharing_limits(workflow, len(shares))
     with RunFolder(run_dir) as folder:
         _claim_shares(run_dir, workers)
-        record = GenerationRecord(prices=prices_of(workflow))
+        record = GenerationRecord(prices=workflow.prices)
         folders = _folders(run_dir, len(shares))
         with connected(address, workers), watch(record):
             actors = [_started(source, share, len(shares), path) for share, path in zip(shares, folders, strict=True)]

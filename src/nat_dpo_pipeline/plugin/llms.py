@@ -98,8 +98,5 @@ def _tokens(usage: Usage) -> TokenUsageBaseModel:
 
 
 def _varied(asked: Sampling, wanted: Sampling) -> Sampling:
-    return replace(
-        asked,
-        temperature=asked.temperature if wanted.temperature is None else wanted.temperature,
-        seed=asked.seed if wanted.seed is None else wanted.seed,
-    )
+    given = {"temperature": wanted.temperature, "seed": wanted.seed}
+    return asked.model_copy(update={name: value for name, value in given.items() if value is not None})

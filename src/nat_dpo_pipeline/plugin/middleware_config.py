@@ -8,9 +8,8 @@ from typing import Any, Self
 from nat.plugin_api import FunctionMiddlewareBaseConfig
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
 
-from nat_dpo_pipeline.generation.settings import Sampling
-from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, PriceConfig, functions_in, llms_in
-from nat_dpo_pipeline.plugin.workflows.sampling_config import Temperatures
+from nat_dpo_pipeline.generation.settings import Price, Sampling, Temperatures
+from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, functions_in, llms_in
 from nat_dpo_pipeline.plugin.workflows.scorer_config import GenRMConfig, PairwiseJudgeConfig, ScorerConfig
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 
@@ -126,7 +125,7 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     limits: dict[str, ModelLimitsConfig] = Field(
         default_factory=dict, description="Limits of the scorer's models by the name of the llm."
     )
-    prices: dict[str, PriceConfig] = Field(
+    prices: dict[str, Price] = Field(
         default_factory=dict, description="Prices of the scorer's models by the name of the llm."
     )
     max_concurrency: int = Field(default=8, ge=1, description="Scoring calls under way at once, for each model.")

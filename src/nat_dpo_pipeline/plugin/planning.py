@@ -21,7 +21,7 @@ from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.settings import InputKind, Spread
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, llms_in
-from nat_dpo_pipeline.plugin.workflows.recipe import function_at, prices_of
+from nat_dpo_pipeline.plugin.workflows.recipe import function_at
 from nat_dpo_pipeline.plugin.workflows.scorer_config import (
     EnsembleConfig,
     FunctionScorerConfig,
@@ -41,12 +41,12 @@ def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tup
     responders = workflow.responder_llm or workflow.writer_llm
     pools = [{name: 1.0} for name in responders.models] if responders.use is Spread.ALL else [responders.models]
     return make_plan(
-        workflow.recipe_settings(),
+        workflow,
         count_inputs((text for _, text in inputs), workflow.input_kind),
         writer=_asked(config, workflow.writer_llm.models),
         responders=[_asked(config, models) for models in pools],
         scoring=list(_scoring(config, workflow.scorer_config())),
-        prices=prices_of(workflow),
+        prices=workflow.prices,
     )
 
 

@@ -12,12 +12,11 @@ from nat_dpo_pipeline.generation.settings import (
     AskTogether,
     InputKind,
     JournalBy,
+    Price,
     RecipeSettings,
     ResponseMode,
     Spread,
-    StepName,
 )
-from nat_dpo_pipeline.plugin.workflows.sampling_config import StepSamplingConfig
 from nat_dpo_pipeline.plugin.workflows.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
 
@@ -65,22 +64,7 @@ class ModelPoolConfig(StrictConfig):
         return self
 
 
-class SamplingConfig(StrictConfig):
-    """Sampling by step."""
-
-    subtopics: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the list of subtopics.")
-    questions: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the lists of questions.")
-    responses: StepSamplingConfig = Field(default_factory=StepSamplingConfig, description="Of the responses.")
-
-
-class PriceConfig(StrictConfig):
-    """What a model costs, in any one currency."""
-
-    prompt: FiniteFloat = Field(ge=0.0, description="For a million prompt tokens.")
-    completion: FiniteFloat = Field(ge=0.0, description="For a million completion tokens.")
-
-
-class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_data"):
+class PreferenceDataConfig(RecipeSettings, FunctionBaseConfig, name="preference_data"):
     """Preference data from a topic: subtopics, questions, several responses each, scored by a reward model or a judge.
 
     The input is a topic, or a question or a list of messages, for which the first steps are skipped. Every scored
@@ -103,60 +87,16 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         default=InputKind.AUTO,
         description="What a plain text input is: `topic`, `question`, or `auto` (a question when it ends with '?').",
     )
-    n_subtopics: int = Field(default=10, ge=1, le=1000, description="Subtopics to ask for.")
-    n_questions: int = Field(default=10, ge=1, le=1000, description="Questions to ask for, per subtopic.")
-    responses: ResponseMode = Field(
-        default=ResponseMode.PAIRED,
-        description="`paired`: two responses in one reply, as NVIDIA's recipe; `independent`: one call per response.",
-    )
-    n_responses: int = Field(
-        default=2, ge=2, le=256, description="Responses per question in `independent` mode; `paired` always has two."
-    )
     ask_together: AskTogether = Field(
         default=AskTogether.AUTO,
         description="`auto`: in `independent` mode responses that one model gives to a question at one temperature are "
         "choices of one request (`n`), if the server gives several, which is tried once, and no `seed` tells them "
         "apart; `never`: one request per response.",
     )
-    max_top_ups: int = Field(
-        default=3,
-        ge=0,
-        le=100,
-        description="How often more is asked for where a list is short or unreadable, or a response repeats another; "
-        "what is missing after that is reported.",
-    )
-    near_duplicate: float = Field(
-        default=0.8,
-        gt=0.0,
-        le=1.0,
-        description="Subtopics and questions count as the same when so much of their words is; 1.0: only with the same "
-        "words, in any order.",
-    )
-    sampling: SamplingConfig = Field(
-        default_factory=SamplingConfig, description="Temperature and the like by step: subtopics, questions, responses."
-    )
     reward: str | dict[str, FiniteFloat] = Field(
         default="helpfulness",
         description="How attribute scores of `reward_llm` become one score: `helpfulness` (NVIDIA's notebook), "
         "`nemotron-4-340b`, `llama3-70b-steerlm` (the model cards' weights), or weights of your own by attribute.",
-    )
-    min_best_score: FiniteFloat | None = Field(
-        default=None,
-        description="Questions whose best response scores less are not paired; NVIDIA's notebook has 3.0 of "
-        "helpfulness. Leave it out for reward models whose scores mean nothing across prompts.",
-    )
-    keep_truncated: bool = Field(
-        default=False,
-        description="Score responses that were cut at max_tokens too; a cut answer teaches to stop mid-sentence. To "
-        "pair them set `pair_flawed` of the trajectory builder.",
-    )
-    keep_refusals: bool = Field(
-        default=False,
-        description="Score refusals too; for data that is to teach when to refuse, with `pair_flawed` of the builder.",
-    )
-    seed: int | None = Field(
-        default=None,
-        description="Sent with every writer and responder call; the n-th response to a question adds n to it.",
     )
     max_concurrency: int = Field(
         default=8, ge=1, description="Calls under way at once, for each model, unless `limits` says otherwise."
@@ -188,7 +128,7 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
     limits: dict[str, ModelLimitsConfig] = Field(
         default_factory=dict, description="Limits by the name of an llm, for example what a hosted trial allows."
     )
-    prices: dict[str, PriceConfig] = Field(
+    prices: dict[str, Price] = Field(
         default_factory=dict,
         description="Prices by the name of an llm; without one the cost is what the server says, or not known.",
     )
@@ -236,22 +176,6 @@ class PreferenceDataConfig(FunctionBaseConfig, StrictConfig, name="preference_da
         if self.scorer is not None:
             return self.scorer
         return RewardModelConfig(kind="reward_model", llm=self.reward_llm or LLMRef(""), weights=self.reward)
-
-    def recipe_settings(self) -> RecipeSettings:
-        steps = (StepName.SUBTOPICS, StepName.QUESTIONS, StepName.RESPONSES)
-        return RecipeSettings(
-            n_subtopics=self.n_subtopics,
-            n_questions=self.n_questions,
-            n_responses=self.n_responses,
-            responses=self.responses,
-            seed=self.seed,
-            keep_truncated=self.keep_truncated,
-            keep_refusals=self.keep_refusals,
-            max_top_ups=self.max_top_ups,
-            near_duplicate=self.near_duplicate,
-            min_best_score=self.min_best_score,
-            sampling={step: getattr(self.sampling, step).step_sampling() for step in steps},
-        )
 
 
 def llms_in(value: object) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_what_an_entry_says_is_taken(kind: str) -> None:
         model="m",
         base_url="http://127.0.0.1:8000/v1",
         api_key="k",
-        sampling=Sampling(0.2, 0.7, 77, 5, {"nvext": {"guided_json": {}}}),
+        sampling=Sampling(temperature=0.2, top_p=0.7, max_tokens=77, seed=5, extra_body={"nvext": {"guided_json": {}}}),
         timeout_seconds=9.0,
     )
 

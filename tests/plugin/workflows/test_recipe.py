@@ -18,11 +18,11 @@ from nat_dpo_pipeline.generation.judges import PairwiseJudge
 from nat_dpo_pipeline.generation.limits import Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
-from nat_dpo_pipeline.generation.record import GenerationRecord, Price
+from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.scorers import RewardModelScorer
-from nat_dpo_pipeline.generation.settings import ResponseMode
+from nat_dpo_pipeline.generation.settings import Price, ResponseMode
 from nat_dpo_pipeline.plugin.workflow_config import DemoModelConfig, PreferenceDataConfig
-from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, limits_of, open_recipe, prices_of
+from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, limits_of, open_recipe
 from nat_dpo_pipeline.testing.models import completion
 from nat_dpo_pipeline.testing.server import LoopbackServer, Response
 
@@ -177,7 +177,7 @@ def test_limits_are_the_models_own_or_else_the_llms_or_else_the_workflows(
 
 def test_prices_go_by_the_name_of_the_llm() -> None:
     config = _config(prices={"w": {"prompt": 1, "completion": 2.5}})
-    assert prices_of(config) == {"w": Price(1.0, 2.5)}
+    assert config.prices == {"w": Price(prompt=1.0, completion=2.5)}
 
 
 # The recipe.
@@ -187,7 +187,7 @@ async def test_the_writer_answers_unless_another_model_is_named(opened: Opened) 
     recipe = _recipe(opened)
     assert [responder.name for responder in recipe.responders] == ["w"]
     assert isinstance(recipe.scorer, RewardModelScorer)
-    assert recipe.settings == _config().recipe_settings()
+    assert recipe.settings == _config()
     assert recipe.workers == 32, "twice the eight calls of each of two models"
 
 

@@ -31,7 +31,7 @@ from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
 from nat_dpo_pipeline.plugin.provenance import workflow_configuration
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, functions_in
-from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, open_recipe, prices_of
+from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, open_recipe
 from nat_dpo_pipeline.redacted import redacted
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ async def _generate(
     watch: Watch,
     interrupts: Interrupts,
 ) -> Outcome:
-    record = GenerationRecord(prices=prices_of(workflow), on_failure=folder.failed, waiting=recipe.waiting)
+    record = GenerationRecord(prices=workflow.prices, on_failure=folder.failed, waiting=recipe.waiting)
     collecting = asyncio.create_task(_collect(recipe, _requests(inputs, workflow, record), folder, record))
     with watch(record), interrupts(collecting, tell_interrupted):
         try:
@@ -193,7 +193,7 @@ async def preview(
     """Two questions through all steps: of the first input when it is a topic, else the first two inputs."""
     small = preview_workflow(workflow)
     async with _opened(config, small, None) as recipe:
-        record = GenerationRecord(prices=prices_of(workflow), waiting=recipe.waiting)
+        record = GenerationRecord(prices=workflow.prices, waiting=recipe.waiting)
         requests = _until_two_questions(_requests(inputs, small, record))
         with watch(record):
             async with aclosing(recipe.run(requests, record)) as items:

@@ -9,7 +9,6 @@ from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
-from nat_dpo_pipeline.plugin.workflows.recipe import prices_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +20,7 @@ class Ceiling:
 
     def __init__(self, config: BestOfNConfig) -> None:
         self._config = config.ceiling
-        self._prices = prices_of(config)
+        self._prices = config.prices
         self._is_told = False
         self._calls = 0
         self._begin()

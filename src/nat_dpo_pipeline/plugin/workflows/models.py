@@ -58,7 +58,7 @@ def model_settings(name: str, config: HostedConfig, *, timeout_seconds: float) -
         model=config.model_name,
         base_url=base_url,
         api_key=_api_key(name, config, host, needed=base_url == host.base_url),
-        sampling=Sampling(
+        sampling=Sampling.model_construct(
             temperature=config.temperature,
             top_p=config.top_p,
             max_tokens=given.get("max_tokens", host.max_tokens),

@@ -1,6 +1,6 @@
 """From the configuration of a `preference_data` workflow to the recipe over open models."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pkgutil import resolve_name
 from typing import Protocol
@@ -13,15 +13,13 @@ from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, Replayed
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.pool import ModelPool
 from nat_dpo_pipeline.generation.preference import PreferenceRecipe
-from nat_dpo_pipeline.generation.record import Price
-from nat_dpo_pipeline.generation.settings import AskTogether, JournalBy, Spread
+from nat_dpo_pipeline.generation.settings import AskTogether, JournalBy, Price, Spread
 from nat_dpo_pipeline.generation.steps import Pipeline
 from nat_dpo_pipeline.generation.together import SampledTogether
 from nat_dpo_pipeline.plugin.workflow_config import (
     ModelLimitsConfig,
     ModelPoolConfig,
     PreferenceDataConfig,
-    PriceConfig,
     llms_in,
 )
 from nat_dpo_pipeline.plugin.workflows.models import open_model, retries_of
@@ -34,7 +32,7 @@ class AskingConfig(Protocol):
     """What a configuration says of how its models are asked."""
 
     limits: dict[str, ModelLimitsConfig]
-    prices: dict[str, PriceConfig]
+    prices: dict[str, Price]
     max_concurrency: int
     request_timeout: float
     max_retries: int
@@ -121,7 +119,7 @@ def open_recipe(
         writer=models.pool(config.writer_llm),
         responders=[models.named(name) for name in responders.models] if everyone else [models.pool(responders)],
         scorer=open_scorer(config.scorer_config(), models.replicas, function_named),
-        settings=config.recipe_settings(),
+        settings=config,
         adapt=None if config.pipeline is None else function_at(config.pipeline),
         workers=_workers(config),
         waiting=models.waiting,
@@ -160,8 +158,3 @@ def limits_of(name: str, llm: LLMBaseConfig, config: AskingConfig) -> Limits:
         max_retries=retries,
         max_wait_seconds=own.max_wait_seconds,
     )
-
-
-def prices_of(config: AskingConfig) -> Mapping[str, Price]:
-    """The prices by the name of the llm."""
-    return {name: Price(price.prompt, price.completion) for name, price in config.prices.items()}

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model
 
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.plugin.workflows.sampling_config import CallSamplingConfig, ExtraBodyConfig
+from nat_dpo_pipeline.generation.settings import ExtraBody, Sampling
 from nat_dpo_pipeline.strict import StrictConfig
 
 
@@ -42,8 +42,8 @@ class _AskingConfig(StrictConfig):
 class _SampledConfig(_AskingConfig):
     """A scorer whose model writes its verdict."""
 
-    sampling: CallSamplingConfig = Field(
-        default_factory=CallSamplingConfig, description="Temperature and the like of the calls that score."
+    sampling: Sampling = Field(
+        default_factory=Sampling, description="Temperature and the like of the calls that score."
     )
 
 
@@ -84,13 +84,13 @@ class PrincipleConfig(_AskingConfig):
     principle: str = Field(min_length=1, description="What to hold a response to, for example `correctness`.")
 
 
-class PoolingConfig(_AskingConfig, ExtraBodyConfig):
+class PoolingConfig(_AskingConfig, ExtraBody):
     """A scalar reward model that vLLM or SGLang serves under `/pooling`."""
 
     kind: Literal["pooling"]
 
 
-class ClassifyConfig(_AskingConfig, ExtraBodyConfig):
+class ClassifyConfig(_AskingConfig, ExtraBody):
     """A reward model with a single output that vLLM or SGLang serves under `/classify`."""
 
     kind: Literal["classify"]

@@ -51,10 +51,10 @@ def open_scorer(config: ScorerConfig, opened: Opened, function_named: FunctionNa
         return PairwiseJudge(
             _model(config.llm, opened),
             criteria=config.criteria or DEFAULT_CRITERIA,
-            sampling=config.sampling.sampling(),
+            sampling=config.sampling,
         )
     if isinstance(config, GenRMConfig):
-        return GenerativeRewardModel(_model(config.llm, opened), config.format, config.sampling.sampling())
+        return GenerativeRewardModel(_model(config.llm, opened), config.format, config.sampling)
     return _member(config, opened, function_named)
 
 
@@ -65,7 +65,7 @@ def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed)
     match config:
         case RewardModelConfig(weights=weights):
             named = weights_named(weights) if isinstance(weights, str) else weights
-            return RewardModelScorer(model, named, config.user_suffix, config.sampling.sampling())
+            return RewardModelScorer(model, named, config.user_suffix, config.sampling)
         case PrincipleConfig(principle=principle):
             return PrincipleScorer(model, principle)
         case PoolingConfig(extra_body=extra_body):
@@ -78,7 +78,7 @@ def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed)
         lowest=config.lowest,
         highest=config.highest,
         criteria=criteria,
-        sampling=config.sampling.sampling(),
+        sampling=config.sampling,
     )
 
 

@@ -20,7 +20,7 @@ from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.steps import push_candidate
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, ScoredCandidatesConfig
-from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, open_recipe, prices_of
+from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels, open_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ async def generate(
 
     Raises ModelError when models failed and not one candidate came of it.
     """
-    record = GenerationRecord(prices=prices_of(config))
+    record = GenerationRecord(prices=config.prices)
     manager = Context.get().intermediate_step_manager
     try:
         request = read_request(text, config.input_kind, run=0 if journal is None else journal.next_run(text))
