@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.candidates import Candidate, as_messages
 from nat_dpo_pipeline.dataset.scratch import full_disk_told, scratch_database
-from nat_dpo_pipeline.generation.turns import Scored, Turn
 from nat_dpo_pipeline.json_text import json_line
+
+if TYPE_CHECKING:
+    from nat_dpo_pipeline.generation.turns import Scored, Turn
 
 
 class TurnSpool:
@@ -20,7 +23,7 @@ class TurnSpool:
             path, "CREATE TABLE turns (path BLOB PRIMARY KEY, to_pair, row BLOB NOT NULL) WITHOUT ROWID"
         )
 
-    def add(self, path: tuple[int, ...], turn: Turn, example_id: str) -> None:
+    def add(self, path: tuple[int, ...], turn: "Turn", example_id: str) -> None:
         to_pair = bool(turn.candidates) and turn.set_aside is None
         self.add_row(path, turn_row(turn, example_id), to_pair=to_pair)
 
@@ -40,7 +43,7 @@ class TurnSpool:
         self._database.close()
 
 
-def turn_row(turn: Turn, example_id: str) -> bytes:
+def turn_row(turn: "Turn", example_id: str) -> bytes:
     """The turn as one line of JSON: a row that the `scored_candidates` workflow reads, with all that is known besides.
 
     `unscored` holds the responses without a score, each with the reason and, of a failed call, its message.
@@ -100,7 +103,7 @@ def _candidate(candidate: Candidate) -> dict[str, object]:
     }
 
 
-def _unscored(one: Scored) -> dict[str, object]:
+def _unscored(one: "Scored") -> dict[str, object]:
     response = one.response
     return {
         "candidate_index": response.index,
