@@ -2,11 +2,13 @@
 
     python benchmarks/scale.py [--only parquet|jsonl|scattered|growth|builder …] [--turns 250000] [--rounds 3]
 
-parquet    contiguous turns of 4 in Parquet, pairs to Parquet: the three take turns; wall and peak memory of all
-           processes.
+parquet    contiguous turns of 4 in Parquet, pairs to Parquet: the three take turns; wall and processor time, and peak
+           memory of all processes.
 jsonl      the same from JSONL to JSONL.
 scattered  the same from and to Parquet, the candidates of a turn scattered over all files.
 growth     this package on a hundredth, a tenth and all of the turns.
+recorded   rollouts in NeMo Gym's form and a workflow_output.json of as many steps, through `nat-dpo pairs`; with --beside,
+           the folder of an older checkout of this package, also by that one.
 builder    8 candidates a turn, 280,000 pairs: load, build and write, against NVIDIA's builder and its conversion to
            JSONL, which get the candidates as steps out of the same file. Their imports are not counted, ours are.
 
@@ -15,10 +17,12 @@ of its own. Inputs are kept in a temporary folder, by their size. Prints one JSO
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -30,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 _CANDIDATES = 4
+# The folder of an older checkout, if one is given.
+_OLDER: list[Path] = []
 _FILES = 8
 _PROMPT_LENGTH, _RESPONSE_LENGTH = 500, 1500
 _ROWS_A_GROUP = 16384
@@ -235,8 +241,18 @@ def nvidia(paths: list[Path], output: Path, _kind: str) -> None:
     print(time.perf_counter() - started)
 
 
+def command(paths: list[Path], output: Path, _kind: str) -> None:
+    """The command, of whichever checkout comes first on the path."""
+    from nat_dpo_pipeline.cli import dpo
+
+    with contextlib.redirect_stdout(sys.stderr):
+        dpo(["pairs", *map(str, paths), "-o", str(output)], standalone_mode=False)
+
+
 _ENGINES = {
     "ours": ours,
+    "command": command,
+    "older": command,
     "polars": polars,
     "duckdb": duckdb,
     "nvidia": nvidia,
@@ -244,12 +260,14 @@ _ENGINES = {
 
 
 def measured(engine: str, paths: list[Path], output: Path, kind: str) -> dict[str, float]:
-    """Seconds and, in megabytes, the most that the process and its children held at a time."""
+    """Seconds of wall and processor time and, in megabytes, the most that the process and its children held at a time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = _ENVIRONMENT | ({"PYTHONPATH": f"{_OLDER[0]}/src"} if engine == "older" else {})
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-W", "ignore", __file__, "--engine", engine, "--kind", kind, "--output", str(output)]
     started = time.perf_counter()
     process = subprocess.Popen(
-        [*command, *map(str, paths)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_ENVIRONMENT
+        [*command, *map(str, paths)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     most = 0
     while process.poll() is None:
@@ -262,7 +280,9 @@ def measured(engine: str, paths: list[Path], output: Path, kind: str) -> dict[st
     if told:
         seconds = float(told)
     shutil.rmtree(output, ignore_errors=True)
-    return {"seconds": round(seconds, 2), "megabytes": round(most / 1e6)}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(seconds, 2), "processor": round(processor, 2), "megabytes": round(most / 1e6)}
 
 
 def descendants(root: int) -> list[int]:
@@ -298,9 +318,11 @@ def compared(engines: list[str], paths: list[Path], output: Path, kind: str, rou
     first = engines[0]
     result: dict[str, Any] = {}
     for name, runs in found.items():
-        result[name] = {key: statistics.median(run[key] for run in runs) for key in ("seconds", "megabytes")}
+        result[name] = {
+            key: statistics.median(run[key] for run in runs) for key in ("seconds", "processor", "megabytes")
+        }
         if name != first:
-            for key in ("seconds", "megabytes"):
+            for key in ("seconds", "processor", "megabytes"):
                 ratios = [theirs[key] / mine[key] for theirs, mine in zip(runs, found[first], strict=True)]
                 result[name][f"{key}_ratio"] = round(statistics.median(ratios), 2)
     return result
@@ -311,6 +333,47 @@ def growth(folder: Path, turns: int, output: Path, kind: str) -> dict[str, Any]:
     runs = {size * _CANDIDATES: measured("ours", inputs(folder, size, kind), output, kind) for size in sizes}
     last, before = runs[turns * _CANDIDATES], runs[turns // 10 * _CANDIDATES]
     return {"candidates": runs, "memory_growth": round(last["megabytes"] / before["megabytes"] - 1, 3)}
+
+
+def recorded(folder: Path, turns: int, output: Path, rounds: int) -> dict[str, Any]:
+    engines = ["command", *(["older"] if _OLDER else [])]
+    return {
+        path.stem: compared(engines, [path], output, "jsonl", rounds)
+        for path in (_rollouts(folder, turns), _workflow_output(folder, turns))
+    }
+
+
+def _rollouts(folder: Path, turns: int) -> Path:
+    path = folder / f"rollouts-{turns}.jsonl"
+    if not path.exists():
+        with path.with_suffix(".part").open("w") as file:
+            for place, row in enumerate(make_rows(turns, _CANDIDATES)):
+                answer = {"type": "output_text", "text": row["response"]}
+                rollout = {
+                    "responses_create_params": {"input": [{"role": "user", "content": row["prompt"]}]},
+                    "response": {"output": [{"type": "message", "role": "assistant", "content": [answer]}]},
+                    "reward": row["score"],
+                    "_ng_task_index": place // _CANDIDATES,
+                    "_ng_rollout_index": place % _CANDIDATES,
+                }
+                file.write(json.dumps(rollout) + "\n")
+        path.with_suffix(".part").rename(path)
+    return path
+
+
+def _workflow_output(folder: Path, turns: int) -> Path:
+    path = folder / f"workflow-output-{turns}.json"
+    if not path.exists():
+        items: dict[str, list[dict[str, Any]]] = {}
+        for row in make_rows(turns, _CANDIDATES):
+            data = {"input": row["prompt"], "output": row["response"], "turn_id": row["turn_id"], "score": row["score"]}
+            payload = {"event_type": "TTC_END", "name": "dpo_candidate_move", "UUID": "u", "data": data}
+            step = {"parent_id": "root", "function_ancestry": {"function_id": "f"}, "payload": payload}
+            items.setdefault(row["example_id"], []).append(step)
+        listed = [{"id": name, "question": "?", "intermediate_steps": steps} for name, steps in items.items()]
+        path.with_suffix(".part").write_text(json.dumps(listed, indent=2))
+        path.with_suffix(".part").rename(path)
+    return path
 
 
 def builder(folder: Path, output: Path, rounds: int) -> dict[str, Any]:
@@ -324,12 +387,13 @@ def builder(folder: Path, output: Path, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parts = ("parquet", "jsonl", "scattered", "growth", "builder")
+    parts = ("parquet", "jsonl", "scattered", "growth", "recorded", "builder")
     parser.add_argument("--only", choices=parts, nargs="+", default=list(parts))
     parser.add_argument("--turns", type=int, default=250_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "nat-dpo-scale")
     parser.add_argument("--peers", nargs="*", default=["polars", "duckdb"])
+    parser.add_argument("--beside", type=Path)
     parser.add_argument("--engine", choices=list(_ENGINES))
     parser.add_argument("--kind")
     parser.add_argument("--output", type=Path)
@@ -339,11 +403,14 @@ def main() -> None:
         _ENGINES[given.engine](given.paths, given.output, given.kind)
         return
     given.folder.mkdir(exist_ok=True)
+    _OLDER.extend([given.beside] if given.beside else [])
     output = given.folder / "output"
     for part in given.only:
         engines, folder = ["ours", *given.peers], given.folder
         if part == "growth":
             found = growth(folder, given.turns, output, "parquet")
+        elif part == "recorded":
+            found = recorded(folder, given.turns, output, given.rounds)
         elif part == "builder":
             found = builder(folder, output, given.rounds)
         else:

@@ -24,7 +24,7 @@ def parse_json(text: bytes | str, *, strict: bool = False) -> Any:
     than Python reads (4,300).
     """
     value = _parsed(text, strict=strict)
-    if _is_too_deep(value):
+    if _may_be_deep(text) and _is_too_deep(value):
         raise InputError(_TOO_DEEP)
     return value
 
@@ -56,6 +56,12 @@ def _parsed(text: bytes | str, *, strict: bool) -> object:
         raise InputError("not read as JSON: a number has more than 4,300 digits") from error
     except RecursionError as error:
         raise InputError(_TOO_DEEP) from error
+
+
+def _may_be_deep(text: bytes | str) -> bool:
+    # Counting brackets is much quicker than to walk what is within them.
+    brackets = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
+    return sum(map(text.count, brackets)) > MOST_NESTED  # type: ignore[arg-type]
 
 
 def _is_too_deep(value: object) -> bool:

@@ -53,10 +53,11 @@ def pieces(place: Place) -> Iterator[Piece]:
     """
     try:
         with decompressed(place) as file:
-            lines = _filled_lines(file)
+            raw = _lines(file)
+            lines = _filled(raw)
             first, second = next(lines, None), next(lines, None)
-            if first is not None and _is_pretty_array(first, second):
-                yield from _elements(cast(Piece, second), lines)
+            if first is not None and second is not None and _is_pretty_array(first, second):
+                yield from _elements(second, raw)
             elif first is not None and _starts_a_document(first, second):
                 yield from _whole([piece for piece in (first, second, *lines) if piece is not None])
             else:
@@ -69,9 +70,11 @@ def pieces(place: Place) -> Iterator[Piece]:
 def are_lines(place: Place) -> bool:
     """Whether each line of a file is a record by itself."""
     with decompressed(place) as file:
-        lines = _filled_lines(file)
+        lines = _filled(_lines(file))
         first, second = next(lines, None), next(lines, None)
-        return first is None or not (_is_pretty_array(first, second) or _starts_a_document(first, second))
+        if first is None:
+            return True
+        return not _starts_a_document(first, second)
 
 
 def is_compressed(place: Place) -> bool:
@@ -81,24 +84,27 @@ def is_compressed(place: Place) -> bool:
     return bool(start.startswith(_GZIP) or start == _ZSTD)
 
 
-def _filled_lines(file: IO[bytes]) -> Iterator[Piece]:
-    number = 0
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
     try:
-        for number, line in enumerate(file, start=1):
-            text = line.removeprefix(_BOM) if number == 1 else line
-            if text.strip():
-                yield Piece(number, text)
+        yield from file
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        yield Piece(number + 1, b"(the compressed data end here)")
+        yield b"(the compressed data end here)"
     except OSError as error:
         # pyarrow has no other type for data that are damaged.
         if error.errno is not None:
             raise
-        yield Piece(number + 1, b"(the compressed data end here)")
+        yield b"(the compressed data end here)"
 
 
-def _is_pretty_array(first: Piece, second: Piece | None) -> bool:
-    if second is None or first.text.strip() != b"[" or second.text.strip() != b"{":
+def _filled(lines: Iterator[bytes]) -> Iterator[Piece]:
+    for number, line in enumerate(lines, start=1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if text.strip():
+            yield Piece(number, text)
+
+
+def _is_pretty_array(first: Piece, second: Piece) -> bool:
+    if first.text.strip() != b"[" or second.text.strip() != b"{":
         return False
     # Without indentation the braces of an element look like those within it.
     return second.text[:1].isspace()
@@ -113,16 +119,19 @@ def _starts_a_document(first: Piece, second: Piece | None) -> bool:
     return isinstance(parsed(first.text), NotJson) and isinstance(parsed(second.text), NotJson)
 
 
-def _elements(first: Piece, lines: Iterator[Piece]) -> Iterator[Piece]:
+def _elements(first: Piece, lines: Iterator[bytes]) -> Iterator[Piece]:
     """The elements of an array: each ends at the first line that closes a brace as far to the left as it opened."""
     indent = first.text[: len(first.text) - len(first.text.lstrip())]
-    last = (indent + b"}", indent + b"},")
+    last = {indent + brace + end for brace in (b"}", b"},") for end in (b"\n", b"\r\n", b"")}
     start, texts = first.line, [first.text]
-    for piece in lines:
+    for number, line in enumerate(lines, start=first.line + 1):
         if not texts:
-            start = piece.line
-        texts.append(piece.text)
-        if piece.text.rstrip() in last or (len(texts) == 1 and _is_whole(piece.text)):
+            if not line.strip():
+                continue
+            start = number
+        texts.append(line)
+        # A hot path: an evaluation has millions of lines.
+        if line in last or (len(texts) == 1 and _is_whole(line)):
             yield Piece(start, b"".join(texts).rstrip().removesuffix(b","))
             texts = []
     if texts and b"".join(texts).strip() != b"]":
