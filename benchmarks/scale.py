@@ -7,8 +7,8 @@ parquet    contiguous turns of 4 in Parquet, pairs to Parquet: the three take tu
 jsonl      the same from JSONL to JSONL.
 scattered  the same from and to Parquet, the candidates of a turn scattered over all files.
 growth     this package on a hundredth, a tenth and all of the turns.
-recorded   rollouts in NeMo Gym's form and a workflow_output.json of as many steps, through `nat-dpo pairs`; with --beside,
-           the folder of an older checkout of this package, also by that one.
+recorded   rollouts in NeMo Gym's form and a workflow_output.json of as many steps, through `nat-dpo pairs`; with
+           --beside, the folder of an older checkout of this package, also by that one.
 builder    8 candidates a turn, 280,000 pairs: load, build and write, against NVIDIA's builder and its conversion to
            JSONL, which get the candidates as steps out of the same file. Their imports are not counted, ours are.
 
@@ -260,7 +260,7 @@ _ENGINES = {
 
 
 def measured(engine: str, paths: list[Path], output: Path, kind: str) -> dict[str, float]:
-    """Seconds of wall and processor time and, in megabytes, the most that the process and its children held at a time."""
+    """Seconds of wall and processor time and, in megabytes, the most that all its processes held at a time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = _ENVIRONMENT | ({"PYTHONPATH": f"{_OLDER[0]}/src"} if engine == "older" else {})
     shutil.rmtree(output, ignore_errors=True)
