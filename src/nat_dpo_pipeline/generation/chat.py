@@ -1,7 +1,7 @@
 """A call to a chat model, and whatever answers calls."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -79,7 +79,9 @@ def counting_late(on_reply: OnReply) -> Iterator[None]:
     try:
         yield
     finally:
-        _late.reset(token)
+        # A coroutine that a second Ctrl-C abandoned is closed in another context, where nothing was set.
+        with suppress(ValueError):
+            _late.reset(token)
 
 
 def late_counter() -> OnReply:
