@@ -35,6 +35,15 @@ def test_no_pair_leaves_no_folder(tmp_path: Path, engine: str, scores: tuple[obj
     assert not (tmp_path / "out").exists()
 
 
+def test_no_pair_leaves_an_older_dataset_in_its_place(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(dpo, ["pairs", str(_write(tmp_path / "good.jsonl", (2.0, 1.0))), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    _fails("pairs", _write(tmp_path / "ties.jsonl", (1.0, 1.0)), "-o", out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_an_unknown_file_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
     _fails("pairs", tmp_path / "rows.jsonl", "-o", tmp_path / "out")

@@ -83,9 +83,10 @@ def _export(
         # Of recorded candidates each prompt's side follows from its text alone.
         ScaleOptions(engine=EngineName.MEMORY, exact_split="recorded" not in configuration, max_bad_share=0.0),
         configuration=configuration,
+        needs_rows=True,
     )
     say_all(dataset_lines(result))
-    if not any(result.pairs.values()):
+    if not result.has_rows:
         raise CollectionError("no pair was made of the candidates of the run: the lines above say why")
 
 

@@ -153,9 +153,18 @@ def run_pairs(chosen: PairsOptions) -> int:
         "trainer": redacted(split),
         "trainer_adapter": redacted(dataset),
     }
-    result = pair_as_set(files, chosen.output_dir, settings, options, _Progress(), configuration, with_candidates=True)
+    result = pair_as_set(
+        files,
+        chosen.output_dir,
+        settings,
+        options,
+        _Progress(),
+        configuration,
+        with_candidates=True,
+        needs_rows=True,
+    )
     say_all(_summary(result))
-    if not any(result.pairs.values()):
+    if not result.has_rows:
         raise CollectionError(_no_pair(result))
     say_all(_about_an_empty_side(result, split.validation_fraction))
     return 0
@@ -194,7 +203,7 @@ def _summary(result: ScaleResult) -> Iterator[str]:
     yield f"  {'candidates':<12}{number(result.candidates):>9}"
     yield f"  {'turns':<12}{number(result.turns):>9}{split}"
     yield from dataset_lines(result)
-    if result.dataset is None:
+    if result.dataset is None and result.has_rows:
         again = f", {number(result.resumed)} of them made before" if result.resumed else ""
         yield f"  {number(len(result.files))} files of {number(result.shards)} shards in {result.folder}{again}"
         yield from columns([(f"{name}/", f"{number(rows)} rows") for name, rows in _rows_of(result.files)], left=2)

@@ -75,11 +75,12 @@ def pair_as_set(
     configuration: Mapping[str, object] = MappingProxyType({}),
     *,
     with_candidates: bool = False,
+    needs_rows: bool = False,
 ) -> ScaleResult:
     """Pair the candidates in files by the settings of trajectory builder, trainer and adapter.
 
     `options` say how the run goes and whether the split is exact, the settings all else. `with_candidates` writes the
-    turns beside the pairs of a dataset that is not in shards, for reports.
+    turns beside the pairs of a dataset that is not in shards, for reports. `needs_rows` is that of `Written`.
     """
     builder, trainer, adapter = settings
     evaluation = builder.decontaminate_against
@@ -107,7 +108,7 @@ def pair_as_set(
             step_name=builder.ttc_step_name,
         ),
         told,
-        Written(target, configuration, with_candidates=with_candidates and is_whole),
+        Written(target, configuration, with_candidates=with_candidates and is_whole, needs_rows=needs_rows),
     )
 
 

@@ -102,11 +102,15 @@ class ScaleOptions:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a dataset says besides its pairs: its card, its training configurations, and how its input was made."""
+    """What a dataset says besides its pairs: its card, its training configurations, and how its input was made.
+
+    `needs_rows`: a dataset in this process without any row is not written, and an older one stays in its place.
+    """
 
     target: Target = field(default_factory=Target)
     configuration: Mapping[str, object] = field(default_factory=dict)
     with_candidates: bool = False
+    needs_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class ScaleResult:
     """What a run left behind. `skipped` counts pairs, `refused` candidates, by reason; `bad` are the first of them.
 
     `read` is what was read of each file. `shards` are how many there are, `resumed` how many of them were there before;
-    `dataset` is what was written, where it is not in shards.
+    `dataset` is what was written, where it is not in shards and holds a row.
     """
 
     folder: str
@@ -135,3 +139,8 @@ class ScaleResult:
     shards: int = 0
     resumed: int = 0
     dataset: WrittenDataset | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """True when there is something to train on: pairs, or rows of single answers."""
+        return any(file.rows for file in self.files)

@@ -29,6 +29,10 @@ from nat_dpo_pipeline.records.inputs import InputFile
 from nat_dpo_pipeline.records.places import Place
 
 
+class _NoRowsError(Exception):
+    """Ends the writing of a dataset that would hold nothing."""
+
+
 def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> ScaleResult:
     """Make one dataset in the place of an older one. Raises OutputError where something else is in the folder."""
     identity = identity_of(files, asked.rules, asked.selection, asked.options)
@@ -46,6 +50,8 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
         state.create_folder()
         run = Run(state, {name: Place(str(path)) for name, path in stages.items()}, plan, asked, engine, told)
         results.append(run.go())
+        if asked.written.needs_rows and not results[0].has_rows:
+            raise _NoRowsError
         return _staged(stages, results[0], asked)
 
     try:
@@ -54,6 +60,8 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
             found = Path((state / CANDIDATES).path)
             found.touch()
             found.replace(candidates)
+    except _NoRowsError:
+        return results[0]
     finally:
         state.remove()
     pairs = {side: results[0].pairs.get(side, 0) for side in SplitName}
