@@ -1,6 +1,7 @@
 """Commands over files import only what they use; benchmarks/start.py measures what that is worth."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_command_over_a_small_file_imports_nothing_heavy(folder: Path, words: tuple[str, ...]) -> None:
     assert not _imported(folder, *words) & HEAVY
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_numpy_starts_no_threads_unless_the_user_wants_them(folder: Path, given: str | None) -> None:
+    script = (
+        "import atexit, os\n"
+        "from nat_dpo_pipeline.cli import dpo\n"
+        "atexit.register(lambda: print(os.environ['OPENBLAS_NUM_THREADS']))\n"
+        "dpo()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    environment |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    command = [sys.executable, "-c", script, "pairs", "candidates.jsonl", "-o", "again"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == (given or "1")
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("generate", "--help"), ("status", "--help")])

@@ -10,6 +10,7 @@ from nat_dpo_pipeline.cli.options import card_options
 from nat_dpo_pipeline.cli.output import nothing_left_on_error
 from nat_dpo_pipeline.cli.summaries import dataset_lines
 from nat_dpo_pipeline.cli.terminal import say_all
+from nat_dpo_pipeline.cli.threads import without_blas_threads
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
 from nat_dpo_pipeline.errors import CollectionError, InputError
@@ -76,6 +77,7 @@ def _export(
             "training": {} if model is None else {"model": model},
         },
     )
+    without_blas_threads()
     result = pair_as_set(
         [str(run_dir / CANDIDATES)],
         str(output_dir),

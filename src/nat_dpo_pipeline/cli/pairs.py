@@ -13,6 +13,7 @@ from nat_dpo_pipeline.cli.options import card_options
 from nat_dpo_pipeline.cli.output import nothing_left_on_error
 from nat_dpo_pipeline.cli.summaries import columns, dataset_lines, number
 from nat_dpo_pipeline.cli.terminal import say, say_all
+from nat_dpo_pipeline.cli.threads import without_blas_threads
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import SplitName
@@ -153,6 +154,7 @@ def run_pairs(chosen: PairsOptions) -> int:
         "trainer": redacted(split),
         "trainer_adapter": redacted(dataset),
     }
+    without_blas_threads()
     result = pair_as_set(
         files,
         chosen.output_dir,
