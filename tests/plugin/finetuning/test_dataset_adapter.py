@@ -29,8 +29,8 @@ from nat.llm.openai_llm import OpenAIModelConfig
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import OutputError, TrainingError
-from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter, Submission
-from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY, held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter
+from nat_dpo_pipeline.plugin.finetuning.submissions import SPLIT_KEY, PairSubmission, by_side, decoded, held_out_prompts
 from nat_dpo_pipeline.plugin.finetuning_config import (
     DatasetTrainerAdapterConfig,
     DPOTrainerConfig,
@@ -69,8 +69,9 @@ def _prompts(folder: Path, name: str) -> set[str]:
 
 def _split(trajectories: list[Trajectory], **settings: Any) -> dict[SplitName, list[PreferenceRow]]:
     config = DatasetTrainerAdapterConfig(output_dir=Path("unused"), **settings)
-    held_out = held_out_prompts(trajectories, config.validation_fraction, config.seed, stratify=config.stratify)
-    return {side: list(rows_on(trajectories, held_out, side)) for side in SplitName}
+    pairs = decoded(_collection(trajectories))
+    held_out = held_out_prompts(pairs, config.validation_fraction, config.seed, stratify=config.stratify)
+    return by_side((pair.row for pair in pairs), held_out)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -242,8 +243,9 @@ async def test_the_manifest_says_what_the_trainer_knows(tmp_path: Path, run_conf
         skipped=Counter({"tie": 2}),
         failed={"rewards": Counter({"model_error": 3})},
     )
-    adapter.submission = Submission(report, seed=3, dropped={"duplicate_pairs": 4})
-    await adapter.submit(_collection([_trajectory("Why?")]))
+    submission = PairSubmission.of(_collection([_trajectory("Why?")]))
+    known = {"report": report, "seed": 3, "dropped": {"duplicate_pairs": 4}}
+    await adapter.submit(submission.model_copy(update=known))
     manifest = _manifest(tmp_path)
     assert manifest["seed"] == 3
     assert manifest["report"]["candidates"] == 5

@@ -23,7 +23,7 @@ from nat.data_models.finetuning import (
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter, job_of
-from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY
+from nat_dpo_pipeline.plugin.finetuning.submissions import SPLIT_KEY
 from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig, JobAdapterConfig

@@ -57,7 +57,7 @@ async def test_files_are_paired_as_an_evaluation_is(
     assert (report.candidates, report.turns, report.pairs, report.skipped) == (8, 4, 4, {"tie": 1})
     assert report.refused == {"missing_score": 1}
     assert [(file.format, file.candidates) for file in report.files] == [("turn rows", 6), ("rollout rows", 2)]
-    assert [one.response for one in builder.singles["run"]] == ["c 0"]
+    assert [one.response for one in collection.singles] == ["c 0"]
     read = f"read                  {source}: turn rows, 6 candidates, refused 1 missing_score"
     assert describe(report)[0] == read
     assert read in caplog.text

@@ -31,8 +31,8 @@ from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import CollectionError, OutputError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter
-from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY
-from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer, by_example, mark_splits, pair_key, single_pairs
+from nat_dpo_pipeline.plugin.finetuning.submissions import SPLIT_KEY, pairs_of
+from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer, by_example, split_by_prompt
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.plugin.finetuning_config import (
     DatasetTrainerAdapterConfig,
@@ -226,7 +226,9 @@ async def test_the_split_is_marked_by_prompt(
     await trainer.run(1)
     sides: dict[str, set[str]] = {}
     for trajectory in _submitted(adapter):
-        sides.setdefault(pair_key(trajectory)[0], set()).add((trajectory.metadata or {})[SPLIT_KEY])
+        (pair,) = pairs_of(trajectory)
+        assert isinstance(pair.row.prompt, str)
+        sides.setdefault(pair.row.prompt, set()).add((trajectory.metadata or {})[SPLIT_KEY])
     assert sorted(map(sorted, sides.values())) == [["train"]] * 8 + [["validation"]] * 2
 
 
@@ -237,7 +239,7 @@ async def test_the_split_is_marked_by_prompt(
 )
 def test_a_prompt_is_on_one_side_only(prompts: list[str], fraction: float, seed: int) -> None:
     trajectories = [_trajectory(prompt, f"good {n}") for n, prompt in enumerate(prompts)]
-    mark_splits(trajectories, fraction, seed)
+    split_by_prompt([pair for one in trajectories for pair in pairs_of(one)], fraction, seed)
     sides: dict[str, set[str]] = {}
     for prompt, trajectory in zip(prompts, trajectories, strict=True):
         sides.setdefault(prompt_key(prompt), set()).add((trajectory.metadata or {})[SPLIT_KEY])
@@ -251,24 +253,25 @@ def test_marking_does_not_change_metadata_that_is_shared() -> None:
     shared = {"example_id": "e"}
     trajectory = _trajectory("Why?", "good")
     trajectory.metadata = shared
-    mark_splits([trajectory], 0.0, 0)
+    (pair,) = split_by_prompt([*pairs_of(trajectory)], 0.0, 0)
+    assert pair.side is SplitName.TRAIN
     assert shared == {"example_id": "e"}
     assert trajectory.metadata == {"example_id": "e", SPLIT_KEY: "train"}
 
 
 def test_a_trajectory_of_several_pairs_is_taken_apart() -> None:
     whole = _trajectory("Why?", "good 0", "good 1")
-    parts = list(single_pairs(whole))
+    parts = [pair.trajectory for pair in pairs_of(whole)]
     assert _texts(parts) == [("good 0", "bad"), ("good 1", "bad")]
     assert [len(part.episode) for part in parts] == [1, 1]
     assert len(whole.episode) == 2
     one = _trajectory("Why?", "good")
-    assert next(single_pairs(one)) is one
+    assert next(pairs_of(one)).trajectory is one
 
 
 def test_an_episode_of_another_kind_has_no_pair() -> None:
     episode = [EpisodeItem(role=EpisodeItemRole.USER, content="Why?")]
-    assert list(single_pairs(Trajectory(episode=episode, reward=1.0))) == []
+    assert list(pairs_of(Trajectory(episode=episode, reward=1.0))) == []
 
 
 def test_groups_are_those_of_the_examples_in_order() -> None:

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
+from nat_dpo_pipeline.plugin.finetuning.submissions import pairs_of
 from nat_dpo_pipeline.plugin.finetuning.trajectories import (
     build_trajectories,
     collector_paused,
     nat_prompt,
-    preference_rows,
 )
 
 MESSAGES = (Message("system", "Be brief."), Message("user", "Why?"))
@@ -153,17 +153,21 @@ def test_a_prompt_of_messages_becomes_nats_messages() -> None:
     ]
 
 
+def _rows(trajectory: Trajectory) -> list[PreferenceRow]:
+    return [pair.row for pair in pairs_of(trajectory)]
+
+
 @pytest.mark.parametrize("prompt", ["Why?", MESSAGES])
 def test_rows_are_the_pairs_again(prompt: Prompt) -> None:
     (built,) = build_trajectories([_pair(prompt=prompt)], exhaustive=False, reward_from_score_diff=True)
-    assert list(preference_rows(built)) == [
+    assert _rows(built) == [
         PreferenceRow(prompt, "response 0", "response 1", 3.0, 1.0, example_id="example", turn_id="turn")
     ]
 
 
 def test_a_trajectory_of_another_builder_may_lack_metadata_and_hold_several_items() -> None:
     items = [DPOItem(prompt="Why?", chosen_response=f"good {n}", rejected_response="bad") for n in range(2)]
-    rows = list(preference_rows(Trajectory(episode=items, reward=1.0)))
+    rows = _rows(Trajectory(episode=items, reward=1.0))
     assert rows == [PreferenceRow("Why?", "good 0", "bad"), PreferenceRow("Why?", "good 1", "bad")]
 
 
@@ -171,13 +175,13 @@ def test_a_trajectory_of_another_builder_may_lack_metadata_and_hold_several_item
 def test_metadata_of_another_builder_is_taken_as_far_as_it_fits(score: object) -> None:
     item = DPOItem(prompt="Why?", chosen_response="good", rejected_response="bad")
     metadata = {"chosen_score": score, "rejected_score": 1, "example_id": 7, "turn_id": None}
-    (row,) = preference_rows(Trajectory(episode=[item], reward=1.0, metadata=metadata))
+    (row,) = _rows(Trajectory(episode=[item], reward=1.0, metadata=metadata))
     assert row == PreferenceRow("Why?", "good", "bad", None, 1.0, "7", None)
 
 
 def test_episodes_of_another_kind_have_no_rows() -> None:
     episode = [EpisodeItem(role=EpisodeItemRole.USER, content="Why?")]
-    assert list(preference_rows(Trajectory(episode=episode, reward=1.0))) == []
+    assert _rows(Trajectory(episode=episode, reward=1.0)) == []
 
 
 def test_the_collector_rests_inside_the_block_only() -> None:
@@ -229,6 +233,6 @@ def test_rows_of_best_and_worst_tell_what_our_workflows_know_of_them() -> None:
         (built,) = build_trajectories(
             [PreferencePair(better, worse, 2)], exhaustive=exhaustive, reward_from_score_diff=True
         )
-        (row,) = preference_rows(built)
+        (row,) = _rows(built)
         assert (row.chosen_model, row.rejected_model, row.subtopic) == ("large", "small", "tea")
         assert row.chosen_attributes == {"helpfulness": 3.0}

@@ -2,19 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import Candidate
 from nat_dpo_pipeline.core.printable import listed
-from nat_dpo_pipeline.dataset.formats import SplitName
+from nat_dpo_pipeline.dataset.formats import DatasetRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.pairing.singles import single_rows
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
-from nat_dpo_pipeline.plugin.finetuning.sides import held_out_prompts, rows_on
+from nat_dpo_pipeline.plugin.finetuning.submissions import PairSubmission, by_side, held_out_prompts
 from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import (
     FinetuneConfig,
@@ -25,24 +22,10 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.provenance import configuration_of
-from nat_dpo_pipeline.report.summary import CollectionReport
 
 logger = logging.getLogger(__name__)
 
 _BACKEND = "dataset"
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a trainer knows besides the trajectories it submits.
-
-    How they were collected, how it chose among them, and the candidates that were alone in their turns.
-    """
-
-    report: CollectionReport
-    seed: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    singles: Sequence[Candidate] = ()
 
 
 class DatasetTrainerAdapter(TrainerAdapter):
@@ -51,8 +34,6 @@ class DatasetTrainerAdapter(TrainerAdapter):
     def __init__(self, adapter_config: DatasetTrainerAdapterConfig) -> None:
         super().__init__(adapter_config)
         self.config = adapter_config
-        #: Set by a trainer that knows it, before it submits.
-        self.submission: Submission | None = None
 
     async def initialize(self, run_config: FinetuneConfig) -> None:
         """Raises OutputError or ConfigurationError when the dataset could not be written, before the work for it."""
@@ -69,16 +50,17 @@ class DatasetTrainerAdapter(TrainerAdapter):
     async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
         """Write the dataset. Raises OutputError, and TrainingError when there is nothing to write."""
         config = self.config
-        found = [trajectory for group in trajectories.trajectories for trajectory in group]
-        singles = () if self.submission is None else tuple(single_rows(self.submission.singles, config))
+        submission = PairSubmission.of(trajectories)
+        singles = tuple(single_rows(submission.singles, config))
         held_out = held_out_prompts(
-            found, config.validation_fraction, config.seed, stratify=config.stratify, singles=singles
+            submission.pairs, config.validation_fraction, config.seed, stratify=config.stratify, singles=singles
         )
-        splits = {side: rows_on(found, held_out, side, singles) for side in SplitName}
-        if next(rows_on(found, held_out, SplitName.TRAIN, singles), None) is None:
+        rows: list[DatasetRow] = [*(pair.row for pair in submission.pairs), *singles]
+        splits = by_side(rows, held_out)
+        if not splits[SplitName.TRAIN]:
             raise TrainingError("there is no preference pair to write")
-        target = config.target()
-        written = await asyncio.to_thread(write_dataset, self.config.output_dir, splits, self._provenance(), target)
+        provenance = self._provenance(submission)
+        written = await asyncio.to_thread(write_dataset, config.output_dir, splits, provenance, config.target())
         _log(written)
         return TrainingJobRef(run_id=trajectories.run_id, backend=_BACKEND, metadata=_locations(written))
 
@@ -102,13 +84,12 @@ class DatasetTrainerAdapter(TrainerAdapter):
         entry = {"run_id": ref.run_id, "job": ref.metadata, **metrics}
         append_progress(f"dataset_trainer_adapter_{ref.run_id}.jsonl", entry, output_dir, self.run_config)
 
-    def _provenance(self) -> Provenance:
-        submission = self.submission
+    def _provenance(self, submission: PairSubmission) -> Provenance:
         configuration = configuration_of(self.run_config, self.config)
-        if submission is None:
+        if submission.report is None:
             return Provenance(self.config.seed, configuration, skipped={})
         return Provenance(
-            seed=submission.seed,
+            seed=self.config.seed if submission.seed is None else submission.seed,
             configuration=configuration,
             skipped={**submission.report.skips(), "trainer": dict(submission.dropped)},
             report=submission.report.to_json(),

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
-from nat_dpo_pipeline.plugin.finetuning.sides import held_out_prompts, pairs_on
+from nat_dpo_pipeline.plugin.finetuning.submissions import PairSubmission, by_side, held_out_prompts
 from nat_dpo_pipeline.plugin.finetuning_config import JobAdapterConfig
 from nat_dpo_pipeline.plugin.interrupts import interruptible
 from nat_dpo_pipeline.plugin.nat_api import (
@@ -60,10 +59,10 @@ class BackendTrainerAdapter(TrainerAdapter):
 
     async def submit(self, trajectories: TrajectoryCollection) -> TrainingJobRef:
         """Split by prompt, as the trainer did if it did, and start a job. Raises TrainingError without a pair."""
-        found = [trajectory for group in trajectories.trajectories for trajectory in group]
-        config, shorten = self.config, self.config.shorten()
-        held_out = held_out_prompts(found, config.validation_fraction, config.seed, shorten=shorten)
-        splits = {side: list(pairs_on(found, held_out, side, shorten)) for side in SplitName}
+        config = self.config
+        pairs = PairSubmission.of(trajectories, config.shorten()).pairs
+        held_out = held_out_prompts(pairs, config.validation_fraction, config.seed)
+        splits = by_side((pair.row for pair in pairs), held_out)
         with interruptible("interrupted: leaving no job behind; once more ends at once"):
             job = await self.backend.submit(TrainingData(trajectories.run_id, splits, config.seed))
         sides = ", ".join(f"{len(rows)} pairs to {side}" for side, rows in splits.items())

@@ -2,9 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,12 +15,16 @@ from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_js
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
 from nat_dpo_pipeline.errors import InputError, OutputError, TrainingError
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter, Submission
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
-from nat_dpo_pipeline.plugin.finetuning.sides import SPLIT_KEY, Shorten, rows_of
-from nat_dpo_pipeline.plugin.finetuning.trajectories import preference_rows
-from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
-from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig, JobAdapterConfig
+from nat_dpo_pipeline.plugin.finetuning.submissions import (
+    PairSubmission,
+    ReportedTrajectories,
+    Shorten,
+    SubmittedPair,
+    decoded,
+    pairs_of,
+)
+from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
 from nat_dpo_pipeline.plugin.nat_api import (
     DPOItem,
@@ -31,7 +34,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     TrainingJobStatus,
     TrainingStatusEnum,
     Trajectory,
-    TrajectoryCollection,
 )
 from nat_dpo_pipeline.report.summary import CollectionReport, describe, total
 
@@ -49,7 +51,7 @@ class DPOTrainer(Trainer):
         super().__init__(trainer_config)
         self.config = trainer_config
         self._run_id = ""
-        self._collected: Groups = []
+        self._pairs: list[SubmittedPair] = []
         self._singles: list[Candidate] = []
         self._reports: list[CollectionReport] = []
         self._dropped: Counter[str] = Counter()
@@ -71,13 +73,16 @@ class DPOTrainer(Trainer):
         collection_id = f"{run_id}_run{epoch}"
         await self.trajectory_builder.start_run(run_id=collection_id)
         collection = await self.trajectory_builder.finalize(run_id=collection_id)
-        self._collected.extend(collection.trajectories)
-        if isinstance(self.trajectory_builder, DPOTrajectoryBuilder):
-            self._reports.append(self.trajectory_builder.reports[collection_id])
-            self._singles.extend(self.trajectory_builder.singles.pop(collection_id, ()))
-        else:
-            pairs = sum(1 for group in collection.trajectories for one in group for _ in preference_rows(one))
-            self._reports.append(CollectionReport(pairs=pairs))
+        pairs = decoded(collection, self._shorten())
+        self._pairs.extend(pairs)
+        self._dropped["no_preference_pair"] += sum(
+            _other_items(one) for group in collection.trajectories for one in group
+        )
+        report = None
+        if isinstance(collection, ReportedTrajectories):
+            report = collection.report
+            self._singles.extend(collection.singles)
+        self._reports.append(CollectionReport(pairs=len(pairs)) if report is None else report)
         self.log_progress(epoch, _run_metrics(collection.trajectories))
 
     async def run(self, num_epochs: int) -> list[TrainingJobStatus]:
@@ -115,7 +120,7 @@ class DPOTrainer(Trainer):
         """Cancel evaluations that are still under way."""
         for task in getattr(self.trajectory_builder, "evaluation_runs", {}).values():
             task.cancel()
-        self._collected.clear()
+        self._pairs.clear()
 
     def log_progress(self, epoch: int, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on a collection run to data_collection_progress.jsonl."""
@@ -123,7 +128,7 @@ class DPOTrainer(Trainer):
         append_progress(_PROGRESS_FILE, entry, output_dir, self.run_config)
 
     def _start_over(self) -> None:
-        self._collected.clear()
+        self._pairs.clear()
         self._singles.clear()
         self._reports.clear()
         self._dropped.clear()
@@ -171,39 +176,37 @@ class DPOTrainer(Trainer):
             self._runs_ended = number + 1
 
     def _shorten(self) -> Shorten | None:
-        """Return what the rows of the adapter do to prompts, by which its pairs are told apart and split."""
-        config = self.trainer_adapter.adapter_config
-        return config.shorten() if isinstance(config, JobAdapterConfig) else None
+        """Return what the adapter's rows do to prompts, if its configuration says so; pairs are told apart by it."""
+        shorten: Callable[[], Shorten | None] | None = getattr(self.trainer_adapter.adapter_config, "shorten", None)
+        return None if shorten is None else shorten()
 
-    def _trajectories(self) -> list[Trajectory]:
-        return [trajectory for group in self._collected for trajectory in group]
-
-    def _chosen(self) -> list[Trajectory]:
-        found = [pair for trajectory in self._trajectories() for pair in single_pairs(trajectory)]
-        key = partial(pair_key, shorten=self._shorten())
-        chosen = deduplicate(found, key) if self.config.deduplicate_pairs else found
-        self._dropped["no_preference_pair"] = sum(map(_other_items, self._trajectories()))
-        self._dropped["duplicate_pairs"] = len(found) - len(chosen)
+    def _chosen(self) -> list[SubmittedPair]:
+        chosen = deduplicate(self._pairs, pair_key) if self.config.deduplicate_pairs else list(self._pairs)
+        self._dropped["duplicate_pairs"] = len(self._pairs) - len(chosen)
         if self.config.max_pairs is not None:
             drawn = sample(chosen, self.config.max_pairs, self.config.seed)
             self._dropped["over_max_pairs"] = len(chosen) - len(drawn)
             chosen = drawn
         return chosen
 
-    async def _submit(self, chosen: list[Trajectory]) -> TrainingJobRef:
-        mark_splits(chosen, self.config.validation_fraction, self.config.seed, self._shorten())
-        if isinstance(self.trainer_adapter, DatasetTrainerAdapter):
-            self.trainer_adapter.submission = Submission(
-                total(self._reports), self.config.seed, +self._dropped, tuple(self._singles)
-            )
-        dropped = listed(+self._dropped) or "nothing"
-        logger.info("submitting %d pairs, left out: %s", len(chosen), dropped)
-        return await self.trainer_adapter.submit(
-            TrajectoryCollection(trajectories=by_example(chosen), run_id=self._run_id)
+    async def _submit(self, chosen: list[SubmittedPair]) -> TrainingJobRef:
+        pairs = split_by_prompt(chosen, self.config.validation_fraction, self.config.seed)
+        dropped = +self._dropped
+        logger.info("submitting %d pairs, left out: %s", len(chosen), listed(dropped) or "nothing")
+        submission = PairSubmission.model_construct(
+            trajectories=by_example(pair.trajectory for pair in pairs),
+            run_id=self._run_id,
+            pairs=pairs,
+            report=total(self._reports),
+            seed=self.config.seed,
+            dropped=dropped,
+            singles=tuple(self._singles),
         )
+        return await self.trainer_adapter.submit(submission)
 
     def _rescue(self) -> None:
-        rows = [row for trajectory in self._trajectories() for row in preference_rows(trajectory)]
+        # The whole prompts, whatever the adapter keeps of them.
+        rows = [pair.row for one in self._pairs for pair in pairs_of(one.trajectory)]
         if not rows:
             return
         path = Path(self.run_config.output_dir) / f"collected_{self._run_id}.jsonl"
@@ -245,16 +248,6 @@ def update_metrics(folder: Path, status: TrainingJobStatus) -> None:
         raise OutputError(f"the metrics could not be written to {str(path)!r}: {error}") from error
 
 
-def single_pairs(trajectory: Trajectory) -> Iterator[Trajectory]:
-    """The trajectory as trajectories of one DPO item each; an episode without DPO items has none."""
-    items = [item for item in trajectory.episode if isinstance(item, DPOItem)]
-    if len(items) == len(trajectory.episode) == 1:
-        yield trajectory
-    else:
-        for item in items:
-            yield trajectory.model_copy(update={"episode": [item]})
-
-
 def _other_items(trajectory: Trajectory) -> int:
     """How many items of an episode are no preference pairs; an empty episode counts as one."""
     if not trajectory.episode:
@@ -262,19 +255,17 @@ def _other_items(trajectory: Trajectory) -> int:
     return sum(not isinstance(item, DPOItem) for item in trajectory.episode)
 
 
-def pair_key(trajectory: Trajectory, shorten: Shorten | None = None) -> tuple[Prompt, str, str]:
-    """Return what is equal for the same pair, to the letter; `trajectory` holds one DPO item."""
-    row = next(rows_of(trajectory, shorten))
-    return row.prompt, row.chosen, row.rejected
+def pair_key(pair: SubmittedPair) -> tuple[Prompt, str, str]:
+    """Return what is equal for the same pair, to the letter."""
+    return pair.row.prompt, pair.row.chosen, pair.row.rejected
 
 
-def mark_splits(trajectories: Iterable[Trajectory], fraction: float, seed: int, shorten: Shorten | None = None) -> None:
-    """Write each trajectory's side of the split into its metadata; all pairs of a prompt go to one side."""
-    keyed = [(prompt_key(pair_key(trajectory, shorten)[0]), trajectory) for trajectory in trajectories]
-    held_out = validation_prompts((key for key, _ in keyed), fraction, seed)
-    for key, trajectory in keyed:
-        side = SplitName.VALIDATION if key in held_out else SplitName.TRAIN
-        trajectory.metadata = {**(trajectory.metadata or {}), SPLIT_KEY: side.value}
+def split_by_prompt(pairs: Sequence[SubmittedPair], fraction: float, seed: int) -> list[SubmittedPair]:
+    """Return the pairs on their sides of the split; all pairs of a prompt are on one side."""
+    keys = [prompt_key(pair.row.prompt) for pair in pairs]
+    held_out = validation_prompts(keys, fraction, seed)
+    sides = (SplitName.VALIDATION if key in held_out else SplitName.TRAIN for key in keys)
+    return [pair.on(side) for pair, side in zip(pairs, sides, strict=True)]
 
 
 def by_example(trajectories: Iterable[Trajectory]) -> Groups:

@@ -95,26 +95,24 @@ def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
     return [OpenAIMessage(role=message.role, content=message.content) for message in prompt]
 
 
-def preference_rows(trajectory: Trajectory) -> Iterator[PreferenceRow]:
-    """The DPO items of a trajectory as dataset rows; episodes of another kind have none."""
+def row_of_item(item: DPOItem, trajectory: Trajectory) -> PreferenceRow:
+    """Return a DPO item of a trajectory as a row; metadata of another builder count as far as they fit."""
     metadata = trajectory.metadata or {}
     better, worse = facts_of(metadata.get("chosen_raw_metadata")), facts_of(metadata.get("rejected_raw_metadata"))
-    for item in trajectory.episode:
-        if isinstance(item, DPOItem):
-            yield PreferenceRow(
-                prompt=_prompt(item.prompt),
-                chosen=item.chosen_response,
-                rejected=item.rejected_response,
-                chosen_score=finite_number(metadata.get("chosen_score")),
-                rejected_score=finite_number(metadata.get("rejected_score")),
-                example_id=_text(metadata, "example_id"),
-                turn_id=_text(metadata, "turn_id"),
-                chosen_attributes=better.attributes,
-                rejected_attributes=worse.attributes,
-                chosen_model=better.model,
-                rejected_model=worse.model,
-                subtopic=better.subtopic,
-            )
+    return PreferenceRow(
+        prompt=_prompt(item.prompt),
+        chosen=item.chosen_response,
+        rejected=item.rejected_response,
+        chosen_score=finite_number(metadata.get("chosen_score")),
+        rejected_score=finite_number(metadata.get("rejected_score")),
+        example_id=_text(metadata, "example_id"),
+        turn_id=_text(metadata, "turn_id"),
+        chosen_attributes=better.attributes,
+        rejected_attributes=worse.attributes,
+        chosen_model=better.model,
+        rejected_model=worse.model,
+        subtopic=better.subtopic,
+    )
 
 
 def _prompt(prompt: list[OpenAIMessage] | str) -> Prompt:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import Candidate
 from nat_dpo_pipeline.dataset.files import append_json, check_file_name
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError
 from nat_dpo_pipeline.plugin.finetuning.collecting import Collected, collect
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
+from nat_dpo_pipeline.plugin.finetuning.submissions import ReportedTrajectories
 from nat_dpo_pipeline.plugin.finetuning.trajectories import collector_paused
 from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import (
@@ -20,7 +20,6 @@ from nat_dpo_pipeline.plugin.nat_api import (
     EvaluationRunOutput,
     FinetuneConfig,
     TrajectoryBuilder,
-    TrajectoryCollection,
 )
 from nat_dpo_pipeline.plugin.nat_logs import evaluation_errors
 from nat_dpo_pipeline.plugin.recorded import collect_in_a_thread, recorded_files
@@ -41,8 +40,6 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         #: Evaluations under way (or files being read), by run id; trainers cancel what is left in it.
         self.evaluation_runs: dict[str, asyncio.Task[EvaluationRunOutput] | asyncio.Task[Collected]] = {}
         self.reports: dict[str, CollectionReport] = {}
-        #: What was alone in its turn, by run id, where `require_multiple_candidates` is false: trajectories hold pairs.
-        self.singles: dict[str, list[Candidate]] = {}
         self._errors: list[str] = []
 
     async def run_eval(self) -> EvaluationRunOutput:
@@ -77,7 +74,7 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
         else:
             self.evaluation_runs[run_id] = asyncio.create_task(self.run_eval(), name=f"dpo-eval-{run_id}")
 
-    async def finalize(self, run_id: str, meta: dict[str, Any] | None = None) -> TrajectoryCollection:
+    async def finalize(self, run_id: str, meta: dict[str, Any] | None = None) -> ReportedTrajectories:
         """Wait for the evaluation and pair its candidates, grouped by example.
 
         Raises ValueError for a run that was not started, CollectionError when the evaluation failed or the files of
@@ -99,11 +96,12 @@ class DPOTrajectoryBuilder(TrajectoryBuilder):
                 collected = collect(found, self.config)
             report = self._report(found, collected)
         self.reports[run_id] = report
-        self.singles[run_id] = collected.singles
         _log(run_id, report)
         self._keep_failures(run_id, collected.failures)
         # Not validated: the trajectories were just built, and validation would copy every list of them.
-        return TrajectoryCollection.model_construct(trajectories=collected.trajectories, run_id=run_id)
+        return ReportedTrajectories.model_construct(
+            trajectories=collected.trajectories, run_id=run_id, report=report, singles=collected.singles
+        )
 
     def log_progress(self, run_id: str, metrics: dict[str, Any], output_dir: str | None = None) -> None:
         """Append one line on the run to `dpo_trajectory_builder_<run_id>.jsonl` in `output_dir`."""
