@@ -1,7 +1,7 @@
 """manifest.json and the card of a dataset in shards, and the result that a manifest tells of."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,7 +12,7 @@ from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, Manifest
 from nat_dpo_pipeline.pairing.options import ScaleResult
 from nat_dpo_pipeline.records.places import Place
-from nat_dpo_pipeline.records.ranges import BadInput, FileCounts
+from nat_dpo_pipeline.records.stored import restored, stored
 
 _ROWS = "rows_"
 
@@ -47,7 +47,8 @@ def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, An
         },
         skipped=_skipped(result),
         files=result.files,
-        report={"scattered": result.scattered, "bad": list(result.bad)},
+        # Without what is elsewhere in the manifest, or is not the same in every run.
+        report={"result": replace(result, folder="", manifest="", files=(), resumed=0)},
     )
     (folder / MANIFEST_NAME).write(manifest.to_json())
 
@@ -72,30 +73,16 @@ def _written(one: Format, files: Sequence[WrittenFile]) -> WrittenFormat:
 def identity_in(folder: Place) -> Mapping[str, Any] | None:
     """What the manifest says that its dataset was made of; None where it is not one of a dataset in shards."""
     try:
-        stored = orjson.loads((folder / MANIFEST_NAME).read())
-        return stored["configuration"]["scale"] if stored["generator"] == GENERATOR else None
+        found = orjson.loads((folder / MANIFEST_NAME).read())
+        is_ours = found["generator"] == GENERATOR and "result" in found["report"]
+        return found["configuration"]["scale"] if is_ours else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def result_in(folder: Place) -> ScaleResult:
     """The result that the manifest in the folder tells of."""
-    stored = orjson.loads((folder / MANIFEST_NAME).read())
-    counts, skipped = stored["counts"], stored["skipped"]
-    return ScaleResult(
-        folder=folder.uri,
-        manifest=(folder / MANIFEST_NAME).uri,
-        files=[WrittenFile(**file) for file in stored["files"]],
-        pairs={side: counts[f"{side}_pairs"] for side in SplitName},
-        candidates=counts["candidates"],
-        turns=counts["turns"],
-        skipped=skipped["pairs"],
-        refused=skipped["candidates"],
-        left_out={name.removeprefix(_ROWS): why for name, why in skipped.items() if name.startswith(_ROWS)},
-        bad_rows=counts["bad_rows"],
-        bad=[BadInput(**one) for one in stored["report"]["bad"]],
-        read=[FileCounts(**{**one, "refused": Counter(one["refused"])}) for one in stored["configuration"]["recorded"]],
-        scattered=stored["report"]["scattered"],
-        shards=counts["shards"],
-        resumed=counts["shards"],
-    )
+    found = orjson.loads((folder / MANIFEST_NAME).read())
+    result = restored(ScaleResult, stored(found["report"]["result"]))
+    files = [WrittenFile(**file) for file in found["files"]]
+    return replace(result, folder=folder.uri, manifest=(folder / MANIFEST_NAME).uri, files=files, resumed=result.shards)

@@ -1,7 +1,6 @@
 """How a run is cut into tasks, and what tells whether another run is the same."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
@@ -13,7 +12,6 @@ import orjson
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.manifest import GENERATOR
-from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.pairing.options import ScaleOptions
 from nat_dpo_pipeline.records.formats import format_named
 from nat_dpo_pipeline.records.inputs import InputFile, read_sources
@@ -45,17 +43,6 @@ class Plan:
     files: Sequence[FileCounts]
     bad: Sequence[BadInput]
     scores: Mapping[str, object]
-
-    def to_json(self) -> bytes:
-        return json_bytes(asdict(replace(self, scores={})), indented=True)
-
-    @classmethod
-    def from_json(cls, text: bytes) -> "Plan":
-        """The plan that was stored. Raises ValueError for what is none."""
-        stored = orjson.loads(text)
-        tasks = [[InputRange(**{**one, "kind": InputKind(one["kind"])}) for one in task] for task in stored["tasks"]]
-        files = [FileCounts(**{**one, "refused": Counter(one["refused"])}) for one in stored["files"]]
-        return cls(**{**stored, "tasks": tasks, "files": files, "bad": [BadInput(**one) for one in stored["bad"]]})
 
     def scattered(self) -> "Plan":
         return replace(self, is_scattered=True)

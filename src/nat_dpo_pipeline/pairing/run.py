@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -32,6 +32,7 @@ from nat_dpo_pipeline.pairing.writing import HELD_OUT
 from nat_dpo_pipeline.records.inputs import counted_files, problems_of
 from nat_dpo_pipeline.records.places import PARTIAL, Place
 from nat_dpo_pipeline.records.ranges import ReadCounts
+from nat_dpo_pipeline.records.stored import stored
 
 _DECIDED = "decided.json"
 #: The file of an unfinished run's plan, in the folder of its state.
@@ -127,8 +128,8 @@ class Run:
         write_scores(self._state, self._plan.scores)
         against = self._options.decontamination
         if against is not None:
-            stored = {"texts": [text.encode(errors="replace").decode() for text in against.texts]}
-            (self._state / EVALUATION).write(orjson.dumps({**stored, "ngram": against.ngram}))
+            texts = {"texts": [text.encode(errors="replace").decode() for text in against.texts]}
+            (self._state / EVALUATION).write(orjson.dumps({**texts, "ngram": against.ngram}))
 
     def _parts(self) -> list[list[Part]]:
         parts = [Part(number, self._plan.partitions) for number in range(self._plan.partitions)]
@@ -164,7 +165,7 @@ class Run:
         if self._plan.is_scattered or not (any(one.is_scattered for one in done) or self._have_turns_in_common(done)):
             return done
         self._plan = self._plan.scattered()
-        (self._state / PLAN).write(self._plan.to_json())
+        (self._state / PLAN).write(stored(replace(self._plan, scores={})))
         self.remove_files(())
         return None
 
@@ -241,12 +242,12 @@ class Run:
             seed=self._options.seed,
         )
         if self._options.is_split_late:
-            (self._state / HELD_OUT).write(_stored(verdicts.held_out(self._options.validation_fraction)))
+            (self._state / HELD_OUT).write(_saved(verdicts.held_out(self._options.validation_fraction)))
         changed = []
         for one in paired:
             found = verdicts.of_shard(one.number)
             if not self._writes_at_once or found.any():
-                (self._state / VERDICTS / f"{shard_name(one.number)}.npy").write(_stored(found))
+                (self._state / VERDICTS / f"{shard_name(one.number)}.npy").write(_saved(found))
                 changed.append(one.number)
         (self._state / _DECIDED).write(orjson.dumps(changed))
 
@@ -295,7 +296,7 @@ class Run:
                 )
 
 
-def _stored(array: np.ndarray) -> bytes:
+def _saved(array: np.ndarray) -> bytes:
     buffer = BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -25,6 +25,7 @@ from nat_dpo_pipeline.pairing.plan import Plan, difference, identity_of, planned
 from nat_dpo_pipeline.pairing.run import PLAN, STATE, Asked, Run
 from nat_dpo_pipeline.records.inputs import InputFile
 from nat_dpo_pipeline.records.places import Place
+from nat_dpo_pipeline.records.stored import restored, stored
 
 
 def run_shards(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> ScaleResult:
@@ -92,9 +93,9 @@ def _clear(folder: Place) -> None:
 
 def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions) -> Plan:
     """The plan of the unfinished run in the folder, if it is of the same; else a new one."""
-    stored = folder / STATE / PLAN
-    if stored.exists():
-        plan = Plan.from_json(stored.read())
+    file = folder / STATE / PLAN
+    if file.exists():
+        plan = restored(Plan, file.read())
         if _is_same(folder, plan.identity, identity, options):
             return plan
     if folder.is_local:
@@ -103,5 +104,5 @@ def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any]
     _clear(folder)
     (folder / STATE).create_folder()
     write_scores(folder / STATE, plan.scores)
-    stored.write(plan.to_json())
+    file.write(stored(replace(plan, scores={})))
     return plan

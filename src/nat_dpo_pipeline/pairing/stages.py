@@ -1,17 +1,12 @@
 """Tasks of one kind, and a record of each that is done, so that a run which starts again knows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
-import orjson
-
-from nat_dpo_pipeline.dataset.files import WrittenFile
-from nat_dpo_pipeline.dataset.formats.rows import SplitName
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.tasks import Done, Task
 from nat_dpo_pipeline.records.places import Place
-from nat_dpo_pipeline.records.ranges import ReadCounts
+from nat_dpo_pipeline.records.stored import restored, stored
 
 
 class Stage:
@@ -41,26 +36,10 @@ class Stage:
                 results.close()  # type: ignore[attr-defined]
                 return [one]
             done[one.number] = one
-            (self._folder / f"{one.number:05}.json").write(_stored(one))
+            (self._folder / f"{one.number:05}.json").write(stored(one))
             self._told(self._name, len(done), len(tasks))
         return [done[task.number] for task in tasks]
 
     def _recorded(self) -> list[Done]:
         names = (name for name in self._folder.files() if not name.startswith("."))
-        return [_done((self._folder / name).read()) for name in names]
-
-
-def _stored(done: Done) -> bytes:
-    return orjson.dumps({one.name: getattr(done, one.name) for one in fields(done)}, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _done(text: bytes) -> Done:
-    stored = orjson.loads(text)
-    return Done(
-        **{
-            **stored,
-            "pairs": {SplitName(side): count for side, count in stored["pairs"].items()},
-            "files": [WrittenFile(**file) for file in stored["files"]],
-            "read": {int(number): ReadCounts.from_json(counts) for number, counts in stored["read"].items()},
-        }
-    )
+        return [restored(Done, (self._folder / name).read()) for name in names]

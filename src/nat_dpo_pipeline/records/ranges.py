@@ -1,7 +1,6 @@
 """Parts of input files, and what was read of them. Light, so that a command can import it."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
@@ -124,9 +123,3 @@ class ReadCounts:
         self.bad_rows += other.bad_rows
         self.bad_files = max(self.bad_files, other.bad_files)
         self.told = [*self.told, *other.told][: self.most_told]
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> "ReadCounts":
-        """Return the counts that were written as JSON."""
-        told = [BadInput(**one) for one in stored["told"]]  # type: ignore[attr-defined]
-        return cls(**{**stored, "refused": Counter(stored["refused"]), "told": told})  # type: ignore[call-overload]
