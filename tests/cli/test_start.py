@@ -67,6 +67,10 @@ def test_a_command_over_a_small_file_imports_nothing_heavy(folder: Path, words: 
     assert not _imported(folder, *words) & HEAVY
 
 
+def test_inspect_reads_and_imports_nothing_for_writing(folder: Path) -> None:
+    assert not _imported(folder, "inspect", "pairs") & {*HEAVY, "filelock", "numpy", "pydantic"}
+
+
 @pytest.mark.parametrize("given", [None, "3"])
 def test_numpy_starts_no_threads_unless_the_user_wants_them(folder: Path, given: str | None) -> None:
     script = (

@@ -9,7 +9,8 @@ import pytest
 
 from nat_dpo_pipeline.core.candidates import Candidate, Message
 from nat_dpo_pipeline.dataset.files import lock_of
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE, RunFolder
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE
+from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.dataset.writer import Provenance, write_dataset
 from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord

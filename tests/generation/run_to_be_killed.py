@@ -5,7 +5,8 @@ import sys
 from contextlib import aclosing, closing
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.run_folder import JOURNAL, RunFolder
+from nat_dpo_pipeline.dataset.run_files import JOURNAL
+from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel

@@ -13,7 +13,7 @@ import pytest
 
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, JOURNAL
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, JOURNAL
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.generation.chat import ChatModel
 from nat_dpo_pipeline.generation.inputs import Request

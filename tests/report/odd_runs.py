@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from nat_dpo_pipeline.core.candidates import Message
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, RunFolder
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, DATASET
+from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
 from nat_dpo_pipeline.generation.scorers import Score

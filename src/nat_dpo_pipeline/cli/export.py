@@ -12,7 +12,7 @@ from nat_dpo_pipeline.cli.summaries import dataset_lines
 from nat_dpo_pipeline.cli.terminal import say_all
 from nat_dpo_pipeline.cli.threads import without_blas_threads
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.api import pair_as_set

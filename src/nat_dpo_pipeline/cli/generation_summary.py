@@ -21,7 +21,7 @@ from nat_dpo_pipeline.cli.summaries import (
 from nat_dpo_pipeline.core import candidates as scored
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.printable import listed
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.writer import WrittenDataset
 from nat_dpo_pipeline.generation import plan as estimate
 from nat_dpo_pipeline.generation.plan import Plan, PlannedCalls

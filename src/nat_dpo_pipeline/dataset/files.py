@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.json_text import json_bytes, json_line
 
@@ -186,6 +184,8 @@ def _swap(stage: Path, final: Path) -> None:
 @contextmanager
 def lock_of(folder: Path) -> Iterator[None]:
     """Held by one process at a time; raises OutputError when another one writes to `folder`."""
+    from filelock import FileLock, Timeout  # with asyncio 50 ms, which readers need not pay
+
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()

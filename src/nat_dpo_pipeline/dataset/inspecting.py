@@ -11,7 +11,7 @@ from nat_dpo_pipeline.core.candidates import Message, Prompt, is_blank, prompt_k
 from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.dataset.manifest import ManifestKind, is_ours
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.json_text import parse_document, parse_json
 

@@ -18,6 +18,7 @@ from nat_dpo_pipeline.dataset.files import (
     write_lines,
 )
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind, is_ours, versions
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, FAILURES, SET_ASIDE
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
 from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.generation import turns
@@ -25,12 +26,6 @@ from nat_dpo_pipeline.generation.record import Failure, GenerationRecord
 from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.steps import Item
 
-CANDIDATES = "candidates.jsonl"
-SET_ASIDE = "set_aside.jsonl"
-FAILURES = "failures.jsonl"
-JOURNAL = "journal.sqlite"
-#: Folder of the pairs, when they are made in the same run.
-DATASET = "dataset"
 _OWN = (CANDIDATES, SET_ASIDE, FAILURES, MANIFEST_NAME)
 _SPOOL = ".turns.sqlite"
 # Says whose folder it is while there is no manifest: a run may be killed at any time.

@@ -9,7 +9,7 @@ from pathlib import Path
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection
-from nat_dpo_pipeline.dataset.run_folder import DATASET
+from nat_dpo_pipeline.dataset.run_files import DATASET
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.streams import Tally
 from nat_dpo_pipeline.dataset.writer import (
     Provenance,
@@ -23,7 +24,6 @@ from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.options import FileKind, ScaleResult
 from nat_dpo_pipeline.pairing.plan import identity_of, planned
 from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
-from nat_dpo_pipeline.pairing.work import CANDIDATES
 from nat_dpo_pipeline.pairing.writing import empty_parquet, file_name
 from nat_dpo_pipeline.records.inputs import InputFile
 from nat_dpo_pipeline.records.places import Place

@@ -12,6 +12,7 @@ import orjson
 
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.turn_rows import scored_turn_row
 from nat_dpo_pipeline.pairing.encoding import Block
 from nat_dpo_pipeline.pairing.facts import Facts
@@ -30,7 +31,6 @@ from nat_dpo_pipeline.records.whole_turns import whole_turns
 FACTS, VERDICTS, TURNS = "facts", "verdicts", "turns"
 EVALUATION = "evaluation.json"
 #: The candidates that pairs are made of, in the folder of the state.
-CANDIDATES = "candidates.jsonl"
 
 
 def shard_name(shard: int) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.dataset.files import write_json
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, FAILURES, SET_ASIDE, RunFolder
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, FAILURES, SET_ASIDE
+from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, DPOPipelineError
 from nat_dpo_pipeline.generation.chat import Waiting
 from nat_dpo_pipeline.generation.record import GenerationRecord, ModelUsage, StepProgress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, SET_ASIDE
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, DATASET, SET_ASIDE
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_object, read_row

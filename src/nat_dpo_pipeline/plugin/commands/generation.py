@@ -15,7 +15,8 @@ from typing import Any
 from nat.builder.workflow_builder import WorkflowBuilder
 
 from nat_dpo_pipeline.dataset.input_rows import read_inputs
-from nat_dpo_pipeline.dataset.run_folder import CANDIDATES, DATASET, JOURNAL, RunFolder
+from nat_dpo_pipeline.dataset.run_files import CANDIDATES, DATASET, JOURNAL
+from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputError
 from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.journal import Journal
