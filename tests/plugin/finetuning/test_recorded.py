@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from nat.data_models.finetuning import FinetuneConfig
 
+from nat_dpo_pipeline.cli import dpo
 from nat_dpo_pipeline.errors import CollectionError, InputError
 from nat_dpo_pipeline.plugin import recorded
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
@@ -136,10 +138,10 @@ def test_a_source_is_one_file_or_several(given: object) -> None:
         DPOTrajectoryBuilderConfig.model_validate({"source": given})
 
 
-def test_nat_finetune_needs_no_evaluation(source: Path, tmp_path: Path) -> None:
+def _finetune(folder: Path, source: str) -> None:
     config = {
         "workflow": {"_type": "scored_candidates"},
-        "trajectory_builders": {"pairs": {"_type": "dpo_traj_builder", "source": source.name}},
+        "trajectory_builders": {"pairs": {"_type": "dpo_traj_builder", "source": source}},
         "trainers": {"trainer": {"_type": "dpo_trainer"}},
         "trainer_adapters": {"dataset": {"_type": "dataset_trainer_adapter", "output_dir": "dataset"}},
         "finetuning": {
@@ -150,9 +152,25 @@ def test_nat_finetune_needs_no_evaluation(source: Path, tmp_path: Path) -> None:
             "output_dir": "run",
         },
     }
-    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
-    done = run_nat(tmp_path, "finetune", "--config_file", "config.yml")
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
+    done = run_nat(folder, "finetune", "--config_file", "config.yml")
     assert done.code == 0, done.logs
+
+
+def test_nat_finetune_holds_out_the_prompts_that_pairs_does(tmp_path: Path) -> None:
+    rows = [_turn(f"thing {number}", 1.0, 2.0) for number in range(40)]
+    path = _write(tmp_path / "rows.jsonl", rows)
+    _finetune(tmp_path, path.name)
+    done = CliRunner().invoke(dpo, ["pairs", str(path), "-o", str(tmp_path / "pairs")])
+    assert done.exit_code == 0, done.output
+    for side in ("train", "validation"):
+        made, paired = ((tmp_path / folder / "trl" / f"{side}.jsonl").read_text() for folder in ("dataset", "pairs"))
+        assert made == paired
+        assert made
+
+
+def test_nat_finetune_needs_no_evaluation(source: Path, tmp_path: Path) -> None:
+    _finetune(tmp_path, source.name)
     rows = [json.loads(line) for line in (tmp_path / "dataset" / "trl" / "train.jsonl").read_text().splitlines()]
     assert [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows] == [
         ("a 2", "a 0"),

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
 from nat_dpo_pipeline.core.printable import listed
-from nat_dpo_pipeline.core.split import deduplicate, sample, validation_prompts
+from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName, trl_row
 from nat_dpo_pipeline.errors import InputError, OutputError, TrainingError
@@ -190,14 +190,18 @@ class DPOTrainer(Trainer):
         return chosen
 
     async def _submit(self, chosen: list[SubmittedPair]) -> TrainingJobRef:
-        pairs = split_by_prompt(chosen, self.config.validation_fraction, self.config.seed)
+        report = total(self._reports)
+        # As `nat dpo pairs` does with the same files, which may be too many to know all prompts.
+        pairs = split_by_prompt(
+            chosen, self.config.validation_fraction, self.config.seed, each_alone=bool(report.files)
+        )
         dropped = +self._dropped
         logger.info("submitting %d pairs, left out: %s", len(chosen), listed(dropped) or "nothing")
         submission = PairSubmission.model_construct(
             trajectories=by_example(pair.trajectory for pair in pairs),
             run_id=self._run_id,
             pairs=pairs,
-            report=total(self._reports),
+            report=report,
             seed=self.config.seed,
             dropped=dropped,
             singles=tuple(self._singles),
@@ -260,10 +264,18 @@ def pair_key(pair: SubmittedPair) -> tuple[Prompt, str, str]:
     return pair.row.prompt, pair.row.chosen, pair.row.rejected
 
 
-def split_by_prompt(pairs: Sequence[SubmittedPair], fraction: float, seed: int) -> list[SubmittedPair]:
-    """Return the pairs on their sides of the split; all pairs of a prompt are on one side."""
+def split_by_prompt(
+    pairs: Sequence[SubmittedPair], fraction: float, seed: int, *, each_alone: bool = False
+) -> list[SubmittedPair]:
+    """Return the pairs on their sides of the split; all pairs of a prompt are on one side.
+
+    The share of prompts is exact, unless `each_alone` decides: then a prompt's side follows from its text.
+    """
     keys = [prompt_key(pair.row.prompt) for pair in pairs]
-    held_out = validation_prompts(keys, fraction, seed)
+    if each_alone:
+        held_out = {key for key in set(keys) if is_held_out(key, fraction, seed)}
+    else:
+        held_out = set(validation_prompts(keys, fraction, seed))
     sides = (SplitName.VALIDATION if key in held_out else SplitName.TRAIN for key in keys)
     return [pair.on(side) for pair, side in zip(pairs, sides, strict=True)]
 
