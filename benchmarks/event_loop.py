@@ -17,8 +17,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, serving
-from nat_dpo_pipeline.testing.nemo import CONFIG, serving_nemo
 from nat_dpo_pipeline.trainers.backend import Backend, TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.settings import NeMoCustomizerHyperparameters, NemoSettings
@@ -26,6 +24,10 @@ from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend
 from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
 from nat_dpo_pipeline.trainers.trl.local import TrlBackend
 from nat_dpo_pipeline.trainers.trl.settings import Device, TrlSettings
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.servers.fine_tuning import KEY, FineTuningServer, serving
+from tests.servers.nemo import CONFIG, serving_nemo
 
 _TICK = 0.001
 

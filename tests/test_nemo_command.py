@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.testing.nemo import NemoService, serving_nemo
 from tests.commands import NAT, Command, Done, environment, started
+from tests.servers.nemo import NemoService, serving_nemo
 
 pytestmark = pytest.mark.skipif(
     find_spec("nat.plugins.customizer") is not None, reason="NVIDIA's package keeps its own names"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nat_dpo_pipeline.testing.fine_tuning import KEY, After, FineTuningServer, metrics_event, serving
 from tests.commands import NAT, Command, Done, environment, started
+from tests.servers.fine_tuning import KEY, After, FineTuningServer, metrics_event, serving
 
 ROOT = Path(__file__).parents[1]
 MODEL = "gpt-4.1-mini-2025-04-14"

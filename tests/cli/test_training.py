@@ -12,7 +12,7 @@ from nat_dpo_pipeline.cli import dpo
 from nat_dpo_pipeline.plugin.finetuning.saved_job import SavedJob
 from nat_dpo_pipeline.plugin.finetuning_config import OpenAITrainerAdapterConfig
 from nat_dpo_pipeline.plugin.nat_api import TrainingJobRef
-from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, metrics_event, serving
+from tests.servers.fine_tuning import KEY, FineTuningServer, metrics_event, serving
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,8 +22,8 @@ from nemo_microservices import NeMoMicroservices
 
 from nat_dpo_pipeline.plugin.finetuning.job_adapter import BackendTrainerAdapter
 from nat_dpo_pipeline.plugin.finetuning_config import NeMoCustomizerTrainerAdapterConfig as OurConfig
-from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
+from tests.servers.nemo import CONFIG, NemoService, serving_nemo
 
 Json = dict[str, Any]
 FILES = ("training/training_file.jsonl", "validation/validation_file.jsonl")

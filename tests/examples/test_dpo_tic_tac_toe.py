@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nat_dpo_pipeline.testing.nemo import NemoService, serving_nemo
 from tests.own_module import install, run_nat
+from tests.servers.nemo import NemoService, serving_nemo
 
 pytestmark = pytest.mark.skipif(
     find_spec("nat.plugins.customizer") is not None, reason="NVIDIA's package keeps its own names"

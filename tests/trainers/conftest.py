@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.trainers.backend import TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.http import Requests
 from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from tests.servers.nemo import CONFIG, NemoService, serving_nemo
 
 
 @pytest.fixture

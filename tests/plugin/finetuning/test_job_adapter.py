@@ -28,9 +28,9 @@ from nat_dpo_pipeline.plugin.finetuning.trainer import DPOTrainer
 from nat_dpo_pipeline.plugin.finetuning.trajectory_builder import DPOTrajectoryBuilder
 from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig, JobAdapterConfig
 from nat_dpo_pipeline.plugin.interrupts import Interrupted
-from nat_dpo_pipeline.testing.fine_tuning import KEY, FineTuningServer, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown
 from nat_dpo_pipeline.trainers.settings import PolledJobSettings
+from tests.servers.fine_tuning import KEY, FineTuningServer, serving
 from tests.trainers.scripted_backend import RUNNING, SUCCEEDED, ScriptedBackend
 
 Maker = Callable[..., DPOTrajectoryBuilder]

@@ -28,9 +28,9 @@ from nat_dpo_pipeline.plugin.finetuning_config import (
     NeMoCustomizerTrainerAdapterConfig,
     NeMoCustomizerTrainerConfig,
 )
-from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService, serving_nemo
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
+from tests.servers.nemo import CONFIG, NemoService, serving_nemo
 
 # ruff: noqa: ARG002 - NAT prescribes the arguments
 

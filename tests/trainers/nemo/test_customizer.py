@@ -10,13 +10,13 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
-from nat_dpo_pipeline.testing.nemo import CONFIG, NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.http import TRIES
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests.servers.nemo import CONFIG, NemoService
 from tests.waiting import ticking, until
 
 MakeBackend = Callable[..., NemoCustomizerBackend]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.nemo.datastore import RepoFile, upload
 from nat_dpo_pipeline.trainers.nemo.http import Requests, Service, connected
 from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from tests.servers.nemo import NemoService
 
 BATCH = "/info/lfs/objects/batch"
 

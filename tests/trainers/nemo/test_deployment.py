@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.errors import ConfigurationError
-from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Response
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 from nat_dpo_pipeline.trainers.nemo.deployment import as_name
 from nat_dpo_pipeline.trainers.settings import Patience
 from nat_dpo_pipeline.trainers.waiting import wait
+from tests.servers.nemo import NemoService
 
 MakeBackend = Callable[..., NemoCustomizerBackend]
 MakeData = Callable[..., TrainingData]

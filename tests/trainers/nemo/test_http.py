@@ -6,11 +6,11 @@ import aiohttp
 import pytest
 
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.testing.nemo import NemoService
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving
 from nat_dpo_pipeline.trainers.backend import StatusUnknown
 from nat_dpo_pipeline.trainers.nemo.http import AS_USUAL, TRIES, Host, Requests, Service, connected
 from nat_dpo_pipeline.trainers.nemo.settings import NemoSettings
+from tests.servers.nemo import NemoService
 from tests.waiting import ticking, until
 
 SECRET = "nvapi-very-secret"

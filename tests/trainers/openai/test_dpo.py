@@ -14,10 +14,10 @@ import pytest
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
-from nat_dpo_pipeline.testing.fine_tuning import KEY, After, FineTuningServer, message_event, metrics_event, serving
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, StatusUnknown, TrainingData
 from nat_dpo_pipeline.trainers.openai.dpo import OpenAIBackend, OpenAIPauses
 from nat_dpo_pipeline.trainers.openai.settings import OpenAISettings
+from tests.servers.fine_tuning import KEY, After, FineTuningServer, message_event, metrics_event, serving
 
 MODEL = "gpt-4.1-mini-2025-04-14"
 CREATE = "POST /fine_tuning/jobs"
