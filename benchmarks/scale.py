@@ -126,9 +126,9 @@ def _write_inputs(folder: Path, turns: int, kind: str, *, scattered: bool) -> No
 def ours(paths: list[Path], output: Path, kind: str) -> None:
     from nat_dpo_pipeline.core.pairs import PairingRules
     from nat_dpo_pipeline.pairing.api import pair_files
-    from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions
+    from nat_dpo_pipeline.pairing.options import FileKind, PairingOptions
 
-    options = ScaleOptions(kind=FileKind(kind))
+    options = PairingOptions(kind=FileKind(kind))
     pair_files([str(path) for path in paths], str(output), PairingRules(), options=options)
 
 

@@ -7,7 +7,7 @@ from nat_dpo_pipeline.cli import summaries
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
-from nat_dpo_pipeline.pairing.options import ScaleResult
+from nat_dpo_pipeline.pairing.options import PairedFiles
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def _dataset(folder: Path, *formats: str) -> WrittenDataset:
 
 
 def test_pairs_are_told_by_side_whatever_the_first_format_holds() -> None:
-    result = ScaleResult(
+    result = PairedFiles(
         folder="out",
         manifest="out/manifest.json",
         files=(),

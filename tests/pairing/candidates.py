@@ -17,7 +17,7 @@ from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample, stratified_validation_prompts
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, formats_named, row_of
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
-from nat_dpo_pipeline.pairing.options import ScaleOptions
+from nat_dpo_pipeline.pairing.options import PairingOptions
 from nat_dpo_pipeline.records.turns import read_turns
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
@@ -73,7 +73,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], rows_a_group: i
 
 
 def by_the_core(
-    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: PairingOptions
 ) -> Counter[str]:
     """What the core and the writer of datasets make of all turns at once, and the pairs left out by reason."""
     skipped: Counter[SkipReason] = Counter()
@@ -101,7 +101,7 @@ def by_the_core(
     return +left_out
 
 
-def _split(rows: Sequence[PreferenceRow], options: ScaleOptions) -> dict[SplitName, list[PreferenceRow]]:
+def _split(rows: Sequence[PreferenceRow], options: PairingOptions) -> dict[SplitName, list[PreferenceRow]]:
     fraction, seed = options.validation_fraction, options.seed
     keyed = [(prompt_key(row.prompt), row.subtopic or "") for row in rows]
     late = stratified_validation_prompts(keyed if options.stratify else [(key, "") for key, _ in keyed], fraction, seed)

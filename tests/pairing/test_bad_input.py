@@ -13,10 +13,10 @@ from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, PairingOptions
 from tests.pairing.candidates import snapshot, write_jsonl, write_parquet
 
-LENIENT = ScaleOptions(max_bad_share=1.0, shard_bytes=500)
+LENIENT = PairingOptions(max_bad_share=1.0, shard_bytes=500)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def rows(turns: int) -> list[dict[str, Any]]:
     ]
 
 
-def paired(path: Path, options: ScaleOptions = LENIENT) -> ScaleResult:
+def paired(path: Path, options: PairingOptions = LENIENT) -> PairedFiles:
     return pair_files([str(path)], str(path.parent / "out"), PairingRules(), options=options)
 
 
@@ -44,7 +44,7 @@ def test_a_bad_line_is_told_by_its_number(tmp_path: Path, scattered: bool, compr
     path = tmp_path / ("rows.jsonl.gz" if compressed else "rows.jsonl")
     text = "\n".join(lines).encode()
     path.write_bytes(gzip.compress(text) if compressed else text)
-    result = paired(path, ScaleOptions(max_bad_share=1.0, shard_bytes=500, scattered=scattered))
+    result = paired(path, PairingOptions(max_bad_share=1.0, shard_bytes=500, scattered=scattered))
     assert result.bad_rows == 2
     assert [str(one).replace(str(path), "F") for one in result.bad] == [
         "F:42: not JSON: '{broken'",
@@ -64,7 +64,7 @@ def test_candidates_that_are_none_are_counted_and_no_reason_to_fail(tmp_path: Pa
         {**good, "prompt": " "},
         {**good, "turn_id": None},
     ]
-    result = paired(write_jsonl(tmp_path / "rows.jsonl", [*rows(1), *odd]), ScaleOptions())
+    result = paired(write_jsonl(tmp_path / "rows.jsonl", [*rows(1), *odd]), PairingOptions())
     assert result.refused == {
         "invalid_unicode": 1,
         "malformed": 1,
@@ -114,8 +114,8 @@ def test_too_many_bad_rows_fail_and_a_larger_share_completes_the_run(tmp_path: P
     with path.open("a") as file:
         file.write("bad\n" * 10)
     with pytest.raises(InputError, match=r"10 of 50 rows cannot be read, and max_bad_share is 0\.1.*rows\.jsonl:41: "):
-        paired(path, ScaleOptions(max_bad_share=0.1))
-    again = paired(path, ScaleOptions(max_bad_share=0.2))
+        paired(path, PairingOptions(max_bad_share=0.1))
+    again = paired(path, PairingOptions(max_bad_share=0.2))
     assert (again.bad_rows, again.resumed) == (10, again.shards)
 
 
@@ -164,14 +164,14 @@ def test_what_has_no_value_in_python_does_not_end_a_run(tmp_path: Path, scattere
     late = pyarrow.array([2**62, 0, 1, 2], pyarrow.timestamp("ms"))
     table = table.append_column("notes", bad).append_column("at", late).append_column("flaw", late)
     parquet.write_table(table.set_column(2, "prompt", bad), tmp_path / "rows.parquet")
-    result = paired(tmp_path / "rows.parquet", ScaleOptions(formats=("trl", "helpsteer3"), scattered=scattered))
+    result = paired(tmp_path / "rows.parquet", PairingOptions(formats=("trl", "helpsteer3"), scattered=scattered))
     assert result.refused == {"invalid_unicode": 1}
 
 
 def test_a_format_without_fixed_columns_is_no_parquet(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", rows(1))
     with pytest.raises(ConfigurationError, match="'ultrafeedback' has no fixed columns"):
-        paired(path, ScaleOptions(formats=("ultrafeedback",), kind=FileKind.PARQUET))
+        paired(path, PairingOptions(formats=("ultrafeedback",), kind=FileKind.PARQUET))
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_a_format_without_fixed_columns_is_no_parquet(tmp_path: Path) -> None:
 def test_impossible_options_are_refused(setting: dict[str, Any]) -> None:
     (name,) = setting
     with pytest.raises(ConfigurationError, match=name):
-        ScaleOptions(**setting)
+        PairingOptions(**setting)

@@ -18,11 +18,11 @@ from nat_dpo_pipeline.dataset.writer import Target
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult, Written
+from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions, Written
 from tests.pairing.candidates import Row, lines_in, make_rows, write_jsonl
 from tests.recordings import Recordings
 
-OPTIONS = ScaleOptions(
+OPTIONS = PairingOptions(
     formats=("trl", "kto"), shard_bytes=700, validation_fraction=0.3, deduplicate=True, single_label_score=0.5
 )
 
@@ -32,7 +32,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "LocalEngine", lambda *_: engines.InlineEngine())
 
 
-def check_same(folder: Path, inputs: list[str], options: ScaleOptions = OPTIONS) -> ScaleResult:
+def check_same(folder: Path, inputs: list[str], options: PairingOptions = OPTIONS) -> PairedFiles:
     """Pair the inputs as one task and as many, which must make the same; gives what the many made."""
     one = replace(options, engine=EngineName.MEMORY)
     whole = pair_files(inputs, str(folder / "whole"), PairingRules(), options=one, written=Written(Target(one.formats)))

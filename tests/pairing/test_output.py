@@ -14,7 +14,7 @@ from nat_dpo_pipeline.core.split import is_held_out
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions
+from nat_dpo_pipeline.pairing.options import FileKind, PairingOptions
 from nat_dpo_pipeline.records.places import place
 from tests.pairing.candidates import lines_in, make_rows, write_jsonl
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_parquet_holds_what_jsonl_holds(tmp_path: Path, path: Path) -> None:
     for kind in FileKind:
-        options = ScaleOptions(formats=tuple(PARQUET), kind=kind, shard_bytes=4000)
+        options = PairingOptions(formats=tuple(PARQUET), kind=kind, shard_bytes=4000)
         pair_files([str(path)], str(tmp_path / kind), PairingRules(), options=options)
     for name in PARQUET:
         for side in SplitName:
@@ -45,7 +45,7 @@ def test_parquet_holds_what_jsonl_holds(tmp_path: Path, path: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(FileKind))
 def test_datasets_loads_the_shards_by_the_card(tmp_path: Path, path: Path, kind: FileKind) -> None:
-    options = ScaleOptions(kind=kind, shard_bytes=4000)
+    options = PairingOptions(kind=kind, shard_bytes=4000)
     result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)
     loaded = load_dataset(str(tmp_path / "out"), "trl", cache_dir=str(tmp_path / "cache"))
     assert {side: len(loaded[side]) for side in loaded} == {str(side): n for side, n in result.pairs.items()}
@@ -53,7 +53,7 @@ def test_datasets_loads_the_shards_by_the_card(tmp_path: Path, path: Path, kind:
 
 
 def test_the_manifest_lists_each_file_with_its_hash(tmp_path: Path, path: Path) -> None:
-    result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=4000))
+    result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=PairingOptions(shard_bytes=4000))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert len(manifest["files"]) == len(result.files) > 5
     for file in manifest["files"]:
@@ -64,7 +64,7 @@ def test_the_manifest_lists_each_file_with_its_hash(tmp_path: Path, path: Path) 
 
 
 def test_a_prompt_is_on_one_side_in_every_run(tmp_path: Path, path: Path) -> None:
-    options = ScaleOptions(validation_fraction=0.4, seed=3)
+    options = PairingOptions(validation_fraction=0.4, seed=3)
     pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)
     for side in SplitName:
         for line in lines_in(tmp_path / "out", "trl", side, shards=True):
@@ -80,7 +80,7 @@ def test_a_prompt_is_on_one_side_in_every_run(tmp_path: Path, path: Path) -> Non
 def test_fsspec_reaches_what_pyarrow_does_not(path: Path) -> None:
     root = place("memory://candidates")
     (root / "rows.jsonl").write(path.read_bytes())
-    options = ScaleOptions(shard_bytes=4000, deduplicate=True)
+    options = PairingOptions(shard_bytes=4000, deduplicate=True)
     result = pair_files(["memory://candidates"], "memory://pairs", PairingRules(), options=options)
     again = pair_files(["memory://candidates"], "memory://pairs", PairingRules(), options=options)
     assert sum(result.pairs.values()) > 30

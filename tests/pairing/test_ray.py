@@ -10,7 +10,7 @@ import pytest
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions
+from nat_dpo_pipeline.pairing.options import EngineName, PairingOptions
 from tests.pairing.candidates import make_rows, snapshot, write_jsonl
 from tests.pairing.killing import (
     children,
@@ -55,12 +55,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(tmp_path_factory: pytest.TempPathFactory, path: Path) -> dict[str, bytes]:
     """What the local engine makes."""
     folder = tmp_path_factory.mktemp("local") / "out"
-    pair_files([str(path)], str(folder), PairingRules(), options=ScaleOptions(**OPTIONS))
+    pair_files([str(path)], str(folder), PairingRules(), options=PairingOptions(**OPTIONS))
     return snapshot(folder)
 
 
-def on_ray(address: str | None = None) -> ScaleOptions:
-    return ScaleOptions(engine=EngineName.RAY, address=address, **OPTIONS)
+def on_ray(address: str | None = None) -> PairingOptions:
+    return PairingOptions(engine=EngineName.RAY, address=address, **OPTIONS)
 
 
 def busy_workers() -> list[int]:

@@ -10,7 +10,7 @@ from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import ScaleOptions
+from nat_dpo_pipeline.pairing.options import PairingOptions
 from tests.pairing.candidates import make_rows, snapshot, write_jsonl
 from tests.pairing.killing import (
     children,
@@ -71,7 +71,7 @@ def test_a_command_killed_at_any_moment_leaves_what_the_next_one_completes(
 
 
 def test_a_worker_killed_at_any_moment_is_replaced(tmp_path: Path, path: Path) -> None:
-    options = ScaleOptions(shard_bytes=40_000, workers=2, deduplicate=True)
+    options = PairingOptions(shard_bytes=40_000, workers=2, deduplicate=True)
     pair_files([str(path)], str(tmp_path / "whole"), PairingRules(), options=options)
     expected = snapshot(tmp_path / "whole")
     killed = 0
@@ -85,7 +85,7 @@ def test_a_worker_killed_at_any_moment_is_replaced(tmp_path: Path, path: Path) -
 
 
 def test_a_shard_that_ends_its_process_each_time_is_named(tmp_path: Path, path: Path) -> None:
-    options = ScaleOptions(workers=1, retries=0)
+    options = PairingOptions(workers=1, retries=0)
     with (
         killing(workers, lambda: True),
         pytest.raises(OutputError, match=r"shard 0 ended its process 1 times, at last with signal 9.*shard_bytes"),
@@ -101,7 +101,7 @@ def test_only_what_is_missing_is_made(tmp_path: Path, path: Path) -> None:
         if done >= tasks // 2:
             raise KeyboardInterrupt
 
-    options = ScaleOptions(shard_bytes=40_000, workers=2)
+    options = PairingOptions(shard_bytes=40_000, workers=2)
     with pytest.raises(KeyboardInterrupt):
         pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options, told=stop_in_the_middle)
     _, done, tasks = heard[-1]
@@ -116,18 +116,18 @@ def test_only_what_is_missing_is_made(tmp_path: Path, path: Path) -> None:
 
 def test_another_run_into_the_same_folder_is_refused_with_what_differs(tmp_path: Path, path: Path) -> None:
     output = str(tmp_path / "out")
-    pair_files([str(path)], output, PairingRules(), options=ScaleOptions(workers=1))
+    pair_files([str(path)], output, PairingRules(), options=PairingOptions(workers=1))
     with pytest.raises(OutputError, match=r"min_score_diff, now 0\.5 and then 0\.0.*overwrite"):
-        pair_files([str(path)], output, PairingRules(min_score_diff=0.5), options=ScaleOptions(workers=1))
+        pair_files([str(path)], output, PairingRules(min_score_diff=0.5), options=PairingOptions(workers=1))
     with pytest.raises(OutputError, match=r"min_margin_quantile, now 0\.5"):
         pair_files(
-            [str(path)], output, PairingRules(), SelectionRules(min_margin_quantile=0.5), ScaleOptions(workers=1)
+            [str(path)], output, PairingRules(), SelectionRules(min_margin_quantile=0.5), PairingOptions(workers=1)
         )
     with path.open("a") as file:
         file.write('{"turn_id": null, "score": 1.0, "prompt": "p", "response": "r"}\n')
     with pytest.raises(OutputError, match=r"the input '.*rows\.jsonl'"):
-        pair_files([str(path)], output, PairingRules(), options=ScaleOptions(workers=1))
-    result = pair_files([str(path)], output, PairingRules(), options=ScaleOptions(workers=1, overwrite=True))
+        pair_files([str(path)], output, PairingRules(), options=PairingOptions(workers=1))
+    result = pair_files([str(path)], output, PairingRules(), options=PairingOptions(workers=1, overwrite=True))
     assert result.refused["missing_turn_id"] == 1
 
 
@@ -135,5 +135,5 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, path: Path) -> 
     (tmp_path / "trl").mkdir()
     (tmp_path / "trl" / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="was not written by this package"):
-        pair_files([str(path)], str(tmp_path), PairingRules(), options=ScaleOptions(workers=1, overwrite=True))
+        pair_files([str(path)], str(tmp_path), PairingRules(), options=PairingOptions(workers=1, overwrite=True))
     assert (tmp_path / "trl" / "mine.txt").read_text() == "mine"

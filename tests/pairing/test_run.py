@@ -14,7 +14,7 @@ from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName
 from nat_dpo_pipeline.dataset.writer import Target
 from nat_dpo_pipeline.pairing import engines
 from nat_dpo_pipeline.pairing.api import pair_files
-from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, ScaleOptions, ScaleResult, Written
+from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, PairedFiles, PairingOptions, Written
 from tests.pairing.candidates import by_the_core, lines_in, make_rows, snapshot, write_jsonl, write_parquet
 
 ALL = SelectionRules()
@@ -34,8 +34,8 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_same(
-    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
-) -> ScaleResult:
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: PairingOptions
+) -> PairedFiles:
     whole = pair_files(
         [str(path)],
         str(folder / "whole"),
@@ -56,8 +56,8 @@ def check_same(
 
 
 def check_core(
-    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: ScaleOptions
-) -> ScaleResult:
+    folder: Path, path: Path, rules: PairingRules, selection: SelectionRules, options: PairingOptions
+) -> PairedFiles:
     """As check_same, and against the core, which has no singles."""
     result = check_same(folder, path, rules, selection, options)
     assert result.skipped == by_the_core(folder / "core", path, rules, selection, options)
@@ -71,7 +71,7 @@ def check_core(
 
 def test_every_format_is_written_byte_for_byte_as_by_the_core(tmp_path: Path) -> None:
     rows = make_rows(120)
-    options = ScaleOptions(formats=tuple(one.name for one in FORMATS), shard_bytes=5000, validation_fraction=0.3)
+    options = PairingOptions(formats=tuple(one.name for one in FORMATS), shard_bytes=5000, validation_fraction=0.3)
     result = check_core(tmp_path, write_jsonl(tmp_path / "rows.jsonl", rows), PairingRules(), ALL, options)
     assert result.shards > 10
     assert result.pairs[SplitName.VALIDATION] > 10
@@ -102,7 +102,7 @@ def test_what_the_whole_run_decides_is_decided_as_by_the_core(
     folder = tmp_path_factory.mktemp("run")
     rows = make_rows(25, seed)
     against = Decontamination([f"Why is {n} so, a" for n in range(12)], 4) if is_decontaminated else None
-    options = ScaleOptions(
+    options = PairingOptions(
         deduplicate=deduplicate,
         max_pairs=max_pairs,
         seed=seed,
@@ -117,7 +117,7 @@ def test_what_the_whole_run_decides_is_decided_as_by_the_core(
 @pytest.mark.parametrize("rows_a_group", [1, 7, 1000])
 def test_parquet_and_jsonl_give_the_same_pairs(tmp_path: Path, rows_a_group: int) -> None:
     rows = [row for row in make_rows(80) if isinstance(row["prompt"], str)]
-    options = ScaleOptions(shard_bytes=3000, formats=("trl", "kto"))
+    options = PairingOptions(shard_bytes=3000, formats=("trl", "kto"))
     path = write_parquet(tmp_path / "rows.parquet", rows, rows_a_group)
     check_core(tmp_path, path, PairingRules(), ALL, options)
 
@@ -131,7 +131,7 @@ def test_scattered_candidates_meet(tmp_path: Path, kind: str, files: int) -> Non
     (tmp_path / "rows").mkdir()
     for number in range(files):
         write(tmp_path / "rows" / f"part-{number}.{kind}", rows[number::files])
-    options = ScaleOptions(shard_bytes=3000)
+    options = PairingOptions(shard_bytes=3000)
     result = check_same(tmp_path, tmp_path / "rows", PairingRules(), ALL, options)
     assert result.scattered
     by_the_core(tmp_path / "core", tmp_path / "rows", PairingRules(), ALL, options)
@@ -150,7 +150,9 @@ def test_a_turn_that_goes_on_in_a_later_file_is_found_at_the_end(tmp_path: Path)
     ]
     write_jsonl(tmp_path / "a.jsonl", [*rows[:100], rows[-1]])
     write_jsonl(tmp_path / "b.jsonl", rows[100:-1])
-    result = pair_files([str(tmp_path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=1000))
+    result = pair_files(
+        [str(tmp_path)], str(tmp_path / "out"), PairingRules(), options=PairingOptions(shard_bytes=1000)
+    )
     assert result.scattered
     assert (result.turns, sum(result.pairs.values())) == (40, 40 * 6)
 
@@ -161,13 +163,13 @@ def test_turn_rows_are_turns_whatever_they_are_called(tmp_path: Path) -> None:
         for n in range(30)
     ]
     path = write_jsonl(tmp_path / "turns.jsonl", [*turns, {**turns[0], "set_aside": "too few"}])
-    result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=ScaleOptions(shard_bytes=300))
+    result = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=PairingOptions(shard_bytes=300))
     assert (result.turns, sum(result.pairs.values()), result.scattered) == (30, 90, False)
 
 
 def test_the_same_command_again_does_nothing(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", make_rows(30))
-    options = ScaleOptions(shard_bytes=2000)
+    options = PairingOptions(shard_bytes=2000)
     first = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)
     before = snapshot(tmp_path / "out")
     again = pair_files([str(path)], str(tmp_path / "out"), PairingRules(), options=options)

@@ -19,7 +19,7 @@ from nat_dpo_pipeline.generation.turns import Flaw, Question, Response, Scored, 
 from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions
 
 ODD_TEXTS = (
     "</script><script>window.hacked = 1</script>",
@@ -78,7 +78,7 @@ class OddRun:
         marks += [one.response.flaw for _, turn in self.turns for one in turn.unscored]
         return {flaw: marks.count(flaw) for flaw in Flaw if flaw in marks}
 
-    def write(self, folder: Path, builder: BuilderSettings) -> ScaleResult:
+    def write(self, folder: Path, builder: BuilderSettings) -> PairedFiles:
         """Write candidates, failures, pairs and manifest."""
         with RunFolder(folder) as run:
             self.record.on_failure = run.failed
@@ -92,7 +92,7 @@ class OddRun:
                 [str(folder / CANDIDATES)],
                 str(folder / DATASET),
                 (builder, SplitSettings(), DatasetSettings()),
-                ScaleOptions(engine=EngineName.MEMORY, exact_split=True),
+                PairingOptions(engine=EngineName.MEMORY, exact_split=True),
                 configuration=configuration,
             )
             run.write_manifest(self.record, status="complete", configuration=configuration)

@@ -18,7 +18,7 @@ from nat_dpo_pipeline.json_text import parse_json
 from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings, recorded_builder
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions
+from nat_dpo_pipeline.pairing.options import EngineName, PairingOptions
 from nat_dpo_pipeline.strict import checked
 
 _OF_THE_CARD = ("license", "title", "languages")
@@ -83,7 +83,7 @@ def _export(
         str(output_dir),
         (builder, trainer, adapter),
         # Of recorded candidates each prompt's side follows from its text alone.
-        ScaleOptions(engine=EngineName.MEMORY, exact_split="recorded" not in configuration, max_bad_share=0.0),
+        PairingOptions(engine=EngineName.MEMORY, exact_split="recorded" not in configuration, max_bad_share=0.0),
         configuration=configuration,
         needs_rows=True,
     )

@@ -19,7 +19,7 @@ from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import CollectionError, ConfigurationError, InputError
 from nat_dpo_pipeline.pairing.api import pair_as_set
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions
 from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
 from nat_dpo_pipeline.records.inputs import files_found
 from nat_dpo_pipeline.redacted import redacted
@@ -141,7 +141,7 @@ def run_pairs(chosen: PairsOptions) -> int:
     engine = engine_for([*files, *([chosen.output_dir] if "://" in chosen.output_dir else [])], chosen.engine)
     if engine is EngineName.MEMORY and (ignored := chosen.only_for_shards()):
         say(f"{', '.join(ignored)}: ignored, as one process pairs these files (--engine)", err=True)
-    options = ScaleOptions(
+    options = PairingOptions(
         memory=bytes_of(chosen.memory),
         workers=chosen.workers,
         engine=engine,
@@ -193,7 +193,7 @@ def _rules(path: Path) -> Rules:
     return rules
 
 
-def _summary(result: ScaleResult) -> Iterator[str]:
+def _summary(result: PairedFiles) -> Iterator[str]:
     yield from (f"  {file}" for file in result.read[:_FILES_TOLD])
     if (more := len(result.read) - _FILES_TOLD) > 0:
         yield f"  and {number(more)} more files"
@@ -211,7 +211,7 @@ def _summary(result: ScaleResult) -> Iterator[str]:
         yield from columns([(f"{name}/", f"{number(rows)} rows") for name, rows in _rows_of(result.files)], left=2)
 
 
-def _no_pair(result: ScaleResult) -> str:
+def _no_pair(result: PairedFiles) -> str:
     if not result.candidates:
         refused = {**result.refused, **({"malformed": result.bad_rows} if result.bad_rows else {})}
         why = result.problems[0] if result.problems else listed(refused) or "the files hold no candidates"
@@ -221,7 +221,7 @@ def _no_pair(result: ScaleResult) -> str:
     return f"no pair was made of {number(result.candidates)} candidates: {why}"
 
 
-def _about_an_empty_side(result: ScaleResult, fraction: float) -> Iterator[str]:
+def _about_an_empty_side(result: PairedFiles, fraction: float) -> Iterator[str]:
     empty = [side for side in SplitName if not result.pairs.get(side)]
     if empty and fraction:
         yield (

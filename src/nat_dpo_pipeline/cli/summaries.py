@@ -8,7 +8,7 @@ from nat_dpo_pipeline.core.printable import listed
 
 if TYPE_CHECKING:
     from nat_dpo_pipeline.dataset.writer import WrittenDataset
-    from nat_dpo_pipeline.pairing.options import ScaleResult
+    from nat_dpo_pipeline.pairing.options import PairedFiles
 
 _ROWS = (".jsonl", ".parquet")
 
@@ -60,7 +60,7 @@ def columns(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     return [line(row) for row in rows]
 
 
-def pairs_of(result: "ScaleResult") -> list[str]:
+def pairs_of(result: "PairedFiles") -> list[str]:
     """Return the number of pairs, and why others were left out of all formats or of one."""
     sides = ", ".join(f"{number(count)} {side}" for side, count in result.pairs.items())
     lines = [f"  {'pairs':<12}{number(sum(result.pairs.values())):>9}  ({sides})"]
@@ -82,7 +82,7 @@ def training_of(dataset: "WrittenDataset") -> list[str]:
     return [f"To train on it, in {dataset.folder}", *columns(rows, left=2)] if rows else []
 
 
-def dataset_lines(result: "ScaleResult") -> list[str]:
+def dataset_lines(result: "PairedFiles") -> list[str]:
     """Return the summary of a dataset: its pairs, its files, and the commands that train on it."""
     files = (
         []

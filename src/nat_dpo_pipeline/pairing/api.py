@@ -11,7 +11,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.engines import engine_of
-from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, FileKind, ScaleOptions, ScaleResult, Written
+from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, FileKind, PairedFiles, PairingOptions, Written
 from nat_dpo_pipeline.records.inputs import files_found
 from nat_dpo_pipeline.records.places import place
 
@@ -19,9 +19,9 @@ from nat_dpo_pipeline.records.places import place
 Progress = Callable[[str, int, int], None]
 
 _EVERYTHING = SelectionRules()
-_DEFAULTS = ScaleOptions()
+_DEFAULTS = PairingOptions()
 _PAIRS_ALONE = Written()
-_HERE = ScaleOptions(engine=EngineName.MEMORY)
+_HERE = PairingOptions(engine=EngineName.MEMORY)
 #: Of trajectory builder, trainer and adapter.
 Settings = tuple[BuilderSettings, SplitSettings, DatasetSettings]
 
@@ -35,10 +35,10 @@ def pair_files(
     output: str,
     rules: PairingRules,
     selection: SelectionRules = _EVERYTHING,
-    options: ScaleOptions = _DEFAULTS,
+    options: PairingOptions = _DEFAULTS,
     told: Progress = _unheard,
     written: Written = _PAIRS_ALONE,
-) -> ScaleResult:
+) -> PairedFiles:
     """Pair the candidates in files, and write a dataset.
 
     `inputs` are files of recorded candidates in any format, patterns or folders of them, `output` a folder, each a path
@@ -50,7 +50,7 @@ def pair_files(
     Raises InputError, ConfigurationError and OutputError, each with one line for the user.
     """
     if selection.evaluation is not None:
-        raise ConfigurationError("at this scale the evaluation set is given as texts: options.decontamination")
+        raise ConfigurationError("the evaluation set is given as texts: options.decontamination")
     _check_installed(options)
     try:
         with engine_of(options) as engine:
@@ -70,13 +70,13 @@ def pair_as_set(
     inputs: Sequence[str],
     output: str,
     settings: Settings,
-    options: ScaleOptions = _HERE,
+    options: PairingOptions = _HERE,
     told: Progress = _unheard,
     configuration: Mapping[str, object] = MappingProxyType({}),
     *,
     with_candidates: bool = False,
     needs_rows: bool = False,
-) -> ScaleResult:
+) -> PairedFiles:
     """Pair the candidates in files by the settings of trajectory builder, trainer and adapter.
 
     `options` say how the run goes and whether the split is exact, the settings all else. `with_candidates` writes the
@@ -112,7 +112,7 @@ def pair_as_set(
     )
 
 
-def _check_installed(options: ScaleOptions) -> None:
+def _check_installed(options: PairingOptions) -> None:
     from importlib.util import find_spec
 
     if options.engine is EngineName.RAY and find_spec("ray") is None:

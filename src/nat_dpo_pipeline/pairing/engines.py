@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from nat_dpo_pipeline.errors import OutputError
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions
+from nat_dpo_pipeline.pairing.options import EngineName, PairingOptions
 from nat_dpo_pipeline.pairing.worker import receive, send
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
 _AT_ONCE = 4
 
 
-def engine_of(options: ScaleOptions) -> "Engine":
+def engine_of(options: PairingOptions) -> "Engine":
     """The engine that was asked for."""
     if options.engine is EngineName.MEMORY:
         return InlineEngine()
@@ -36,7 +36,7 @@ def engine_of(options: ScaleOptions) -> "Engine":
     return LocalEngine(workers_of(options), options.retries)
 
 
-def workers_of(options: ScaleOptions) -> int:
+def workers_of(options: PairingOptions) -> int:
     """How many processes work: one a core, unless another number was asked for."""
     if options.workers is not None:
         return options.workers

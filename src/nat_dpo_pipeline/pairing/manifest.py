@@ -10,14 +10,14 @@ from nat_dpo_pipeline.dataset.card import CARD_NAME, About, CardFacts, WrittenFo
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, Manifest
-from nat_dpo_pipeline.pairing.options import ScaleResult
+from nat_dpo_pipeline.pairing.options import PairedFiles
 from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.stored import restored, stored
 
 _ROWS = "rows_"
 
 
-def write_card(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
+def write_card(folder: Place, result: PairedFiles, identity: Mapping[str, Any], about: About) -> None:
     """Write the card of a dataset in shards."""
     configuration = {"trajectory_builder": identity["rules"], "recorded": [one.to_json() for one in result.read]}
     options = identity["options"]
@@ -26,7 +26,7 @@ def write_card(folder: Place, result: ScaleResult, identity: Mapping[str, Any], 
     (folder / CARD_NAME).write(card_text(facts).encode(errors="replace"))
 
 
-def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, Any], about: About) -> None:
+def write_manifest(folder: Place, result: PairedFiles, identity: Mapping[str, Any], about: About) -> None:
     """Write the card, and then the manifest, whose presence says that the dataset is whole."""
     write_card(folder, result, identity, about)
     configuration = {
@@ -53,7 +53,7 @@ def write_manifest(folder: Place, result: ScaleResult, identity: Mapping[str, An
     (folder / MANIFEST_NAME).write(manifest.to_json())
 
 
-def _skipped(result: ScaleResult) -> dict[str, Mapping[str, int]]:
+def _skipped(result: PairedFiles) -> dict[str, Mapping[str, int]]:
     by_format = {f"{_ROWS}{name}": reasons for name, reasons in result.left_out.items()}
     return {"pairs": result.skipped, "candidates": result.refused, **by_format}
 
@@ -80,9 +80,9 @@ def identity_in(folder: Place) -> Mapping[str, Any] | None:
         return None
 
 
-def result_in(folder: Place) -> ScaleResult:
+def result_in(folder: Place) -> PairedFiles:
     """The result that the manifest in the folder tells of."""
     found = orjson.loads((folder / MANIFEST_NAME).read())
-    result = restored(ScaleResult, stored(found["report"]["result"]))
+    result = restored(PairedFiles, stored(found["report"]["result"]))
     files = [WrittenFile(**file) for file in found["files"]]
     return replace(result, folder=folder.uri, manifest=(folder / MANIFEST_NAME).uri, files=files, resumed=result.shards)

@@ -39,7 +39,7 @@ _SHARE_OF_SHARDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class ScaleOptions:
+class PairingOptions:
     """How a run over files goes. Raises ConfigurationError on what no run could meet.
 
     `exact_split` holds out exactly the share of the prompts, of all or with `stratify` of each subtopic; else each
@@ -114,7 +114,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class ScaleResult:
+class PairedFiles:
     """What a run left behind. `skipped` counts pairs, `refused` candidates, by reason; `bad` are the first of them.
 
     `read` is what was read of each file. `shards` are how many there are, `resumed` how many of them were there before;

@@ -12,7 +12,7 @@ import orjson
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
 from nat_dpo_pipeline.dataset.manifest import GENERATOR
-from nat_dpo_pipeline.pairing.options import ScaleOptions
+from nat_dpo_pipeline.pairing.options import PairingOptions
 from nat_dpo_pipeline.records.formats import format_named
 from nat_dpo_pipeline.records.inputs import InputFile, read_sources
 from nat_dpo_pipeline.records.ranges import BadInput, FileCounts, InputKind, InputRange, ReadCounts
@@ -49,7 +49,7 @@ class Plan:
 
 
 def identity_of(
-    files: Sequence[InputFile], rules: PairingRules, selection: SelectionRules, options: ScaleOptions
+    files: Sequence[InputFile], rules: PairingRules, selection: SelectionRules, options: PairingOptions
 ) -> dict[str, Any]:
     """All that determines the output but for where shards begin."""
     unsaid = ("max_bad_share", "memory", "shard_bytes", "workers", "engine", "address", "retries", "overwrite")
@@ -82,7 +82,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
 
 
 def planned(
-    files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions, workers: int, *, is_whole: bool
+    files: Sequence[InputFile], identity: Mapping[str, Any], options: PairingOptions, workers: int, *, is_whole: bool
 ) -> Plan:
     """The tasks over all files, one if it `is_whole`. Raises InputError for a file that is in no known format."""
     small = max(sum(file.size for file in files) // _SHARDS_OF_LITTLE, _LEAST_OF_LITTLE)

@@ -21,7 +21,7 @@ from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.encoding import needs_all_facts
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.facts import Wanted
-from nat_dpo_pipeline.pairing.options import EngineName, FileKind, ScaleOptions, ScaleResult, Written
+from nat_dpo_pipeline.pairing.options import EngineName, FileKind, PairedFiles, PairingOptions, Written
 from nat_dpo_pipeline.pairing.partition import PARTS, PARTS_LIST, write_scores
 from nat_dpo_pipeline.pairing.plan import Plan
 from nat_dpo_pipeline.pairing.stages import Stage
@@ -50,7 +50,7 @@ class Asked:
 
     rules: PairingRules
     selection: SelectionRules
-    options: ScaleOptions
+    options: PairingOptions
     written: Written
 
 
@@ -103,7 +103,7 @@ class Run:
             state=state,
         )
 
-    def go(self) -> ScaleResult:
+    def go(self) -> PairedFiles:
         """Do all tasks. Raises InputError when too much cannot be read."""
         self._prepare()
         partitioned: list[Done] = []
@@ -251,7 +251,7 @@ class Run:
                 changed.append(one.number)
         (self._state / _DECIDED).write(orjson.dumps(changed))
 
-    def _result(self, read: Sequence[Done], done: Sequence[Done]) -> ScaleResult:
+    def _result(self, read: Sequence[Done], done: Sequence[Done]) -> PairedFiles:
         counts: dict[int, ReadCounts] = {}
         for one in read:
             for number, found in one.read.items():
@@ -263,7 +263,7 @@ class Run:
                 left_out.setdefault(name, Counter()).update(reasons)
         files = counted_files(self._plan.files, counts)
         other_names = {name for one in read for name in one.other_names}
-        return ScaleResult(
+        return PairedFiles(
             folder="",
             manifest="",
             files=[file for one in done for file in one.files],
@@ -283,7 +283,7 @@ class Run:
             resumed=self._resumed,
         )
 
-    def _check_bad_share(self, result: ScaleResult, read: Sequence[Done]) -> None:
+    def _check_bad_share(self, result: PairedFiles, read: Sequence[Done]) -> None:
         rows = result.candidates + sum(result.refused.values()) + result.bad_rows
         files = len(self._plan.identity["inputs"])
         bad_files = len(self._plan.bad) + sum(found.bad_files for one in read for found in one.read.values())

@@ -19,7 +19,7 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine, workers_of
 from nat_dpo_pipeline.pairing.manifest import identity_in, result_in, write_card, write_manifest
-from nat_dpo_pipeline.pairing.options import FileKind, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, PairingOptions
 from nat_dpo_pipeline.pairing.partition import write_scores
 from nat_dpo_pipeline.pairing.plan import Plan, difference, identity_of, planned
 from nat_dpo_pipeline.pairing.run import PLAN, STATE, Asked, Run
@@ -28,7 +28,7 @@ from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.stored import restored, stored
 
 
-def run_shards(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> ScaleResult:
+def run_shards(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> PairedFiles:
     """Make the shards of a dataset; what an earlier run of the same has made is not made again.
 
     Raises OutputError where something else is in the folder.
@@ -50,7 +50,7 @@ def run_shards(folder: Place, files: Sequence[InputFile], asked: Asked, engine: 
         return result
 
 
-def _check_formats(options: ScaleOptions) -> None:
+def _check_formats(options: PairingOptions) -> None:
     for one in formats_named(options.formats):
         if options.kind is FileKind.PARQUET and one.columns is None:
             raise ConfigurationError(f"the format {one.name!r} has no fixed columns: write it as jsonl, not parquet")
@@ -67,7 +67,7 @@ def _locked(folder: Place) -> Iterator[None]:
 
 
 def _is_same(
-    folder: Place, before: Mapping[str, Any] | None, identity: Mapping[str, Any], options: ScaleOptions
+    folder: Place, before: Mapping[str, Any] | None, identity: Mapping[str, Any], options: PairingOptions
 ) -> bool:
     """Whether what is in the folder is of the same run; if not it is removed, or OutputError raised."""
     differs = "that it was not made by a run over files" if before is None else difference(identity, before)
@@ -91,7 +91,7 @@ def _clear(folder: Place) -> None:
             (folder / one.name).remove()
 
 
-def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any], options: ScaleOptions) -> Plan:
+def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any], options: PairingOptions) -> Plan:
     """The plan of the unfinished run in the folder, if it is of the same; else a new one."""
     file = folder / STATE / PLAN
     if file.exists():

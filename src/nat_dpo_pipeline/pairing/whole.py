@@ -21,7 +21,7 @@ from nat_dpo_pipeline.dataset.writer import (
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
-from nat_dpo_pipeline.pairing.options import FileKind, ScaleResult
+from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles
 from nat_dpo_pipeline.pairing.plan import identity_of, planned
 from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
 from nat_dpo_pipeline.pairing.writing import empty_parquet, file_name
@@ -33,7 +33,7 @@ class _NoRowsError(Exception):
     """Ends the writing of a dataset that would hold nothing."""
 
 
-def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> ScaleResult:
+def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> PairedFiles:
     """Make one dataset in the place of an older one. Raises OutputError where something else is in the folder."""
     identity = identity_of(files, asked.rules, asked.selection, asked.options)
     if not folder.is_local:
@@ -43,7 +43,7 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
     if asked.written.with_candidates and candidates.exists() and not is_dataset(candidates.parent):
         raise OutputError(f"{str(candidates)!r} exists and is of no dataset of this package: choose another folder")
     state = folder / STATE
-    results: list[ScaleResult] = []
+    results: list[PairedFiles] = []
 
     def fill(stages: Mapping[str, Path]) -> Staged:
         state.remove()
@@ -68,7 +68,7 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
     return replace(results[0], folder=folder.uri, manifest=str(dataset.manifest), pairs=pairs, dataset=dataset)
 
 
-def _staged(stages: Mapping[str, Path], result: ScaleResult, asked: Asked) -> Staged:
+def _staged(stages: Mapping[str, Path], result: PairedFiles, asked: Asked) -> Staged:
     formats = [
         StagedFormat(
             one,
@@ -89,7 +89,7 @@ def _has_parquet(one: Format, target: Target) -> bool:
     return target.parquet and one.parquet and one.columns is not None
 
 
-def _sides(one: Format, stage: Path, result: ScaleResult, kind: FileKind) -> dict[SplitName, WrittenFile]:
+def _sides(one: Format, stage: Path, result: PairedFiles, kind: FileKind) -> dict[SplitName, WrittenFile]:
     """The file of each side, also of one without rows."""
     sides = {}
     for side in SplitName:

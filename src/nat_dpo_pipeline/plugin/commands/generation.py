@@ -26,7 +26,7 @@ from nat_dpo_pipeline.generation.settings import StepName
 from nat_dpo_pipeline.generation.turns import Turn
 from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings
-from nat_dpo_pipeline.pairing.options import EngineName, ScaleOptions, ScaleResult
+from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions
 from nat_dpo_pipeline.plugin.commands.components import adapter_of, builder_of, trainer_of
 from nat_dpo_pipeline.plugin.interrupts import cancelled_by_signals
 from nat_dpo_pipeline.plugin.nat_api import Config, FinetuneConfig, load_config
@@ -68,7 +68,7 @@ class Outcome:
     status: RunStatus
     record: GenerationRecord
     folder: Path
-    dataset: ScaleResult | None = None
+    dataset: PairedFiles | None = None
     first_failure: Failure | None = None
     error: BaseException | None = None
 
@@ -311,7 +311,7 @@ def _status(collecting: "asyncio.Task[None]", record: GenerationRecord) -> RunSt
     return RunStatus.COMPLETE if record.counts["candidates"] else RunStatus.EMPTY
 
 
-def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> ScaleResult | None:
+def write_run(config: Config, folder: RunFolder, record: GenerationRecord, status: RunStatus) -> PairedFiles | None:
     """Write candidates, manifest and, if configured, the pairs. Raises OutputError."""
     configuration = workflow_configuration(config)
     folder.write_candidates()
@@ -327,7 +327,7 @@ def write_run(config: Config, folder: RunFolder, record: GenerationRecord, statu
             [str(folder.path / CANDIDATES)],
             str(folder.path / DATASET),
             (builder, trainer, adapter or DatasetSettings()),
-            ScaleOptions(engine=EngineName.MEMORY, exact_split=True, max_bad_share=0.0),
+            PairingOptions(engine=EngineName.MEMORY, exact_split=True, max_bad_share=0.0),
             configuration=configuration,
         )
     folder.write_manifest(record, status=status, configuration=configuration)
