@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from nat_dpo_pipeline.dataset.files import WrittenFile, written_file
-from nat_dpo_pipeline.dataset.formats.format import Column, Row
+from nat_dpo_pipeline.dataset.formats.format import Column
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
-_ROWS_A_GROUP = 5000
 _BYTES_A_GROUP = 16 << 20
 
 
@@ -22,42 +23,16 @@ def check_parquet() -> None:
         ) from error
 
 
-class ParquetRows:
-    """Rows to a Parquet file, a row group at a time."""
+def write_parquet(lines: Path, columns: Mapping[str, Column]) -> WrittenFile:
+    """Write the rows in a file of JSON lines beside it as Parquet, some at a time; `path` is the new file's name."""
+    from pyarrow import Table, parquet
 
-    def __init__(self, path: Path, columns: Mapping[str, Column]) -> None:
-        from pyarrow import parquet
-
-        self._path = path
-        self._schema = arrow_schema(columns)
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
-        self._waiting: list[Row] = []
-        self._waiting_size = self._rows = 0
-
-    def add(self, row: Row, size: int) -> None:
-        """Add a row, of which the JSON has `size` bytes."""
-        self._waiting.append(row)
-        self._waiting_size += size
-        if len(self._waiting) >= _ROWS_A_GROUP or self._waiting_size >= _BYTES_A_GROUP:
-            self._flush()
-
-    def finish(self) -> WrittenFile:
-        """What was written; `path` is the file's name."""
-        self._flush()
-        self._writer.close()
-        return written_file(self._path, self._rows)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _flush(self) -> None:
-        from pyarrow import Table
-
-        if self._waiting:
-            self._writer.write_table(Table.from_pylist(self._waiting, schema=self._schema))
-        self._rows += len(self._waiting)
-        self._waiting.clear()
-        self._waiting_size = 0
+    path, schema, rows = lines.with_suffix(".parquet"), arrow_schema(columns), 0
+    with lines.open("rb") as file, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        while group := file.readlines(_BYTES_A_GROUP):
+            writer.write_table(Table.from_pylist([orjson.loads(line) for line in group], schema=schema))
+            rows += len(group)
+    return written_file(path, rows)
 
 
 def arrow_schema(columns: Mapping[str, Column]) -> Any:

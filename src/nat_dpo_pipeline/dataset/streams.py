@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -11,16 +11,9 @@ import orjson
 
 from nat_dpo_pipeline.core.candidates import Prompt
 from nat_dpo_pipeline.dataset.files import LineWriter, WrittenFile
-from nat_dpo_pipeline.dataset.formats.format import (
-    EncodedOnce,
-    Format,
-    Once,
-    RowRefusal,
-    TurnRows,
-    plain,
-)
+from nat_dpo_pipeline.dataset.formats.format import EncodedOnce, Format, Once, RowRefusal, TurnRows, plain
 from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, is_utf8
-from nat_dpo_pipeline.dataset.parquet import ParquetRows
+from nat_dpo_pipeline.dataset.parquet import write_parquet
 
 _NEWLINE = orjson.OPT_APPEND_NEWLINE
 
@@ -44,16 +37,15 @@ class Tally:
 
 
 class FormatFiles:
-    """The files of one format below `folder`, one side open at a time."""
+    """The files of one format below `folder`; each side is whole once `write_rows` has written it."""
 
-    def __init__(self, one: Format, folder: Path, *, parquet: bool) -> None:
+    def __init__(self, one: Format, folder: Path, *, parquet: bool = False) -> None:
         self.format = one
         self.lines: dict[SplitName, WrittenFile] = {}
         self.parquet: dict[SplitName, WrittenFile] = {}
         self._folder = folder
         self._with_parquet = parquet and one.parquet
         self._lines: LineWriter
-        self._rows: ParquetRows | None = None
 
     @contextmanager
     def opened(self, side: SplitName) -> Iterator[None]:
@@ -61,40 +53,32 @@ class FormatFiles:
         path = self._folder / self.format.files[side]
         path.parent.mkdir(exist_ok=True)
         with closing(LineWriter(path)) as self._lines:
-            if self._with_parquet and self.format.columns is not None:
-                with closing(ParquetRows(path.with_suffix(".parquet"), self.format.columns)) as self._rows:
-                    yield
-                    self.parquet[side] = self._rows.finish()
-            else:
-                yield
+            yield
             self.lines[side] = self._lines.finish()
+        if self._with_parquet and self.format.columns is not None:
+            self.parquet[side] = write_parquet(path, self.format.columns)
 
     def add(self, turn: TurnRows, once: Once, refused: Counter[str]) -> None:
         """Write the rows of a turn; what the format cannot carry is counted."""
-        sizes = []
         for row in self.format.rows(turn, once):
             if isinstance(row, RowRefusal):
                 refused[row] += 1
             else:
-                line = orjson.dumps(row, option=_NEWLINE)
-                sizes.append(len(line))
-                self._lines.add(line)
-        if self._rows is not None:
-            rows = [row for row in self.format.rows(turn, plain) if not isinstance(row, RowRefusal)]
-            for row, size in zip(rows, sizes, strict=True):
-                self._rows.add(row, size)
+                self._lines.add(orjson.dumps(row, option=_NEWLINE))
 
 
 def write_rows(rows: Iterable[DatasetRow], targets: Sequence[FormatFiles], tally: Tally, side: SplitName) -> None:
     """Write the rows of one side to every target, a turn at a time."""
     encoded = EncodedOnce()
-    refusals = [tally.refused.setdefault(target.format.name, Counter()) for target in targets]
-    for turn in _turns(rows, tally):
-        tally.pairs[side] += len(turn.pairs)
-        once = encoded if len(turn.pairs) * len(targets) > 1 else plain
-        for target, refused in zip(targets, refusals, strict=True):
-            target.add(turn, once, refused)
-        encoded.clear()
+    with ExitStack() as stack:
+        for target in targets:
+            stack.enter_context(target.opened(side))
+        for turn in _turns(rows, tally):
+            tally.pairs[side] += len(turn.pairs)
+            once = encoded if len(turn.pairs) * len(targets) > 1 else plain
+            for target in targets:
+                target.add(turn, once, tally.refused.setdefault(target.format.name, Counter()))
+            encoded.clear()
 
 
 def _turns(rows: Iterable[DatasetRow], tally: Tally) -> Iterator[TurnRows]:

@@ -99,19 +99,10 @@ def is_dataset(folder: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class StagedFormat:
-    """The files of one format with rows."""
-
-    format: Format
-    lines: Mapping[SplitName, WrittenFile]
-    parquet: Mapping[SplitName, WrittenFile] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Staged:
     """The rows of a dataset, whole, but not yet where they belong. Paths are file names."""
 
-    formats: Sequence[StagedFormat]
+    formats: Sequence[WrittenFormat]
     tally: Tally
     provenance: Provenance
 
@@ -130,8 +121,10 @@ def write_dataset(
 
     def fill(stages: Mapping[str, Path]) -> Staged:
         tally = Tally()
-        written = _written(stages, formats_named(target.formats), splits, tally, parquet=target.parquet)
-        return Staged([StagedFormat(one.format, one.lines, one.parquet) for one in written], tally, provenance)
+        formats = [FormatFiles(one, stages[one.name], parquet=target.parquet) for one in formats_named(target.formats)]
+        for side in SplitName:
+            write_rows(splits.get(side, ()), formats, tally, side)
+        return Staged([WrittenFormat(one.format, one.lines, one.parquet) for one in formats], tally, provenance)
 
     return publish(folder, target, fill)
 
@@ -172,24 +165,7 @@ def publish(folder: Path, target: Target, fill: Callable[[Mapping[str, Path]], S
     )
 
 
-def _written(
-    stages: Mapping[str, Path],
-    formats: Sequence[Format],
-    splits: Mapping[SplitName, Iterable[DatasetRow]],
-    tally: Tally,
-    *,
-    parquet: bool,
-) -> list[FormatFiles]:
-    written = [FormatFiles(one, stages[one.name], parquet=parquet) for one in formats]
-    for side in SplitName:
-        with ExitStack() as stack:
-            for files in written:
-                stack.enter_context(files.opened(side))
-            write_rows(splits.get(side, ()), written, tally, side)
-    return written
-
-
-def _finished(files: StagedFormat, stage: Path, settings: TrainingSettings) -> WrittenFormat:
+def _finished(files: WrittenFormat, stage: Path, settings: TrainingSettings) -> WrittenFormat:
     (stage / MARK).touch()
     one = files.format
     lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}
@@ -200,8 +176,8 @@ def _finished(files: StagedFormat, stage: Path, settings: TrainingSettings) -> W
     if training is not None:
         names.append(Path(training.path).name)
         replace_file(stage / names[-1], training.text.encode())
-    return WrittenFormat(
-        format=one,
+    return replace(
+        files,
         lines=lines,
         parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in files.parquet.items()},
         extra=[_below(one, written_file(stage / name, 0), name) for name in names],

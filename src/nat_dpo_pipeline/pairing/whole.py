@@ -6,18 +6,12 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from nat_dpo_pipeline.dataset.card import WrittenFormat
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.streams import Tally
-from nat_dpo_pipeline.dataset.writer import (
-    Provenance,
-    Staged,
-    StagedFormat,
-    Target,
-    is_dataset,
-    publish,
-)
+from nat_dpo_pipeline.dataset.writer import Provenance, Staged, Target, is_dataset, publish
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
@@ -70,7 +64,7 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
 
 def _staged(stages: Mapping[str, Path], result: PairedFiles, asked: Asked) -> Staged:
     formats = [
-        StagedFormat(
+        WrittenFormat(
             one,
             _sides(one, stages[one.name], result, FileKind.JSONL),
             _sides(one, stages[one.name], result, FileKind.PARQUET) if _has_parquet(one, asked.written.target) else {},

@@ -62,12 +62,11 @@ def write_files(
     folder: Path, splits: Mapping[SplitName, Sequence[PreferenceRow]], *, training_type: object, full_history: bool
 ) -> tuple[dict[SplitName, WrittenFile], Mapping[str, int]]:
     """Write the sides that have rows, in `folder`, under the names of REPO_PATHS; and what could not be written."""
-    files = FormatFiles(_format(training_type, full_history=full_history), folder, parquet=False)
+    files = FormatFiles(_format(training_type, full_history=full_history), folder)
     tally = Tally()
     for side in SplitName:
         if splits.get(side):
-            with files.opened(side):
-                write_rows(splits[side], [files], tally, side)
+            write_rows(splits[side], [files], tally, side)
     reasons = tally.skipped().get("rows", {})
     return {side: file for side, file in files.lines.items() if file.rows}, reasons
 

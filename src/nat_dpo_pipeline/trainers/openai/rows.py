@@ -34,14 +34,13 @@ def write_row_files(
     max_bytes: int = MAX_FILE_BYTES,
 ) -> RowFiles:
     """Write the rows that the API takes. Raises TrainingError for too few rows to train on and too large a file."""
-    files = FormatFiles(formats_named(["openai"])[0], folder, parquet=False)
+    files = FormatFiles(formats_named(["openai"])[0], folder)
     tally, refused = Tally(), Counter[str]()
     trained_on: set[str] = set()
     for side in SplitName:
         rows = splits.get(side, ())
         fit = _fit(rows, refused) if side is SplitName.TRAIN else _not_in(trained_on, _fit(rows, refused), refused)
-        with files.opened(side):
-            write_rows(fit, [files], tally, side)
+        write_rows(fit, [files], tally, side)
         if side is SplitName.TRAIN:
             trained_on.update(prompt_key(row.prompt) for row in rows)
     for reasons in tally.skipped().values():
