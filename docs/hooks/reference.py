@@ -18,6 +18,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from nat_dpo_pipeline.cli import dpo
+from nat_dpo_pipeline.plugin.workflows.scorer_config import KINDS
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import ScorerSettings
 from nat_dpo_pipeline.strict import StrictConfig
 
 _PACKAGE = "nat_dpo_pipeline."
@@ -144,6 +146,8 @@ class _Page:
             return ", ".join(f"`{one.value}`" for one in annotation)
         if issubclass(annotation, ComponentRef):
             return f"name of a {_words(annotation.__name__.removesuffix('Ref')).lower()}"
+        if annotation is ScorerSettings:
+            return " or ".join(self._plain(kind) for kind in KINDS.values())
         if issubclass(annotation, StrictConfig):
             if annotation not in self._known:
                 self._known.add(annotation)

@@ -16,7 +16,7 @@ from nat_dpo_pipeline.dataset.files import (
     write_json,
     written_file,
 )
-from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, Format, SplitName, formats_named
+from nat_dpo_pipeline.dataset.formats import DatasetRow, Format, SplitName, format_names, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, ManifestKind, is_ours
 from nat_dpo_pipeline.dataset.parquet import check_parquet
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
@@ -95,7 +95,7 @@ def _is_replaceable(folder: Path, path: Path) -> bool:
 
 def is_dataset(folder: Path) -> bool:
     """Whether this package wrote a dataset there, or was about to when it was killed."""
-    return is_ours(folder, ManifestKind.DATASET) or any((folder / one.name / MARK).exists() for one in FORMATS)
+    return is_ours(folder, ManifestKind.DATASET) or any((folder / name / MARK).exists() for name in format_names())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +199,9 @@ def _parquet_name(one: Format, side: SplitName) -> str:
 
 def _remove_other_formats(folder: Path, formats: Sequence[Format]) -> None:
     kept = {one.name for one in formats}
-    for one in FORMATS:
-        if one.name not in kept and (folder / one.name / MARK).exists():
-            shutil.rmtree(folder / one.name)
+    for name in format_names():
+        if name not in kept and (folder / name / MARK).exists():
+            shutil.rmtree(folder / name)
 
 
 def _manifest(

@@ -8,7 +8,7 @@ from typing import Any
 
 from nat_dpo_pipeline.dataset.card import CARD_NAME
 from nat_dpo_pipeline.dataset.files import lock_of
-from nat_dpo_pipeline.dataset.formats import FORMATS, formats_named
+from nat_dpo_pipeline.dataset.formats import format_names, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME
 from nat_dpo_pipeline.dataset.writer import (
     MARK,
@@ -86,9 +86,9 @@ def _clear(folder: Place) -> None:
     # The manifest first: what is left without one is no dataset.
     for name in (MANIFEST_NAME, CARD_NAME, STATE):
         (folder / name).remove()
-    for one in FORMATS:
-        if (folder / one.name / MARK).exists():
-            (folder / one.name).remove()
+    for name in format_names():
+        if (folder / name / MARK).exists():
+            (folder / name).remove()
 
 
 def _plan(folder: Place, files: Sequence[InputFile], identity: Mapping[str, Any], options: PairingOptions) -> Plan:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from enum import StrEnum
-from functools import cache
 from typing import Any, Self
 
 from nat.plugin_api import FunctionMiddlewareBaseConfig
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.generation.settings import Price, Sampling, Temperatures
 from nat_dpo_pipeline.plugin.workflow_config import ModelLimitsConfig, functions_in, llms_in
-from nat_dpo_pipeline.plugin.workflows.scorer_config import GenRMConfig, PairwiseJudgeConfig, ScorerConfig
-from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import ScorerSettings, scorer_of
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig
 
 
 class Returned(StrEnum):
@@ -137,10 +136,7 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
     @classmethod
     def _is_a_scorer(cls, scorer: dict[str, Any] | None) -> dict[str, Any] | None:
         if scorer is not None:
-            try:
-                _scorer_adapter().validate_python(scorer)
-            except ValidationError as error:
-                raise ValueError(in_words(error)) from error
+            scorer_of(scorer)
         return scorer
 
     @model_validator(mode="after")
@@ -157,7 +153,7 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
         scorer = self.scorer_config()
         if scorer is None and self.n > 1:
             raise ValueError(f"best_of_n.n is {self.n}, but there is no scorer to tell the results apart")
-        if self.n == 1 and isinstance(scorer, PairwiseJudgeConfig | GenRMConfig):
+        if self.n == 1 and scorer is not None and scorer.compares:
             raise ValueError(f"best_of_n.n is 1, but a scorer of kind {scorer.kind!r} compares results")
         return self
 
@@ -177,8 +173,8 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
         if not llms or (unpriced := sorted(set(llms) - set(self.prices))):
             raise ValueError(f"ceiling.cost needs prices of {', '.join(unpriced) if llms else 'a scorer'}")
 
-    def scorer_config(self) -> ScorerConfig | None:
-        return None if self.scorer is None else _scorer_adapter().validate_python(self.scorer)
+    def scorer_config(self) -> ScorerSettings | None:
+        return None if self.scorer is None else scorer_of(self.scorer)
 
     def names(self) -> Iterator[tuple[str, str]]:
         """What the configuration refers to: the group, `llms` or `functions`, and the name in it."""
@@ -187,8 +183,3 @@ class BestOfNConfig(FunctionMiddlewareBaseConfig, StrictConfig, name="best_of_n"
         yield from (("functions", name) for name in functions_in(scorer))
         if self.vary is not None:
             yield "llms", self.vary.llm
-
-
-@cache
-def _scorer_adapter() -> TypeAdapter[ScorerConfig]:
-    return TypeAdapter(ScorerConfig)

@@ -1,35 +1,22 @@
 """From a configuration to the plan of a run; opens no model and needs no key."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 from nat.plugin_api import LLMBaseConfig, LLMRef
 
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 from nat_dpo_pipeline.generation.inputs import Request, read_request
-from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA
 from nat_dpo_pipeline.generation.plan import (
-    GENRM_TOKENS,
-    JUDGEMENT_TOKENS,
-    REWARD_TOKENS,
     Asked,
     InputCounts,
     Plan,
-    Scoring,
     make_plan,
 )
-from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.settings import InputKind, Spread
 from nat_dpo_pipeline.plugin.nat_api import Config
 from nat_dpo_pipeline.plugin.workflow_config import PreferenceDataConfig, llms_in
 from nat_dpo_pipeline.plugin.workflows.recipe import function_at
-from nat_dpo_pipeline.plugin.workflows.scorer_config import (
-    EnsembleConfig,
-    FunctionScorerConfig,
-    GenRMConfig,
-    PairwiseJudgeConfig,
-    RatingJudgeConfig,
-    ScorerConfig,
-)
 
 
 def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tuple[str, str]]) -> Plan:
@@ -45,7 +32,7 @@ def plan_of(config: Config, workflow: PreferenceDataConfig, inputs: Iterable[tup
         count_inputs((text for _, text in inputs), workflow.input_kind),
         writer=_asked(config, workflow.writer_llm.models),
         responders=[_asked(config, models) for models in pools],
-        scoring=list(_scoring(config, workflow.scorer_config())),
+        scoring=list(workflow.scorer_config().asks(partial(_asked_alike, config))),
         prices=workflow.prices,
     )
 
@@ -80,6 +67,10 @@ def _read(text: str, kind: InputKind) -> Request | None:
         return None
 
 
+def _asked_alike(config: Config, names: Iterable[str]) -> Asked:
+    return _asked(config, {LLMRef(name): 1.0 for name in names})
+
+
 def _asked(config: Config, models: Mapping[LLMRef, float]) -> Asked:
     bounds = [_max_tokens(config.llms[name]) for name in models if name in config.llms]
     known = [bound for bound in bounds if bound is not None]
@@ -91,21 +82,3 @@ def _max_tokens(llm: LLMBaseConfig) -> int | None:
     given = {**{name: getattr(llm, name) for name in llm.model_fields_set}, **(llm.model_extra or {})}
     value = given.get("max_tokens")
     return value if isinstance(value, int) else None
-
-
-def _scoring(config: Config, scorer: ScorerConfig) -> Iterator[Scoring]:
-    if isinstance(scorer, EnsembleConfig):
-        for member in scorer.members.values():
-            yield from _scoring(config, member)
-    elif not isinstance(scorer, FunctionScorerConfig):  # whose own calls nobody sees
-        asked = _asked(config, dict.fromkeys(scorer.llm if isinstance(scorer.llm, list) else [scorer.llm], 1.0))
-        criteria = getattr(scorer, "criteria", None) or DEFAULT_CRITERIA
-        match scorer:
-            case RatingJudgeConfig():
-                yield Scoring(asked, JUDGEMENT_TOKENS, len(load("judge_rating").text) + len(criteria))
-            case PairwiseJudgeConfig():
-                yield Scoring(asked, JUDGEMENT_TOKENS, len(load("judge_pairwise").text) + len(criteria), compares=True)
-            case GenRMConfig():
-                yield Scoring(asked, GENRM_TOKENS, compares=True)
-            case _:
-                yield Scoring(asked, REWARD_TOKENS)

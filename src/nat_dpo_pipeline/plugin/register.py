@@ -117,6 +117,11 @@ async def job_trainer_adapter(config: JobAdapterConfig, builder: Builder) -> Asy
     yield BackendTrainerAdapter(config, config.backend())
 
 
+def register_backend(config: type[JobAdapterConfig]) -> None:
+    """Have NAT build the trainer adapter of a training back end, which `config.backend()` gives."""
+    register_trainer_adapter(config_type=config)(job_trainer_adapter)
+
+
 with registering():
     register_function(config_type=PreferenceDataConfig)(preference_data)
     register_function(config_type=ScoredCandidatesConfig)(scored_candidates)
@@ -127,12 +132,12 @@ with registering():
     register_trajectory_builder(config_type=DPOTrajectoryBuilderConfig)(dpo_traj_builder)
     register_trainer(config_type=DPOTrainerConfig)(dpo_trainer)
     register_trainer_adapter(config_type=DatasetTrainerAdapterConfig)(dataset_trainer_adapter)
-    register_trainer_adapter(config_type=OpenAITrainerAdapterConfig)(job_trainer_adapter)
+    register_backend(OpenAITrainerAdapterConfig)
     register_trainer(config_type=NeMoCustomizerTrainerConfig)(dpo_trainer)
-    register_trainer_adapter(config_type=NeMoCustomizerTrainerAdapterConfig)(job_trainer_adapter)
-    register_trainer_adapter(config_type=TrlTrainerAdapterConfig)(job_trainer_adapter)
+    register_backend(NeMoCustomizerTrainerAdapterConfig)
+    register_backend(TrlTrainerAdapterConfig)
     # Two packages that register one name make it unusable for both: where NVIDIA's own is installed, it keeps its name.
     if find_spec("nat.plugins.customizer") is None:
         register_trajectory_builder(config_type=SharedDPOTrajectoryBuilderConfig)(dpo_traj_builder)
         register_trainer(config_type=SharedNeMoCustomizerTrainerConfig)(dpo_trainer)
-        register_trainer_adapter(config_type=SharedNeMoCustomizerTrainerAdapterConfig)(job_trainer_adapter)
+        register_backend(SharedNeMoCustomizerTrainerAdapterConfig)

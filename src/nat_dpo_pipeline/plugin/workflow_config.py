@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nat.plugin_api import ComponentRef, FunctionBaseConfig, FunctionRef, LLMBaseConfig, LLMRef
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from nat_dpo_pipeline.generation.settings import (
     AskTogether,
@@ -17,8 +17,8 @@ from nat_dpo_pipeline.generation.settings import (
     ResponseMode,
     Spread,
 )
-from nat_dpo_pipeline.plugin.workflows.scorer_config import LLM, RewardModelConfig, ScorerConfig, names_of
-from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, in_words
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import LLM, ScorerConfig, ScorerSettings, names_of, scorer_of
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig
 
 
 class ModelLimitsConfig(StrictConfig):
@@ -165,17 +165,14 @@ class PreferenceDataConfig(RecipeSettings, FunctionBaseConfig, name="preference_
             raise ValueError("what scores the responses? Set one of reward_llm and scorer")
         if self.scorer is not None and "reward" in self.model_fields_set:
             raise ValueError("`reward` goes with reward_llm; with `scorer` set the weights there")
-        try:
-            self.scorer_config()
-        except ValidationError as error:
-            raise ValueError(in_words(error)) from error
+        self.scorer_config()
         return self
 
-    def scorer_config(self) -> ScorerConfig:
+    def scorer_config(self) -> ScorerSettings:
         """The scorer, also where only its short form is given."""
         if self.scorer is not None:
             return self.scorer
-        return RewardModelConfig(kind="reward_model", llm=self.reward_llm or LLMRef(""), weights=self.reward)
+        return scorer_of({"kind": "reward_model", "llm": self.reward_llm, "weights": self.reward})
 
 
 def llms_in(value: object) -> Iterator[str]:

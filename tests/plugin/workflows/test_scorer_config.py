@@ -5,7 +5,8 @@ from nat.builder.component_utils import recursive_componentref_discovery
 from nat.plugin_api import FunctionBaseConfig
 from pydantic import TypeAdapter, ValidationError
 
-from nat_dpo_pipeline.plugin.workflows.scorer_config import EnsembleConfig, ScorerConfig
+from nat_dpo_pipeline.plugin.workflows.scorer_config import EnsembleConfig
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import ScorerConfig
 from nat_dpo_pipeline.strict import StrictConfig
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -110,9 +111,9 @@ def test_an_ensemble_of_what_compares_responses_is_refused_in_one_clear_line(kin
 
 
 def test_a_missing_kind_is_told_with_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="Unable to extract tag using discriminator 'kind'"):
+    with pytest.raises(ValidationError, match="a scorer needs a kind; there are reward_model, "):
         SCORER.validate_python({"llm": "reward"})
-    with pytest.raises(ValidationError, match=r"expected tags: 'reward_model', 'principle', .*'ensemble'"):
+    with pytest.raises(ValidationError, match=r"no scorer of kind 'reward'; there are reward_model, .*, ensemble"):
         SCORER.validate_python({"kind": "reward", "llm": "reward"})
 
 

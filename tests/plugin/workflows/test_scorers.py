@@ -7,7 +7,7 @@ import pytest
 from nat.builder.function import LambdaFunction
 from nat.builder.function_info import FunctionInfo
 from nat.data_models.function import EmptyFunctionConfig
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.errors import ModelError, ParseError
@@ -15,8 +15,8 @@ from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
 from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, PairwiseJudge, RatingJudge
 from nat_dpo_pipeline.generation.scorers import PoolingScorer, PrincipleScorer, RewardModelScorer, Score
-from nat_dpo_pipeline.plugin.workflows.scorer_config import ScorerConfig
-from nat_dpo_pipeline.plugin.workflows.scorers import FunctionScorer, open_scorer, read_score
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import scorer_of
+from nat_dpo_pipeline.plugin.workflows.scorers import FunctionScorer, read_score
 from nat_dpo_pipeline.testing import ScriptedModel
 
 Scoring = Callable[..., Coroutine[None, None, Any]]
@@ -54,14 +54,14 @@ def _named(function: Scoring) -> Callable[[str], Awaitable[object]]:
     return function_named
 
 
-def _opened(config: dict[str, Any], model: ScriptedModel | None = None) -> tuple[Any, list[str | list[str]]]:
-    names: list[str | list[str]] = []
+def _opened(config: dict[str, Any], model: ScriptedModel | None = None) -> tuple[Any, list[list[str]]]:
+    names: list[list[str]] = []
 
-    def opened(llm: str | list[str]) -> ScriptedModel:
+    def opened(llm: list[str]) -> ScriptedModel:
         names.append(llm)
         return model or ScriptedModel(lambda _: "4.5")
 
-    return open_scorer(TypeAdapter(ScorerConfig).validate_python(config), opened, _no_function), names
+    return scorer_of(config).open(opened, _no_function), names
 
 
 async def _value(config: dict[str, Any], answer: str) -> float:
@@ -92,7 +92,7 @@ def test_every_kind_that_asks_a_model_is_opened_with_it(
 ) -> None:
     scorer, names = _opened({**config, "llm": llm})
     assert isinstance(scorer, kind)
-    assert names == [llm]
+    assert names == [llm if isinstance(llm, list) else [llm]]
 
 
 @pytest.mark.parametrize("kind", ["pooling", "classify"])
@@ -167,7 +167,7 @@ async def test_an_ensemble_opens_its_members_and_combines_them(combine: str, val
     members = {"judge": {"kind": "rating_judge", "llm": "a"}, "reward": {"kind": "reward_model", "llm": ["b", "c"]}}
     scorer, names = _opened({"kind": "ensemble", "combine": combine, "members": members}, ScriptedModel(answer))
     assert isinstance(scorer, EnsembleScorer)
-    assert names == ["a", ["b", "c"]]
+    assert names == [["a"], ["b", "c"]]
     score = await scorer.score(PROMPT, "A heap.", lambda _: None)
     assert (score.value, score.members) == (value, {"judge": 2.0, "reward": 4.0})
 

@@ -6,6 +6,7 @@ from nat_dpo_pipeline.dataset.formats.format import Format
 from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, UnpairedRow, row_of
 from nat_dpo_pipeline.dataset.formats.texts import TEXTS
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.extensions import ExtensionGroup, added, added_names
 
 __all__ = [
     "FORMATS",
@@ -14,6 +15,7 @@ __all__ = [
     "PreferenceRow",
     "SplitName",
     "UnpairedRow",
+    "format_names",
     "formats_named",
     "row_of",
     "trl_row",
@@ -22,11 +24,25 @@ __all__ = [
 FORMATS: tuple[Format, ...] = (*CHATS, *TEXTS, *ANSWERS)
 
 
+_OWN = {one.name: one for one in FORMATS}
+
+
+def format_names() -> list[str]:
+    """Return the names of all formats, also of those that other packages add."""
+    return [*_OWN, *added_names(ExtensionGroup.FORMATS)]
+
+
 def formats_named(names: list[str] | tuple[str, ...]) -> list[Format]:
-    """The formats of these names, in this order, each once. Raises ConfigurationError."""
-    known = {one.name: one for one in FORMATS}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigurationError(f"there is no format {unknown[0]!r}; there are {', '.join(known)}")
+    """Return the formats of these names, in this order, each once. Raises ConfigurationError."""
     if not names:
-        raise ConfigurationError(f"name a format at least; there are {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(names)]
+        raise ConfigurationError(f"name a format at least; there are {', '.join(format_names())}")
+    return [_named(name) for name in dict.fromkeys(names)]
+
+
+def _named(name: str) -> Format:
+    found = _OWN.get(name) or added(ExtensionGroup.FORMATS, name, Format)
+    if found is None:
+        raise ConfigurationError(f"there is no format {name!r}; there are {', '.join(format_names())}")
+    if found.name != name:
+        raise ConfigurationError(f"the format of the entry point {name!r} must have that name, not {found.name!r}")
+    return found

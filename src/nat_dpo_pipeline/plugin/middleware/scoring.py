@@ -17,8 +17,7 @@ from nat_dpo_pipeline.plugin.middleware.repeating import ended_by
 from nat_dpo_pipeline.plugin.middleware.seen_prompts import unwatched
 from nat_dpo_pipeline.plugin.middleware_config import BestOfNConfig
 from nat_dpo_pipeline.plugin.workflows.recipe import OpenModels
-from nat_dpo_pipeline.plugin.workflows.scorer_config import ScorerConfig
-from nat_dpo_pipeline.plugin.workflows.scorers import open_scorer
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import ScorerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class Scoring:
     """
 
     def __init__(
-        self, config: BestOfNConfig, scorer: ScorerConfig, builder: Builder, stack: AsyncExitStack, on_reply: OnReply
+        self, config: BestOfNConfig, scorer: ScorerSettings, builder: Builder, stack: AsyncExitStack, on_reply: OnReply
     ) -> None:
         self._config = config
         self._scorer_config = scorer
@@ -84,7 +83,7 @@ class Scoring:
 
     def _opened(self) -> Scorer | TurnScorer:
         if self._scorer is None:
-            self._scorer = open_scorer(self._scorer_config, self._models.replicas, self._builder.get_function)
+            self._scorer = self._scorer_config.open(self._models.replicas, self._builder.get_function)
         return self._scorer
 
     def _outcome(self, task: "asyncio.Task[T]") -> T | BaseException:

@@ -23,7 +23,6 @@ from nat_dpo_pipeline.plugin.workflow_config import (
     llms_in,
 )
 from nat_dpo_pipeline.plugin.workflows.models import open_model, retries_of
-from nat_dpo_pipeline.plugin.workflows.scorers import open_scorer
 
 _FEWEST_WORKERS = 16
 
@@ -69,10 +68,10 @@ class OpenModels:
         weights = list(config.models.values()) if config.use is Spread.WEIGHTED else None
         return ModelPool([self.named(name) for name in config.models], weights)
 
-    def replicas(self, names: str | Sequence[str]) -> ChatModel:
+    def replicas(self, names: Sequence[str]) -> ChatModel:
         """One model behind one or several endpoints; scores of different models cannot be compared."""
-        if isinstance(names, str):
-            return self.named(names)
+        if len(names) == 1:
+            return self.named(names[0])
         models = {str(getattr(self._llm(name), "model_name", name)) for name in names}
         if len(models) > 1:
             raise ConfigurationError(
@@ -118,7 +117,7 @@ def open_recipe(
     return PreferenceRecipe(
         writer=models.pool(config.writer_llm),
         responders=[models.named(name) for name in responders.models] if everyone else [models.pool(responders)],
-        scorer=open_scorer(config.scorer_config(), models.replicas, function_named),
+        scorer=config.scorer_config().open(models.replicas, function_named),
         settings=config,
         adapt=None if config.pipeline is None else function_at(config.pipeline),
         workers=_workers(config),

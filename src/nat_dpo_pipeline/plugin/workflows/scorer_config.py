@@ -1,42 +1,45 @@
-"""What scores responses, in a configuration: one of several kinds."""
+"""The kinds of scorer in a configuration: settings of each, the scorer that it opens, and what that asks."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import ClassVar, Literal, Self, cast
 
-from nat.plugin_api import FunctionRef, LLMRef
-from pydantic import BeforeValidator, Field, FiniteFloat, field_validator, model_validator
+from nat.plugin_api import FunctionRef
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.generation.chat import ChatModel, Route
+from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
+from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.plan import GENRM_TOKENS, JUDGEMENT_TOKENS, REWARD_TOKENS, Asked, Scoring
+from nat_dpo_pipeline.generation.prompts import load
+from nat_dpo_pipeline.generation.scorers import PoolingScorer, PrincipleScorer, RewardModelScorer, Scorer, TurnScorer
 from nat_dpo_pipeline.generation.settings import ExtraBody, Sampling
-from nat_dpo_pipeline.strict import StrictConfig
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import (
+    LLM,
+    FunctionNamed,
+    Opened,
+    ScorerConfig,
+    ScorerSettings,
+    names_of,
+)
+from nat_dpo_pipeline.plugin.workflows.scorers import FunctionScorer
 
-
-def names_of(given: Any) -> list[str]:
-    """One name of an llm, or several, each once, as a list. Raises ValueError."""
-    names = given if isinstance(given, list) else [given]
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"expected the name of an llm or a list of such names, got {given!r:.80}")
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{repeated[0]!r} is named more than once; `limits` says how much at once a model is asked")
-    return names
-
-
-def _one_or_several(given: Any) -> Any:
-    names_of(given)
-    return given
-
-
-# The list comes first: an LLMRef can be made of anything, also of the text of a list.
-LLM = Annotated[list[LLMRef] | LLMRef, Field(union_mode="left_to_right"), BeforeValidator(_one_or_several)]
 _LLM = "The llm that is asked; a list of them stands for replicas of one model, which share the work."
 _CRITERIA = "What the judge is to look at, in a sentence or more; when not given: correct, helpful, complete and clear."
 
 
-class _AskingConfig(StrictConfig):
+class _AskingConfig(ScorerSettings):
     """A scorer that asks a model."""
 
     llm: LLM = Field(description=_LLM)
+
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        yield Scoring(asked(names_of(self.llm)), REWARD_TOKENS)
+
+    def _model(self, opened: Opened) -> ChatModel:
+        return opened([str(name) for name in names_of(self.llm)])
 
 
 class _SampledConfig(_AskingConfig):
@@ -73,6 +76,10 @@ class RewardModelConfig(_SampledConfig):
             raise ValueError("with such weights every score would be 0")
         return weights
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        weights = weights_named(self.weights) if isinstance(self.weights, str) else self.weights
+        return RewardModelScorer(self._model(opened), weights, self.user_suffix, self.sampling)
+
 
 class PrincipleConfig(_AskingConfig):
     """A model that says how far a response satisfies a principle, such as Llama-3.3-Nemotron-70B-Reward-Principle.
@@ -83,17 +90,26 @@ class PrincipleConfig(_AskingConfig):
     kind: Literal["principle"]
     principle: str = Field(min_length=1, description="What to hold a response to, for example `correctness`.")
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return PrincipleScorer(self._model(opened), self.principle)
+
 
 class PoolingConfig(_AskingConfig, ExtraBody):
     """A scalar reward model that vLLM or SGLang serves under `/pooling`."""
 
     kind: Literal["pooling"]
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return PoolingScorer(self._model(opened), extra_body=self.extra_body)
+
 
 class ClassifyConfig(_AskingConfig, ExtraBody):
     """A reward model with a single output that vLLM or SGLang serves under `/classify`."""
 
     kind: Literal["classify"]
+
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return PoolingScorer(self._model(opened), Route.CLASSIFY, self.extra_body)
 
 
 class RatingJudgeConfig(_SampledConfig):
@@ -110,6 +126,19 @@ class RatingJudgeConfig(_SampledConfig):
             raise ValueError(f"lowest is {self.lowest:g}, which is not below highest, {self.highest:g}")
         return self
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return RatingJudge(
+            self._model(opened),
+            lowest=self.lowest,
+            highest=self.highest,
+            criteria=self.criteria or DEFAULT_CRITERIA,
+            sampling=self.sampling,
+        )
+
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        instructions = len(load("judge_rating").text) + len(self.criteria or DEFAULT_CRITERIA)
+        yield Scoring(asked(names_of(self.llm)), JUDGEMENT_TOKENS, instructions)
+
 
 class PairwiseJudgeConfig(_SampledConfig):
     """An ordinary language model that compares every two responses to a question, in both orders.
@@ -118,8 +147,18 @@ class PairwiseJudgeConfig(_SampledConfig):
     other does not is a tie. n responses take n × (n - 1) calls.
     """
 
+    compares: ClassVar[bool] = True
+
     kind: Literal["pairwise_judge"]
     criteria: str | None = Field(default=None, min_length=1, description=_CRITERIA)
+
+    def open(self, opened: Opened, function_named: FunctionNamed) -> TurnScorer:
+        criteria = self.criteria or DEFAULT_CRITERIA
+        return PairwiseJudge(self._model(opened), criteria=criteria, sampling=self.sampling)
+
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        instructions = len(load("judge_pairwise").text) + len(self.criteria or DEFAULT_CRITERIA)
+        yield Scoring(asked(names_of(self.llm)), JUDGEMENT_TOKENS, instructions, compares=True)
 
 
 class GenRMConfig(_SampledConfig):
@@ -129,14 +168,22 @@ class GenRMConfig(_SampledConfig):
     each beats, with its own score as the attribute `individual`. n responses take n × (n - 1) calls.
     """
 
+    compares: ClassVar[bool] = True
+
     kind: Literal["genrm"]
     llm: LLM = Field(
         description=_LLM + " It reasons at length before it scores: give it a `max_tokens` of 16,384 or so."
     )
     format: GenRMFormat = Field(description="Which model's answers it gives.")
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> TurnScorer:
+        return GenerativeRewardModel(self._model(opened), self.format, self.sampling)
 
-class FunctionScorerConfig(StrictConfig):
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        yield Scoring(asked(names_of(self.llm)), GENRM_TOKENS, compares=True)
+
+
+class FunctionScorerConfig(ScorerSettings):
     """A function of the workflow that scores one response.
 
     It is called with `prompt`, a list of messages with `role` and `content`, and `response`, a text; so it takes two
@@ -147,14 +194,11 @@ class FunctionScorerConfig(StrictConfig):
     kind: Literal["function"]
     function: FunctionRef = Field(description="Its name under `functions`.")
 
-
-MemberConfig = Annotated[
-    RewardModelConfig | PrincipleConfig | PoolingConfig | ClassifyConfig | RatingJudgeConfig | FunctionScorerConfig,
-    Field(discriminator="kind"),
-]
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return FunctionScorer(str(self.function), function_named)
 
 
-class EnsembleConfig(StrictConfig):
+class EnsembleConfig(ScorerSettings):
     """Several scorers of single responses that score together.
 
     A response that one of them cannot score has no score: with a member less it would be on another scale than those
@@ -167,29 +211,39 @@ class EnsembleConfig(StrictConfig):
         description="`mean` of the members' scores, or the `worst` of them. Nothing is rescaled: give it members whose "
         "scores are on one scale.",
     )
-    members: dict[str, MemberConfig] = Field(
+    members: dict[str, ScorerConfig] = Field(
         min_length=2, description="Scorers by a name of yours, which their scores are recorded under."
     )
 
-    @field_validator("members", mode="before")
+    @field_validator("members")
     @classmethod
-    def _members_score_single_responses(cls, members: Any) -> Any:
-        for name, member in members.items() if isinstance(members, Mapping) else ():
-            kind = member.get("kind") if isinstance(member, Mapping) else getattr(member, "kind", None)
-            if kind in ("pairwise_judge", "genrm", "ensemble"):
-                raise ValueError(f"{name!r} is of kind {kind!r}, but a member of an ensemble scores single responses")
+    def _members_score_single_responses(cls, members: dict[str, ScorerSettings]) -> dict[str, ScorerSettings]:
+        for name, member in members.items():
+            if member.compares or isinstance(member, EnsembleConfig):
+                raise ValueError(
+                    f"{name!r} is of kind {member.kind!r}, but a member of an ensemble scores single responses"
+                )
         return members
 
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        members = {name: member.open(opened, function_named) for name, member in self.members.items()}
+        return EnsembleScorer(cast(dict[str, Scorer], members), self.combine)
 
-ScorerConfig = Annotated[
-    RewardModelConfig
-    | PrincipleConfig
-    | PoolingConfig
-    | ClassifyConfig
-    | RatingJudgeConfig
-    | PairwiseJudgeConfig
-    | GenRMConfig
-    | FunctionScorerConfig
-    | EnsembleConfig,
-    Field(discriminator="kind"),
-]
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        for member in self.members.values():
+            yield from member.asks(asked)
+
+
+KINDS: Mapping[str, type[ScorerSettings]] = MappingProxyType(
+    {
+        "reward_model": RewardModelConfig,
+        "principle": PrincipleConfig,
+        "pooling": PoolingConfig,
+        "classify": ClassifyConfig,
+        "rating_judge": RatingJudgeConfig,
+        "pairwise_judge": PairwiseJudgeConfig,
+        "genrm": GenRMConfig,
+        "function": FunctionScorerConfig,
+        "ensemble": EnsembleConfig,
+    }
+)

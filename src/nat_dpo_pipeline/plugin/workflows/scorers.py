@@ -1,89 +1,20 @@
-"""From the configuration of a scorer to a scorer."""
+"""A function of the workflow as a scorer."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
 from nat_dpo_pipeline.core.candidates import Message, as_messages, finite_number
-from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
-from nat_dpo_pipeline.generation.chat import ChatModel, OnReply, Route
-from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
-from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.chat import OnReply
 from nat_dpo_pipeline.generation.scorers import (
-    PoolingScorer,
-    PrincipleScorer,
-    RewardModelScorer,
     Score,
-    Scorer,
-    TurnScorer,
 )
 from nat_dpo_pipeline.generation.watching import ScorerWatch
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.plugin.workflows.scorer_config import (
-    LLM,
-    ClassifyConfig,
-    EnsembleConfig,
-    FunctionScorerConfig,
-    GenRMConfig,
-    MemberConfig,
-    PairwiseJudgeConfig,
-    PoolingConfig,
-    PrincipleConfig,
-    RewardModelConfig,
-    ScorerConfig,
-)
-
-#: The chat model of an llm, or of several that are replicas of one.
-Opened = Callable[[str | list[str]], ChatModel]
-#: The function of the workflow with this name; raises whatever NAT does when there is none.
-FunctionNamed = Callable[[str], Awaitable[object]]
-
-
-def open_scorer(config: ScorerConfig, opened: Opened, function_named: FunctionNamed) -> Scorer | TurnScorer:
-    """What `config` describes. A function is looked up when it is first called."""
-    if isinstance(config, EnsembleConfig):
-        members = {name: _member(member, opened, function_named) for name, member in config.members.items()}
-        return EnsembleScorer(members, config.combine)
-    if isinstance(config, PairwiseJudgeConfig):
-        return PairwiseJudge(
-            _model(config.llm, opened),
-            criteria=config.criteria or DEFAULT_CRITERIA,
-            sampling=config.sampling,
-        )
-    if isinstance(config, GenRMConfig):
-        return GenerativeRewardModel(_model(config.llm, opened), config.format, config.sampling)
-    return _member(config, opened, function_named)
-
-
-def _member(config: MemberConfig, opened: Opened, function_named: FunctionNamed) -> Scorer:
-    if isinstance(config, FunctionScorerConfig):
-        return FunctionScorer(str(config.function), function_named)
-    model = _model(config.llm, opened)
-    match config:
-        case RewardModelConfig(weights=weights):
-            named = weights_named(weights) if isinstance(weights, str) else weights
-            return RewardModelScorer(model, named, config.user_suffix, config.sampling)
-        case PrincipleConfig(principle=principle):
-            return PrincipleScorer(model, principle)
-        case PoolingConfig(extra_body=extra_body):
-            return PoolingScorer(model, extra_body=extra_body)
-        case ClassifyConfig(extra_body=extra_body):
-            return PoolingScorer(model, Route.CLASSIFY, extra_body)
-    criteria = config.criteria or DEFAULT_CRITERIA
-    return RatingJudge(
-        model,
-        lowest=config.lowest,
-        highest=config.highest,
-        criteria=criteria,
-        sampling=config.sampling,
-    )
-
-
-def _model(llm: LLM, opened: Opened) -> ChatModel:
-    return opened([str(name) for name in llm] if isinstance(llm, list) else str(llm))
+from nat_dpo_pipeline.plugin.workflows.scorer_settings import FunctionNamed
 
 
 @runtime_checkable
