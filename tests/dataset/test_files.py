@@ -13,7 +13,7 @@ from nat_dpo_pipeline.dataset.files import (
     WrittenFile,
     append_json,
     check_writable,
-    replaced_file,
+    replaced,
     replaced_folder,
     write_json,
     write_lines,
@@ -77,8 +77,8 @@ def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
 def test_a_file_takes_its_place_once_it_is_written(tmp_path: Path) -> None:
     final = tmp_path / "final"
     final.write_text("old")
-    with replaced_file(final) as stage:
-        stage.write_text("new")
+    with replaced(final) as sink:
+        sink.write(b"new")
         assert final.read_text() == "old"
     assert final.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["final"]
@@ -90,8 +90,8 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path, error: ty
     final.write_text("old")
 
     def write_half() -> None:
-        with replaced_file(final) as stage:
-            stage.write_text("ne")
+        with replaced(final) as sink:
+            sink.write(b"ne")
             raise error
 
     with pytest.raises(error):

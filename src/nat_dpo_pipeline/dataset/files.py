@@ -5,18 +5,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
 
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.json_text import json_bytes, json_line
 
-_PARTIAL = ".partial-"
+#: In the names of files and folders that are being written.
+PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
-_BYTES_A_WRITE = 1 << 19
+_BYTES_A_WRITE = 1 << 18
 _LONGEST_NAME = 255  # bytes, of ext4 and most other file systems
 
 
@@ -30,79 +31,88 @@ class WrittenFile:
     sha256: str
 
 
-class LineWriter:
-    """Lines to a file, streaming. The hash is taken in a thread of its own, beside the encoding of the next lines."""
+class Sink:
+    """Bytes to a file, with their hash, which is taken while they are still in a cache."""
 
-    def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self._file = path.open("wb", buffering=0)
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
         self._digest = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1)
-        self._hashed: Future[None] | None = None
         self._waiting: list[bytes] = []
-        self._waiting_size = self._rows = self._size = 0
+        self._waiting_size = 0
+        self.size = 0
 
-    def add(self, line: bytes) -> None:
-        """Add a line that ends with a newline."""
-        self._waiting.append(line)
-        self._waiting_size += len(line)
-        if self._waiting_size >= _BYTES_A_WRITE:
-            self._flush()
+    @property
+    def closed(self) -> bool:
+        return bool(self._stream.closed)
 
-    def finish(self) -> WrittenFile:
-        """What was written, once it is on disk; `path` is the file's name."""
-        self._flush()
-        if self._hashed is not None:
-            self._hashed.result()
-        os.fsync(self._file.fileno())
-        return WrittenFile(self._name, self._rows, self._size, self._digest.hexdigest())
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        """Do nothing: what waits is written with what follows, or at the end."""
 
     def close(self) -> None:
-        self._hasher.shutdown()
-        self._file.close()
+        """Do nothing: who has opened the file closes it."""
 
-    def _flush(self) -> None:
-        if self._hashed is not None:
-            self._hashed.result()
-        text = b"".join(self._waiting)
-        self._hashed = self._hasher.submit(self._digest.update, text)
-        _write_all(self._file, text)
-        self._rows += len(self._waiting)
-        self._size += len(text)
+    def write(self, content: Any) -> int:
+        self.size += len(content)
+        if len(content) >= _BYTES_A_WRITE:
+            self.finish()
+            self._write(content)
+        else:
+            self._waiting.append(bytes(content))
+            self._waiting_size += len(content)
+            if self._waiting_size >= _BYTES_A_WRITE:
+                self.finish()
+        return len(content)
+
+    def finish(self) -> None:
+        """Write what is waiting."""
+        self._write(b"".join(self._waiting))
         self._waiting.clear()
         self._waiting_size = 0
 
+    def _write(self, content: Any) -> None:
+        self._digest.update(content)
+        self._stream.write(content)
 
-def _write_all(file: FileIO, text: bytes) -> None:
-    left = memoryview(text)
-    while left:
-        left = left[file.write(left) :]
-
-
-def write_lines(path: Path, lines: Iterable[bytes]) -> WrittenFile:
-    """Write lines that end with a newline each, streaming; `path` in the result is the file's name."""
-    with closing(LineWriter(path)) as writer:
-        for line in lines:
-            writer.add(line)
-        return writer.finish()
-
-
-def written_file(path: Path, rows: int) -> WrittenFile:
-    """A file that somebody else wrote, with its size and hash; `path` in the result is its name."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return WrittenFile(path.name, rows, path.stat().st_size, digest.hexdigest())
+    def written(self, path: str, rows: int = 0) -> WrittenFile:
+        """Return what was written, once it is whole; `path` is relative to the dataset's folder."""
+        return WrittenFile(path, rows, self.size, self._digest.hexdigest())
 
 
 @contextmanager
-def replaced_file(final: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `final` when the block succeeds, and is removed when it does not."""
-    stage = final.with_name(f".{final.name}{_PARTIAL}{os.getpid()}")
+def replaced(path: Path, *, is_synced: bool = True) -> Iterator[Sink]:
+    """Give a file to write, which takes the place of `path` when the block succeeds, and is removed when it does not.
+
+    Its name until then is nobody else's. Without `is_synced` a power cut may cost what was written last.
+    """
+    part = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{uuid4().hex[:8]}")
     try:
-        yield stage
-        stage.replace(final)
-    finally:
-        stage.unlink(missing_ok=True)
+        with part.open("wb") as stream:
+            sink = Sink(stream)
+            yield sink
+            sink.finish()
+            if is_synced:
+                stream.flush()
+                os.fsync(stream.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> WrittenFile:
+    """Replace `path` by lines that end with a newline each, as they come; `path` in the result is the file's name."""
+    rows = 0
+    with replaced(path) as sink:
+        for line in lines:
+            sink.write(line)
+            rows += 1
+    return sink.written(path.name, rows)
 
 
 def json_text(value: Mapping[str, object]) -> bytes:
@@ -110,24 +120,16 @@ def json_text(value: Mapping[str, object]) -> bytes:
     return json_bytes(value, indented=True) + b"\n"
 
 
-def write_json(path: Path, value: Mapping[str, object]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> WrittenFile:
     """Replace `path` by `value` as indented JSON, atomically."""
-    replace_file(path, json_text(value))
+    return replace_file(path, json_text(value))
 
 
-def replace_file(path: Path, text: bytes) -> None:
-    """Replace `path` by `text`, atomically."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def replace_file(path: Path, text: bytes) -> WrittenFile:
+    """Replace `path` by `text`, atomically; `path` in the result is the file's name."""
+    with replaced(path) as sink:
+        sink.write(text)
+    return sink.written(path.name)
 
 
 def check_file_name(name: str) -> str:
@@ -149,7 +151,7 @@ def append_json(path: Path, *values: Mapping[str, object]) -> None:
 def replaced_folder(final: Path) -> Iterator[Path]:
     """A folder to fill; it takes the place of `final` when the block succeeds, and is removed when it does not."""
     _clear_up_after_a_killed_run(final)
-    stage = Path(tempfile.mkdtemp(prefix=f".{final.name}{_PARTIAL}", dir=final.parent))
+    stage = Path(tempfile.mkdtemp(prefix=f".{final.name}{PARTIAL}", dir=final.parent))
     try:
         stage.chmod(0o777 & ~_umask())
         yield stage
@@ -164,7 +166,7 @@ def _clear_up_after_a_killed_run(final: Path) -> None:
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(final)
-    for partial in final.parent.glob(f".{final.name}{_PARTIAL}*"):
+    for partial in final.parent.glob(f".{final.name}{PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True)
 
 

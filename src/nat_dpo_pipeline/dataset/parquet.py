@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from nat_dpo_pipeline.dataset.files import WrittenFile, written_file
+from nat_dpo_pipeline.dataset.files import WrittenFile, replaced
 from nat_dpo_pipeline.dataset.formats.format import Column
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
 
@@ -28,11 +28,15 @@ def write_parquet(lines: Path, columns: Mapping[str, Column]) -> WrittenFile:
     from pyarrow import Table, parquet
 
     path, schema, rows = lines.with_suffix(".parquet"), arrow_schema(columns), 0
-    with lines.open("rb") as file, parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    with (
+        lines.open("rb") as file,
+        replaced(path) as sink,
+        parquet.ParquetWriter(sink, schema, compression="zstd") as writer,
+    ):
         while group := file.readlines(_BYTES_A_GROUP):
             writer.write_table(Table.from_pylist([orjson.loads(line) for line in group], schema=schema))
             rows += len(group)
-    return written_file(path, rows)
+    return sink.written(path.name, rows)
 
 
 def arrow_schema(columns: Mapping[str, Column]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +13,6 @@ from nat_dpo_pipeline.dataset.files import (
     append_json,
     check_writable,
     lock_of,
-    replaced_file,
     write_json,
     write_lines,
 )
@@ -111,11 +110,10 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def _write(self, name: str, *, to_pair: bool) -> WrittenFile:
-        with replaced_file(self.path / name) as stage:
-            written = write_lines(stage, self._spool.rows(to_pair=to_pair))
+        written = write_lines(self.path / name, self._spool.rows(to_pair=to_pair))
         if not written.rows and not to_pair:
             (self.path / name).unlink()
-        return replace(written, path=name)
+        return written
 
     def _manifest(
         self, record: GenerationRecord, status: str, configuration: Mapping[str, object]

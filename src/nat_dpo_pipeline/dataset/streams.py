@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from nat_dpo_pipeline.core.candidates import Prompt
-from nat_dpo_pipeline.dataset.files import LineWriter, WrittenFile
+from nat_dpo_pipeline.dataset.files import Sink, WrittenFile, replaced
 from nat_dpo_pipeline.dataset.formats.format import EncodedOnce, Format, Once, RowRefusal, TurnRows, plain
 from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, is_utf8
 from nat_dpo_pipeline.dataset.parquet import write_parquet
@@ -45,16 +45,18 @@ class FormatFiles:
         self.parquet: dict[SplitName, WrittenFile] = {}
         self._folder = folder
         self._with_parquet = parquet and one.parquet
-        self._lines: LineWriter
+        self._rows = 0
+        self._sink: Sink
 
     @contextmanager
     def opened(self, side: SplitName) -> Iterator[None]:
         """Take rows of this side; its files are whole when the block succeeds."""
         path = self._folder / self.format.files[side]
         path.parent.mkdir(exist_ok=True)
-        with closing(LineWriter(path)) as self._lines:
+        self._rows = 0
+        with replaced(path) as self._sink:
             yield
-            self.lines[side] = self._lines.finish()
+        self.lines[side] = self._sink.written(path.name, self._rows)
         if self._with_parquet and self.format.columns is not None:
             self.parquet[side] = write_parquet(path, self.format.columns)
 
@@ -64,7 +66,8 @@ class FormatFiles:
             if isinstance(row, RowRefusal):
                 refused[row] += 1
             else:
-                self._lines.add(orjson.dumps(row, option=_NEWLINE))
+                self._sink.write(orjson.dumps(row, option=_NEWLINE))
+                self._rows += 1
 
 
 def write_rows(rows: Iterable[DatasetRow], targets: Sequence[FormatFiles], tally: Tally, side: SplitName) -> None:

@@ -14,7 +14,6 @@ from nat_dpo_pipeline.dataset.files import (
     replace_file,
     replaced_folder,
     write_json,
-    written_file,
 )
 from nat_dpo_pipeline.dataset.formats import DatasetRow, Format, SplitName, format_names, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, ManifestKind, is_ours
@@ -153,8 +152,7 @@ def publish(folder: Path, target: Target, fill: Callable[[Mapping[str, Path]], S
                 # From here to the end there is no manifest, as it would speak of other files than those beside it.
                 manifest.unlink(missing_ok=True)
             _remove_other_formats(folder, formats)
-            replace_file(folder / CARD_NAME, card)
-            cards = (written_file(folder / CARD_NAME, 0),)
+            cards = (replace_file(folder / CARD_NAME, card),)
             replace_file(manifest, _manifest(written, cards, tally, skipped, provenance).to_json())
     except OSError as error:
         raise OutputError(f"cannot write the dataset to {str(folder)!r}: {error}") from error
@@ -170,17 +168,14 @@ def _finished(files: WrittenFormat, stage: Path, settings: TrainingSettings) -> 
     one = files.format
     lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}
     training = training_file(one.name, settings, lines)
-    names = list(one.extra)
-    for name, value in one.extra.items():
-        write_json(stage / name, value)
+    extra = [write_json(stage / name, value) for name, value in one.extra.items()]
     if training is not None:
-        names.append(Path(training.path).name)
-        replace_file(stage / names[-1], training.text.encode())
+        extra.append(replace_file(stage / Path(training.path).name, training.text.encode()))
     return replace(
         files,
         lines=lines,
         parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in files.parquet.items()},
-        extra=[_below(one, written_file(stage / name, 0), name) for name in names],
+        extra=[_below(one, file, file.path) for file in extra],
         training=training,
     )
 

@@ -11,7 +11,7 @@ import orjson
 
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.selection import SelectionRules
-from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.files import PARTIAL, WrittenFile
 from nat_dpo_pipeline.dataset.formats import SplitName, formats_named
 from nat_dpo_pipeline.dataset.writer import (
     MARK,
@@ -30,7 +30,7 @@ from nat_dpo_pipeline.pairing.verdicts import Verdicts
 from nat_dpo_pipeline.pairing.work import EVALUATION, FACTS, TURNS, VERDICTS, shard_name
 from nat_dpo_pipeline.pairing.writing import HELD_OUT
 from nat_dpo_pipeline.records.inputs import counted_files, problems_of
-from nat_dpo_pipeline.records.places import PARTIAL, Place
+from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.ranges import ReadCounts
 from nat_dpo_pipeline.records.stored import stored
 

@@ -12,6 +12,7 @@ import orjson
 
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason
+from nat_dpo_pipeline.dataset.files import Sink
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.turn_rows import scored_turn_row
 from nat_dpo_pipeline.pairing.encoding import Block
@@ -22,7 +23,7 @@ from nat_dpo_pipeline.pairing.tasks import Done, PairTask, Part, PartitionTask, 
 from nat_dpo_pipeline.pairing.verdicts import REASONS
 from nat_dpo_pipeline.pairing.writing import ShardFiles
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, Turns, contiguous_turns
-from nat_dpo_pipeline.records.places import FileInfo, Place, Sink
+from nat_dpo_pipeline.records.places import FileInfo, Place
 from nat_dpo_pipeline.records.ranges import ReadCounts
 from nat_dpo_pipeline.records.reader import Reader
 from nat_dpo_pipeline.records.values import Shared

@@ -10,14 +10,14 @@ import numpy as np
 
 from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.split import rank
-from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.files import Sink, WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.pairing.encoding import Block, encoded_lines
 from nat_dpo_pipeline.pairing.options import FileKind
 from nat_dpo_pipeline.pairing.tasks import Job
 from nat_dpo_pipeline.records.columns import Bools
 from nat_dpo_pipeline.records.hashing import Hashes
-from nat_dpo_pipeline.records.places import Place, Sink
+from nat_dpo_pipeline.records.places import Place
 
 HELD_OUT = "held_out.npy"
 

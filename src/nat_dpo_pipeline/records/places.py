@@ -1,6 +1,5 @@
 """Files and objects by path or URI: local ones by the standard library, others over pyarrow's or fsspec's."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,16 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
-from uuid import uuid4
 
-from nat_dpo_pipeline.dataset.files import WrittenFile
+from nat_dpo_pipeline.dataset.files import Sink, replaced
 from nat_dpo_pipeline.errors import ConfigurationError, InputError
-
-#: In the names of files that are being written.
-PARTIAL = ".partial-"
-_BYTES_A_WRITE = 1 << 18
 
 
 class FileInfo(NamedTuple):
@@ -120,94 +114,19 @@ class Place:
             self.filesystem.delete_dir(self.path)
 
     @contextmanager
-    def replaced(self) -> Iterator["Sink"]:
+    def replaced(self) -> Iterator[Sink]:
         """Give a file to write, which is there when the block succeeds. Its name until then is nobody else's.
 
         An object store shows an object once it is whole, so that there it is written under its own name.
         """
-        if not self.is_local:
-            with _closing(Sink(self.filesystem.open_output_stream(self.path))) as sink:
+        if self.is_local:
+            with replaced(Path(self.path), is_synced=False) as sink:
                 yield sink
-            return
-        path = Path(self.path)
-        part = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}-{uuid4().hex[:8]}")
-        try:
-            with _closing(Sink(part.open("wb"))) as sink:
-                yield sink
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def _closing(sink: "Sink") -> Iterator["Sink"]:
-    try:
-        yield sink
-        sink.finish()
-    except BaseException:
-        sink.abort()
-        raise
-
-
-class Sink:
-    """Bytes to a file, with their hash, which is taken while they are still in a cache."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        self._waiting_size = 0
-        self.size = 0
-
-    @property
-    def closed(self) -> bool:
-        return bool(self._stream.closed)
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        """Do nothing: what waits is written with what follows, or at the end."""
-
-    def write(self, content: Any) -> int:
-        self.size += len(content)
-        if len(content) >= _BYTES_A_WRITE:
-            self._write_waiting()
-            self._write(content)
         else:
-            self._waiting.append(bytes(content))
-            self._waiting_size += len(content)
-            if self._waiting_size >= _BYTES_A_WRITE:
-                self._write_waiting()
-        return len(content)
-
-    def _write_waiting(self) -> None:
-        self._write(b"".join(self._waiting))
-        self._waiting.clear()
-        self._waiting_size = 0
-
-    def _write(self, content: Any) -> None:
-        self._digest.update(content)
-        self._stream.write(content)
-
-    def finish(self) -> None:
-        """Write what is left and close. Once only."""
-        self._write_waiting()
-        self._stream.close()
-
-    def abort(self) -> None:
-        self._stream.close()
-
-    def close(self) -> None:
-        """Do nothing: who has opened the file closes it."""
-
-    def written(self, path: str, rows: int) -> WrittenFile:
-        """Return what was written, once it is whole; `path` is relative to the dataset's folder."""
-        return WrittenFile(path, rows, self.size, self._digest.hexdigest())
+            with self.filesystem.open_output_stream(self.path) as stream:
+                sink = Sink(stream)
+                yield sink
+                sink.finish()
 
 
 def place(path: str) -> Place:

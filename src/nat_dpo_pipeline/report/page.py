@@ -1,7 +1,6 @@
 """report.html: one file with everything in it, written as it is made."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from markupsafe import Markup
 
@@ -12,12 +11,6 @@ from nat_dpo_pipeline.report.pair_data import PairIndex, chunks, every_how_many
 from nat_dpo_pipeline.report.paired import PairedTurns
 
 _SHADES = 6
-
-
-def write_page(path: Path, numbers: Numbers, dangers: list[Danger], turns: PairedTurns) -> None:
-    """Write the page, turn by turn."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(page(numbers, dangers, turns))
 
 
 def page(numbers: Numbers, dangers: list[Danger], turns: PairedTurns) -> Iterator[str]:

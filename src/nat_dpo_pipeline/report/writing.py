@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from nat_dpo_pipeline.dataset.files import check_writable, json_text, replace_file, replaced_file
+from nat_dpo_pipeline.dataset.files import check_writable, json_text, replace_file, replaced
 from nat_dpo_pipeline.errors import OutputError
 from nat_dpo_pipeline.report.dangers import Danger, dangers_in
 from nat_dpo_pipeline.report.measuring import measure
 from nat_dpo_pipeline.report.numbers import Numbers
-from nat_dpo_pipeline.report.page import write_page
+from nat_dpo_pipeline.report.page import page
 from nat_dpo_pipeline.report.paired import PairedTurns
 from nat_dpo_pipeline.report.run import RunFacts, read_set_aside
 
@@ -25,8 +25,9 @@ def write_report(path: Path, numbers: Numbers, dangers: list[Danger], turns: Pai
     check_writable(path.parent)
     try:
         replace_file(path.with_suffix(".json"), json_text(report_json(numbers, dangers)))
-        with replaced_file(path) as stage:
-            write_page(stage, numbers, dangers, turns)
+        with replaced(path) as sink:
+            for piece in page(numbers, dangers, turns):
+                sink.write(piece.encode())
     except OSError as error:
         raise OutputError(f"cannot write the report to {str(path)!r}: {error}") from error
 
