@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import first, items, mapping
 from nat_dpo_pipeline.core.rewards import HELPSTEER_ATTRIBUTES, Reward
 from nat_dpo_pipeline.core.thoughts import split_thoughts
 from nat_dpo_pipeline.errors import ConfigurationError, ParseError
@@ -75,8 +76,8 @@ def parse_reward(body: Mapping[str, object], response: str = "") -> Reward:
     A content that begins with the response is none: a chat model goes on with a conversation that ends with the
     assistant, and llama.cpp's server repeats that turn first.
     """
-    choice = _mapping(_first(body.get("choices")))
-    tokens = [_mapping(token) for token in _sequence(_mapping(choice.get("logprobs")).get("content"))]
+    choice = mapping(first(body.get("choices")))
+    tokens = [mapping(token) for token in items(mapping(choice.get("logprobs")).get("content"))]
     content = _content(choice.get("message"))
     repeated = response.strip()
     is_repeated = bool(repeated) and content.strip().startswith(repeated)
@@ -98,9 +99,9 @@ def parse_yes_no(body: Mapping[str, object]) -> float:
     It equals the difference of their logits, the reward on the card of Llama-3.3-Nemotron-70B-Reward-Principle.
     Raises ParseError when either is not among the `top_logprobs`: how unlikely it is cannot be known then.
     """
-    logprobs = _mapping(_mapping(_first(body.get("choices"))).get("logprobs"))
-    first = _mapping(_first(logprobs.get("content")))
-    tops = [_mapping(top) for top in _sequence(first.get("top_logprobs"))]
+    logprobs = mapping(mapping(first(body.get("choices"))).get("logprobs"))
+    token = mapping(first(logprobs.get("content")))
+    tops = [mapping(top) for top in items(token.get("top_logprobs"))]
     found = {str(top.get("token")): _log_probability(top.get("logprob")) for top in tops}
     yes, no = found.get("Yes"), found.get("No")
     if not tops:
@@ -118,7 +119,7 @@ def parse_pooled(body: Mapping[str, object]) -> float:
     A model that scores every token has a list of such lists, of which the last counts.
     Raises ConfigurationError for several numbers, which are an embedding or classes, and ParseError for none.
     """
-    value = _mapping(_first(body.get("data"))).get("data")
+    value = mapping(first(body.get("data"))).get("data")
     rows = value if isinstance(value, list) else [value]
     if len(rows) > 1 and not isinstance(rows[-1], list):
         raise ConfigurationError(f"/pooling gives {len(rows)} numbers a response, as a model of embeddings does")
@@ -132,13 +133,13 @@ def parse_classified(body: Mapping[str, object]) -> float:
 
     Raises ConfigurationError for several numbers, which are classes, and ParseError for none.
     """
-    return _only_number(_sequence(_mapping(_first(body.get("data"))).get("probs")), "probs", body)
+    return _only_number(items(mapping(first(body.get("data"))).get("probs")), "probs", body)
 
 
 def _only_number(numbers: Sequence[object], name: str, body: Mapping[str, object]) -> float:
     if len(numbers) > 1:
         raise ConfigurationError(f"data[0].{name} has {len(numbers)} numbers, as a model of so many classes gives")
-    number = finite_number(_first(numbers))
+    number = finite_number(first(numbers))
     if number is None:
         raise ParseError(f"no number in data[0].{name}", str(dict(body)))
     return number
@@ -240,19 +241,6 @@ def _number(text: str) -> float | None:
 
 def _content(message: object) -> str:
     # The hosted nemotron-4-340b-reward sends `message` as a list of one message.
-    content = _mapping(_first(message) if isinstance(message, list) else message).get("content")
-    parts = [_mapping(part).get("text") for part in _sequence(content)] if isinstance(content, list) else [content]
+    content = mapping(first(message) if isinstance(message, list) else message).get("content")
+    parts = [mapping(part).get("text") for part in items(content)] if isinstance(content, list) else [content]
     return "".join(part for part in parts if isinstance(part, str))
-
-
-def _first(value: object) -> object:
-    items = _sequence(value)
-    return items[0] if items else None
-
-
-def _sequence(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}

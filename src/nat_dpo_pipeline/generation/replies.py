@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import first, items, mapping
 from nat_dpo_pipeline.core.thoughts import split_thoughts
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.endings import Ending, ending_of, shown
@@ -76,11 +77,11 @@ def read_reply(body: object, llm: str, requested_model: str | None = None, *, re
 
     Raises a transient ModelError for a reply that the server gave up under way.
     """
-    whole = _mapping(body)
-    choice = _mapping(_first(whole.get("choices")))
+    whole = mapping(body)
+    choice = mapping(first(whole.get("choices")))
     message, reason, model = choice.get("message"), choice.get("finish_reason"), whole.get("model")
     # Hosted reward models, and proxies before them, send a list of one message.
-    message = _mapping(_first(message) if isinstance(message, list) else message)
+    message = mapping(first(message) if isinstance(message, list) else message)
     said = _said(message)
     reply = ChatReply(
         text=said.text,
@@ -107,8 +108,7 @@ def read_samples(body: Mapping[str, object], llm: str, requested_model: str, mos
     Each has a share of the tokens and of the cost; the shares add up to the whole. A choice that the server gave up is
     left out. Raises as `read_reply` does when no other is left.
     """
-    choices = body.get("choices")
-    together = choices[:most] if isinstance(choices, list) else []
+    together = items(body.get("choices"))[:most]
     if len(together) < 2:
         return read_reply(body, llm, requested_model)
     replies: list[ChatReply] = []
@@ -119,8 +119,8 @@ def read_samples(body: Mapping[str, object], llm: str, requested_model: str, mos
         except ModelError:
             if place == len(together) and not replies:
                 raise
-    first, *others = replies
-    return replace(first, others=tuple(replace(other, came_along=True) for other in others))
+    one, *others = replies
+    return replace(one, others=tuple(replace(other, came_along=True) for other in others))
 
 
 def _share(counts: object, place: int, shares: int, depth: int = 0) -> object:
@@ -223,8 +223,8 @@ def _strings(value: object, names: Sequence[str] = _TEXTS, depth: int = 0) -> It
 
 
 def _usage(raw: object) -> Usage:
-    counts = _mapping(raw)
-    details = _mapping(counts.get("completion_tokens_details"))
+    counts = mapping(raw)
+    details = mapping(counts.get("completion_tokens_details"))
     reasoning = _count(details.get("reasoning_tokens")) or _count(counts.get("reasoning_tokens"))
     cost = finite_number(counts.get("cost"))  # OpenRouter
     return Usage(
@@ -239,11 +239,3 @@ def _count(value: object) -> int:
     """A number of tokens; 0 for what cannot be one."""
     number = finite_number(value)
     return int(number) if number is not None and 0 <= number < _MOST_TOKENS else 0
-
-
-def _first(value: object) -> object:
-    return value[0] if isinstance(value, list) and value else None
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}

@@ -7,6 +7,7 @@ Written by Harbor and NeMo Relay one a file, by `nat eval` (`write_atif_workflow
 from collections.abc import Iterator, Mapping
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.rollouts import rollout
 from nat_dpo_pipeline.records.values import (
@@ -16,7 +17,6 @@ from nat_dpo_pipeline.records.values import (
     RecordedFormat,
     Refused,
     Shared,
-    mapping,
     named,
 )
 

@@ -7,6 +7,7 @@ outermost scope is one example. NAT itself emits no ATOF for TTC steps.
 
 from collections.abc import Iterator
 
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.steps import Runs, decoded
 from nat_dpo_pipeline.records.values import (
     Cut,
@@ -16,7 +17,6 @@ from nat_dpo_pipeline.records.values import (
     RecordedFormat,
     Refused,
     Shared,
-    mapping,
     named,
 )
 

@@ -1,6 +1,7 @@
 """One row a candidate: what the `dpo_candidates` exporter writes, and rollouts with a reward each."""
 
-from nat_dpo_pipeline.records.values import Cut, RecordedFormat, mapping
+from nat_dpo_pipeline.core.json_values import mapping
+from nat_dpo_pipeline.records.values import Cut, RecordedFormat
 
 
 def _is_row(value: object, score: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import islice
 
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.atif import ATIF
 from nat_dpo_pipeline.records.atof import ATOF
@@ -14,7 +15,7 @@ from nat_dpo_pipeline.records.pieces import NotJson, Piece, parsed, pieces
 from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.score_table import CSV_TABLE, SCORE_TABLE
 from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
-from nat_dpo_pipeline.records.values import RecordedFormat, mapping
+from nat_dpo_pipeline.records.values import RecordedFormat
 from nat_dpo_pipeline.records.workflow_output import WORKFLOW_OUTPUT
 
 RECORDED_FORMATS = (

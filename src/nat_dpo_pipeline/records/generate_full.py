@@ -7,9 +7,10 @@ With `?filter_steps=TTC_END` the starts are missing, and the step above stands f
 from collections.abc import Iterator
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.pieces import parsed
 from nat_dpo_pipeline.records.steps import Runs, decoded, is_asked_for
-from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared, mapping
+from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared
 
 _STEP = "intermediate_data:"
 _PREFIXES = (_STEP, "data:", "observability_trace:")

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.steps import Runs, decoded, is_asked_for, is_step
-from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared, mapping
+from nat_dpo_pipeline.records.values import Cut, Found, Read, Record, RecordedFormat, Refused, Shared
 
 
 def _reader(shared: Shared) -> Read:

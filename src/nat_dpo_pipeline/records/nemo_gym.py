@@ -7,6 +7,7 @@ Responses API; `_ng_task_index` says which runs are of one task, and `_ng_rollou
 from collections.abc import Iterator, Mapping
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.rollouts import rollout
 from nat_dpo_pipeline.records.values import (
@@ -17,7 +18,6 @@ from nat_dpo_pipeline.records.values import (
     RecordedFormat,
     Refused,
     Shared,
-    mapping,
     named,
 )
 

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterator
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.values import (
     Found,
     Read,
@@ -15,7 +16,6 @@ from nat_dpo_pipeline.records.values import (
     RecordedFormat,
     Refused,
     Shared,
-    mapping,
     named,
 )
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.errors import CandidateRefused
-from nat_dpo_pipeline.records.values import Found, Refused, Shared, mapping
+from nat_dpo_pipeline.records.values import Found, Refused, Shared
 
 TTC_END = "TTC_END"
 _MOST_RUNS_AT_ONCE = 1000

@@ -1,6 +1,7 @@
 """One row a turn: `candidates.jsonl` of `nat dpo generate`, and what `scored_candidates` reads."""
 
-from nat_dpo_pipeline.records.values import Cut, RecordedFormat, mapping
+from nat_dpo_pipeline.core.json_values import mapping
+from nat_dpo_pipeline.records.values import Cut, RecordedFormat
 
 
 def _recognises(value: object) -> bool:

@@ -1,6 +1,6 @@
 """What a reader of recorded candidates is told, what it hands on, and what a format is."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -78,11 +78,6 @@ class RecordedFormat:
     def is_plain(self) -> bool:
         """Whether its lines are rows of candidates as this package writes them."""
         return self.reader is None and self.score_name == "score"
-
-
-def mapping(value: object) -> Mapping[str, object]:
-    """`value` if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def named(value: object) -> str | None:

@@ -7,6 +7,7 @@ without an evaluator. Keys can be renamed (`dataset.structure`), so the steps ar
 from collections.abc import Iterator, Mapping
 
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.steps import decoded, is_asked_for, is_step
 from nat_dpo_pipeline.records.values import (
     Found,
@@ -15,7 +16,6 @@ from nat_dpo_pipeline.records.values import (
     RecordedFormat,
     Refused,
     Shared,
-    mapping,
     named,
 )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
+from nat_dpo_pipeline.core.json_values import items, mapping
 from nat_dpo_pipeline.dataset.manifest import GENERATOR, MANIFEST_NAME, ManifestKind
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES, DATASET, SET_ASIDE
 from nat_dpo_pipeline.errors import InputError
@@ -88,16 +89,16 @@ def read_facts(folder: Path) -> RunFacts:
     if manifest.get("kind") == ManifestKind.DATASET:
         # Of recorded candidates: the dataset is in the folder itself, and its manifest is written when it is whole.
         manifest, dataset = {"status": "complete"}, manifest
-    sides = _mapping(dataset.get("counts"))
-    skipped = _counts(_mapping(dataset.get("skipped")).get("pairs"))
+    sides = mapping(dataset.get("counts"))
+    skipped = _counts(mapping(dataset.get("skipped")).get("pairs"))
     return RunFacts(
         name=clean(folder.resolve().name),
         status=_text(manifest.get("status")) or "unfinished",
         message=_text(manifest.get("message")),
         started=_text(manifest.get("started")),
         ended=_text(manifest.get("ended")),
-        failed={clean(step): _counts(reasons) for step, reasons in _mapping(manifest.get("skipped")).items()},
-        spending=tuple(_spending(row) for row in _list(manifest.get("spending"))),
+        failed={clean(step): _counts(reasons) for step, reasons in mapping(manifest.get("skipped")).items()},
+        spending=tuple(_spending(row) for row in items(manifest.get("spending"))),
         cost=finite_number(manifest.get("cost")),
         train_pairs=_count(sides["train_pairs"]) if "train_pairs" in sides else None,
         validation_pairs=_count(sides["validation_pairs"]) if "validation_pairs" in sides else None,
@@ -149,14 +150,14 @@ def read_set_aside(folder: Path) -> SetAside:
             unreadable += 1
             continue
         turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
-        scored += len(_list(row.get("candidates")))
+        scored += len(items(row.get("candidates")))
         responses.update(map(_reason, _unscored(row)))
         flaws += _flaws([*_unscored(row), *_candidates(row)])
     for line in _lines(folder / CANDIDATES):
         row = _row(line) or {}
         usable = [one.metadata for turn in turns_of(line) for one in turn.candidates]
         # A candidate that is no text, such as half of a surrogate pair, has a score but no place in a dataset.
-        scored += len(_list(row.get("candidates"))) - len(usable)
+        scored += len(items(row.get("candidates"))) - len(usable)
         responses.update(map(_reason, _unscored(row)))
         flaws += _flaws([*_unscored(row), *_candidates(row)]) - _flaws(usable)
         unreadable += not usable
@@ -182,11 +183,11 @@ def _row(line: str) -> _Json | None:
 
 def _unscored(row: _Json) -> list[_Json]:
     """What is known of each response of a row that has no score."""
-    return [_mapping(one) for one in _list(row.get("unscored"))]
+    return [mapping(one) for one in items(row.get("unscored"))]
 
 
 def _candidates(row: _Json) -> list[_Json]:
-    return [_mapping(one) for one in _list(row.get("candidates"))]
+    return [mapping(one) for one in items(row.get("candidates"))]
 
 
 def _reason(response: _Json) -> str:
@@ -200,7 +201,7 @@ def _flaws(responses: Iterable[_Json]) -> Counter[str]:
 
 
 def _spending(row: object) -> Spending:
-    facts = _mapping(row)
+    facts = mapping(row)
     return Spending(
         step=_text(facts.get("step")) or "",
         llm=_text(facts.get("llm")) or "",
@@ -215,14 +216,6 @@ def _spending(row: object) -> Spending:
     )
 
 
-def _mapping(value: object) -> _Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
 def _text(value: object) -> str | None:
     return clean(value) if isinstance(value, str) and value else None
 
@@ -233,4 +226,4 @@ def _count(value: object) -> int:
 
 
 def _counts(reasons: object) -> dict[str, int]:
-    return {clean(str(reason)): _count(count) for reason, count in _mapping(reasons).items()}
+    return {clean(str(reason)): _count(count) for reason, count in mapping(reasons).items()}

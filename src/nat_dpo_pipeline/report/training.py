@@ -7,6 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import mapping, numbers
 from nat_dpo_pipeline.dataset.files import check_writable, replace_file
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.json_text import parse_json
@@ -65,11 +66,11 @@ def read_training(folder: Path) -> TrainingRun:
         lines = (folder / METRICS).read_bytes().splitlines()
     except (OSError, InputError) as error:
         raise InputError(f"{str(folder)!r} holds no training that can be read: {error}") from error
-    found = _mapping(result)
-    figures, training = _numbers(found.get("figures")), _numbers(found.get("training"))
+    found = mapping(result)
+    figures, training = numbers(found.get("figures")), numbers(found.get("training"))
     learned = found.get("learned")
     return TrainingRun(
-        name=clean(str(_mapping(found.get("model")).get("base") or folder.resolve().name)),
+        name=clean(str(mapping(found.get("model")).get("base") or folder.resolve().name)),
         sentence=clean(str(found.get("sentence") or "the training did not end")),
         learned=learned if isinstance(learned, bool) else None,
         figures=figures,
@@ -143,17 +144,8 @@ def _curves(logged: list[_Json], figures: Mapping[str, float], last: int) -> Cur
     )
 
 
-def _mapping(value: object) -> _Json:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _numbers(value: object) -> dict[str, float]:
-    numbers = {name: finite_number(one) for name, one in _mapping(value).items()}
-    return {name: number for name, number in numbers.items() if number is not None}
-
-
 def _texts(value: object) -> dict[str, str]:
-    return {clean(name): clean(_said(one)) for name, one in _mapping(value).items() if one is not None}
+    return {clean(name): clean(_said(one)) for name, one in mapping(value).items() if one is not None}
 
 
 def _said(value: object) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from nat_dpo_pipeline.core.json_values import numbers
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.trainers.backend import Job, JobState, JobStatus, TrainingData
@@ -27,7 +28,6 @@ from nat_dpo_pipeline.trainers.trl.job import (
     WorkerStatus,
     append_metrics,
     forget_metrics_after,
-    numbers_of,
     read_job,
     read_status,
 )
@@ -406,12 +406,12 @@ def test_what_is_no_number_is_left_out_of_the_learning_curves() -> None:
         "rewards/margins": math.inf,
         "note": "warming up",
     }
-    assert numbers_of(logged) == {"loss": 0.69, "learning_rate": 1.0}
+    assert numbers(logged) == {"loss": 0.69, "learning_rate": 1.0}
 
 
 def test_what_a_library_computed_is_a_number() -> None:
     logged = {"loss": np.array(0.5), "grad_norm": np.float32(2.0), "rewards/margins": np.array(math.nan)}
-    assert numbers_of(logged) == {"loss": 0.5, "grad_norm": 2.0}
+    assert numbers(logged) == {"loss": 0.5, "grad_norm": 2.0}
 
 
 def test_a_status_that_is_none_is_told(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
 
+from nat_dpo_pipeline.core.json_values import mapping, objects
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.files import check_writable
 from nat_dpo_pipeline.dataset.formats import SplitName
@@ -219,11 +220,9 @@ async def _listed(entities: Service, path: str) -> AsyncIterator[Json]:
     while page <= pages:
         query = {"page": str(page), "page_size": str(_PAGE_SIZE), "sort": "-created_at"}
         body = (await entities.get(path, query=query)).body
-        data, pagination = body.get("data"), body.get("pagination")
-        for entry in data if isinstance(data, list) else ():
-            if isinstance(entry, dict):
-                yield entry
-        total = pagination.get("total_pages") if isinstance(pagination, dict) else None
+        for entry in objects(body.get("data")):
+            yield entry
+        total = mapping(body.get("pagination")).get("total_pages")
         page, pages = page + 1, total if isinstance(total, int) else 1
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import orjson
 
+from nat_dpo_pipeline.core.json_values import objects
 from nat_dpo_pipeline.errors import TrainingError
-from nat_dpo_pipeline.trainers.nemo.http import Answer, Json, Service, path_of
+from nat_dpo_pipeline.trainers.nemo.http import Json, Service, path_of
 
 _HUB = "/v1/hf"
 _BRANCH = "main"
@@ -51,7 +52,7 @@ async def _stored_apart(datastore: Service, repo: str, files: Sequence[RepoFile]
         {"path": file.path, "sample": sample, "size": file.size} for file, sample in zip(files, samples, strict=True)
     ]
     answer = await datastore.post(f"{_HUB}/api{repo}/preupload/{_BRANCH}", {"files": asked})
-    modes = {entry.get("path"): entry.get("uploadMode") for entry in _objects(answer, "files")}
+    modes = {entry.get("path"): entry.get("uploadMode") for entry in objects(answer.body.get("files"))}
     unknown = [(file.path, modes.get(file.path)) for file in files if modes.get(file.path) not in ("regular", "lfs")]
     if unknown:
         path, mode = unknown[0]
@@ -70,7 +71,7 @@ async def _upload_large(datastore: Service, repo: str, files: Sequence[RepoFile]
     answer = await datastore.post_text(
         f"{_HUB}{repo}.git/info/lfs/objects/batch", orjson.dumps(body), _LFS, headers={"Accept": _LFS}
     )
-    told = {entry.get("oid"): entry for entry in _objects(answer, "objects")}
+    told = {entry.get("oid"): entry for entry in objects(answer.body.get("objects"))}
     for file in files:
         entry = told.get(file.sha256)
         if entry is None or "error" in entry:
@@ -121,8 +122,3 @@ def _commit(files: Sequence[RepoFile], stored_apart: set[str], summary: str) -> 
 def _base64(file: Path, size: int = -1) -> str:
     with file.open("rb") as stream:
         return b64encode(stream.read(size)).decode()
-
-
-def _objects(answer: Answer, name: str) -> list[Json]:
-    listed = answer.body.get(name)
-    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []

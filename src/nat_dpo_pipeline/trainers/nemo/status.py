@@ -1,8 +1,9 @@
 """What NeMo Customizer says of a job and of a deployment, as JobStatus."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import mapping, objects
 from nat_dpo_pipeline.trainers.backend import JobState, JobStatus
 from nat_dpo_pipeline.trainers.nemo.http import Json
 
@@ -48,8 +49,7 @@ def job_status(body: Json) -> JobStatus:
 
 def deployment_status(name: str, body: Json) -> JobStatus:
     """The answer of GET /v1/deployment/model-deployments/{namespace}/{name}: SUCCEEDED only once it is ready."""
-    details = body.get("status_details")
-    details = details if isinstance(details, Mapping) else {}
+    details = mapping(body.get("status_details"))
     said = str(details.get("status") or "unknown").lower()
     described = _one_line(details.get("description"))
     state = _DEPLOYMENT_STATES.get(said, JobState.RUNNING)
@@ -69,8 +69,7 @@ def _message(said: str, state: JobState, logs: object) -> str | None:
 
 def _log_lines(logs: object) -> Iterator[tuple[str, bool]]:
     """The lines of the job's log, newest first, and whether each has a detail."""
-    entries = [entry for entry in logs if isinstance(entry, Mapping)] if isinstance(logs, list) else []
-    for entry in sorted(entries, key=lambda entry: str(entry.get("updated_at") or ""), reverse=True):
+    for entry in sorted(objects(logs), key=lambda entry: str(entry.get("updated_at") or ""), reverse=True):
         message, detail = _one_line(entry.get("message")), _one_line(entry.get("detail"))
         if message or detail:
             yield ": ".join(filter(None, (message, detail))), bool(detail)
@@ -82,11 +81,9 @@ def _one_line(value: object) -> str:
 
 def _metrics(body: Json) -> Iterator[tuple[str, float]]:
     """The numbers of a status, and of the series in it the last values."""
-    series = body.get("metrics")
-    values = series.get("metrics") if isinstance(series, Mapping) else None
-    for name, points in values.items() if isinstance(values, Mapping) else ():
+    for name, points in mapping(mapping(body.get("metrics")).get("metrics")).items():
         last = points[-1] if isinstance(points, list) and points else None
-        number = finite_number(last.get("value")) if isinstance(last, Mapping) else None
+        number = finite_number(mapping(last).get("value"))
         if number is not None:
             yield str(name), number
     for name in _NUMBERS:

@@ -1,9 +1,9 @@
 """What a fine-tuning API says of a job, read with care: compatible servers leave out whatever they like."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import numbers
 from nat_dpo_pipeline.trainers.backend import JobState, JobStatus
 
 #: Where the run is named in a job's metadata.
@@ -51,14 +51,9 @@ def status_of(job: object, events: Sequence[object], checkpoints: Sequence[objec
 def _newest_metrics(events: Sequence[object]) -> Mapping[str, float]:
     for event in events:
         data = getattr(event, "data", None)
-        if isinstance(data, Mapping) and (numbers := _numbers(data)):
-            return numbers
+        if found := numbers(data):
+            return found
     return {}
-
-
-def _numbers(data: Mapping[Any, object]) -> Mapping[str, float]:
-    numbers = {str(name): finite_number(value) for name, value in data.items()}
-    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _percent(metrics: Mapping[str, float]) -> float | None:
@@ -90,7 +85,7 @@ def _checkpoint(checkpoint: object) -> dict[str, object]:
     return {
         "model": _text(checkpoint, "fine_tuned_model_checkpoint"),
         "step": getattr(checkpoint, "step_number", None),
-        "metrics": dict(_numbers(vars(metrics))) if hasattr(metrics, "__dict__") else {},
+        "metrics": numbers(vars(metrics)) if hasattr(metrics, "__dict__") else {},
     }
 
 

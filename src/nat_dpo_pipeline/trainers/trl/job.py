@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.json_values import numbers
 from nat_dpo_pipeline.dataset.files import append_json, replace_file, write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import TrainingError
@@ -113,7 +114,7 @@ def read_status(folder: JobFolder) -> WorkerStatus | None:
         return None
     values = read_json(folder.status)
     try:
-        known = {"state": JobState(values["state"]), "metrics": numbers_of(values.get("metrics", {}))}
+        known = {"state": JobState(values["state"]), "metrics": numbers(dict(values.get("metrics", {})))}
         return WorkerStatus(**{**values, **known, "progress": finite_number(values.get("progress"))})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{str(folder.status)!r} is no status of a worker: {error}") from error
@@ -128,11 +129,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainingError(f"{str(path)!r} is not a JSON object")
     return values
-
-
-def numbers_of(logged: Mapping[str, Any]) -> dict[str, float]:
-    """What JSON can hold of it. In fp16 a step whose gradients overflow is skipped, with a `grad_norm` that is none."""
-    return {name: number for name, value in logged.items() if (number := finite_number(value)) is not None}
 
 
 def append_metrics(folder: JobFolder, step: int, values: Mapping[str, float]) -> None:

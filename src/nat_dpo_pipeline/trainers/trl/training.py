@@ -16,13 +16,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
 
+from nat_dpo_pipeline.core.json_values import numbers
 from nat_dpo_pipeline.dataset.files import write_json
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.trl.checkpoints import is_due, newest_valid, remove_damaged, step_of
 from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
 from nat_dpo_pipeline.trainers.trl.data import TokenizedPair, TokenizedRows, check_left_out, read_rows, tokenized
-from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after, numbers_of
+from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after
 from nat_dpo_pipeline.trainers.trl.memory import memory_ran_out
 from nat_dpo_pipeline.trainers.trl.models import (
     device_name,
@@ -213,9 +214,10 @@ class _Watcher(TrainerCallback):
     ) -> None:
         if "loss" not in logs:
             return
-        numbers = numbers_of(logs)
-        self._latest |= numbers
-        append_metrics(self._around.folder, state.global_step, numbers)
+        # In fp16 a step whose gradients overflow is skipped, with a `grad_norm` that is no number.
+        found = numbers(logs)
+        self._latest |= found
+        append_metrics(self._around.folder, state.global_step, found)
         check_loss(state.global_step, float(logs["loss"]), self._settings)
 
     def on_step_end(
