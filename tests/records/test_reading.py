@@ -16,6 +16,7 @@ from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.inputs import files_found
 from nat_dpo_pipeline.records.pieces import parsed, pieces
 from nat_dpo_pipeline.records.places import Place
+from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 from tests.records.helpers import read, write_lines
 
 
@@ -172,6 +173,10 @@ def test_files_are_named_by_patterns_each_once(tmp_path: Path) -> None:
     assert [Path(file.uri).name for file in found] == ["c[1].jsonl", "a.jsonl", "b.jsonl"]
     with pytest.raises(InputError, match=r"there is no file .*none\*'"):
         files_found([str(tmp_path / "none*")])
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    assert [file.uri for file in files_found([str(tmp_path / "a.jsonl"), str(tmp_path / "link.jsonl")])] == [
+        str(tmp_path / "a.jsonl")
+    ]
 
 
 _VALUES = (
@@ -188,6 +193,40 @@ def test_the_elements_of_an_array_are_its_records(
     path = tmp_path_factory.getbasetemp() / "array.json"
     path.write_text(json.dumps(rows, indent=indent))
     assert [parsed(piece.text) for piece in pieces(Place(str(path)))] == rows
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_elements_of_an_array_do_not_compete_though_they_have_one_id(tmp_path: Path, indent: int | None) -> None:
+    answers = [[{"response": f"{letter}{place}", "score": place} for place in range(2)] for letter in "ab"]
+    turns = [{"example_id": "e", "prompt": "Why?", "candidates": candidates} for candidates in answers]
+    (tmp_path / "turns.json").write_text(json.dumps(turns, indent=indent))
+    items = [
+        {
+            "intermediate_steps": [
+                {
+                    "payload": {
+                        "event_type": "TTC_END",
+                        "name": DEFAULT_STEP_NAME,
+                        "data": {"turn_id": "t", "input": "Why?", "output": one["response"], "score": one["score"]},
+                    }
+                }
+                for one in candidates
+            ]
+        }
+        for candidates in answers
+    ]
+    (tmp_path / "workflow_output.json").write_text(json.dumps(items, indent=indent))
+    expected = [[("a0", 0.0), ("a1", 1.0)], [("b0", 0.0), ("b1", 1.0)]]
+    assert read(tmp_path / "turns.json").answers == expected
+    assert read(tmp_path / "workflow_output.json").answers == expected
+
+
+def test_rewards_do_not_compete_with_scores(tmp_path: Path) -> None:
+    rollouts = write_lines(tmp_path / "rollouts", [{**row, "note": "n"} for row in _rows(2)])
+    flat = write_lines(tmp_path / "flat", [{"prompt": "q0", "response": "c", "score": 7}])
+    found = read(rollouts, flat)
+    assert found.answers == [[("a0", 0.0), ("a1", 1.0)], [("c", 7.0)]]
+    assert found.turns[0].candidates[0].metadata == {"note": "n"}
 
 
 def test_an_array_whose_elements_end_on_lines_with_more_is_read_whole(tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def files_found(inputs: Iterable[str]) -> list[InputFile]:
     Raises InputError for what is not there, and ConfigurationError for a scheme that nothing here knows.
     """
     named = list(inputs)
-    found = {_identity(place): place for given in named for place in _places(given)}
+    found: dict[str, Place] = {}
+    for place in (place for given in named for place in _places(given)):
+        found.setdefault(_identity(place), place)
     if not found:
         raise InputError(f"there is no file of candidates in {', '.join(map(repr, named)) or 'no input'}")
     return [_file(place) for place in found.values()]

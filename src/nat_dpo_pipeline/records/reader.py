@@ -71,19 +71,20 @@ class Reader:
                 what = "not JSON" if isinstance(value, NotJson) else "not an object"
                 counts.tell(BadInput(part.uri, line, None, f"{what}: {text[:60].decode(errors='replace')!r}"))
                 continue
-            for reason in self._take(known, part, line, value, text, rows):
+            # Elements of an array may stand on one line.
+            for reason in self._take(known, part, counts.records, value, text, rows):
                 counts.refused[reason] += 1
                 counts.tell(BadInput(part.uri, line, None, reason))
             yield
 
     def _take(
-        self, known: RecordedFormat, part: InputRange, line: int, value: Any, text: bytes, rows: Rows
+        self, known: RecordedFormat, part: InputRange, place: int, value: Any, text: bytes, rows: Rows
     ) -> list[str]:
-        """Take the candidates of a record; gives the reasons of those that are none."""
+        """Take the candidates of the record at a place in its file; return the reasons of those that are refused."""
         if known.reader is None:
-            return rows.add(_scored(value, known.score_name), text, part.line_id(line))
+            return rows.add(_scored(value, known), text, part.line_id(place))
         refused = []
-        for found in self._read_by(known.name)(Record(part.number, line, value)):
+        for found in self._read_by(known.name)(Record(part.number, place, value)):
             if isinstance(found, Refused):
                 refused.append(str(found.reason))
             else:
@@ -94,7 +95,11 @@ class Reader:
         return refused
 
 
-def _scored(row: Any, score_name: str) -> Mapping[str, object]:
-    if score_name == "score":
+def _scored(row: Any, known: RecordedFormat) -> Mapping[str, object]:
+    """Return a row with its `score`. A reward is of another scale than scores, so that the two do not compete."""
+    if known.score_name == "score":
         return row  # type: ignore[no-any-return]
-    return {"score" if name == score_name else name: value for name, value in row.items() if name != "score"}
+    run_id = row.get("run_id")
+    scope = f"{known.name}\x1f{'' if run_id is None else run_id}"
+    others = {name: value for name, value in row.items() if name != known.score_name}
+    return others | {"score": row.get(known.score_name), "run_id": scope}

@@ -9,13 +9,14 @@ from nat_dpo_pipeline.core.candidates import Candidate
 
 
 class Record(NamedTuple):
-    """One line, array element or document of a file: where it starts, and what it says.
+    """One line, array element or document of a file.
 
-    `file` counts the files of one call. `value` is a JSON value, or text in formats that are not JSON.
+    `file` counts the files of one call, `place` tells the records of a file apart. `value` is a JSON value, or text in
+    formats that are not JSON.
     """
 
     file: int
-    line: int
+    place: int
     value: object
 
 

@@ -37,11 +37,11 @@ def _recognises(value: object) -> bool:
 def _reader(shared: Shared) -> Read:
     def read(record: Record) -> Iterator[Found | Refused]:
         item = mapping(record.value)
-        decoder = CandidateDecoder(named(item.get("id")) or f"row-{record.line}")
+        decoder = CandidateDecoder(named(item.get("id")) or f"row-{record.place}")
         for step in _steps(item):
             payload = mapping(mapping(step).get("payload"))
             if is_asked_for(payload, shared):
-                scope = (str(record.file), str(record.line))
+                scope = (str(record.file), str(record.place))
                 yield decoded(payload.get("data"), payload.get("metadata"), scope, decoder)
 
     return read
