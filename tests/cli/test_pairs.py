@@ -152,6 +152,22 @@ def test_rules_may_be_a_whole_configuration(recorded: Path, tmp_path: Path) -> N
     )
 
 
+def test_the_only_trainer_of_a_configuration_counts_though_fine_tuning_names_none(
+    recorded: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yml").write_text(
+        yaml.safe_dump(
+            {
+                "workflow": {"_type": "scored_candidates"},
+                "trajectory_builders": {"pairs": {"_type": "dpo_traj_builder"}},
+                "trainers": {"trainer": {"_type": "dpo_trainer", "validation_fraction": 0, "max_pairs": 7}},
+            }
+        )
+    )
+    assert _pairs(recorded, "-o", tmp_path / "out", "--rules", tmp_path / "config.yml").exit_code == 0
+    assert {side: len(rows) for side, rows in _dataset(tmp_path / "out").items()} == {"train": 7, "validation": 0}
+
+
 def test_an_empty_side_is_told(tmp_path: Path) -> None:
     rows = _write(tmp_path / "rows.jsonl", _rows([0]))
     done = _pairs(rows, "-o", tmp_path / "out", "--seed", 0)
@@ -176,6 +192,7 @@ def test_an_empty_side_is_told(tmp_path: Path) -> None:
             "no pair was made of 0 candidates: 2 invalid_unicode",
         ),
         (_rows([1], [None]), (), "no pair was made of 0 candidates: 1 missing_score"),
+        (_rows([1]), ("-f", "steerlm"), "no row was made of 3 pairs: steerlm: 3 no attributes"),
         ([{"a": 1}], (), "holds no recorded candidates: it starts with an object with the keys 'a'"),
         (_rows([1]), ("--strategy", "bests"), "strategy is 'bests'"),
         (_rows([1]), ("--validation-fraction", 1), "validation_fraction is 1.0"),

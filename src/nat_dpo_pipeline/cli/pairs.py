@@ -11,7 +11,7 @@ import click
 
 from nat_dpo_pipeline.cli.options import card_options
 from nat_dpo_pipeline.cli.output import nothing_left_on_error
-from nat_dpo_pipeline.cli.summaries import columns, dataset_lines, number
+from nat_dpo_pipeline.cli.summaries import columns, counted, dataset_lines, in_words, number
 from nat_dpo_pipeline.cli.terminal import say, say_all
 from nat_dpo_pipeline.cli.threads import without_blas_threads
 from nat_dpo_pipeline.core.printable import listed
@@ -167,7 +167,7 @@ def run_pairs(chosen: PairsOptions) -> int:
     )
     say_all(_summary(result))
     if not result.has_rows:
-        raise CollectionError(_no_pair(result))
+        raise CollectionError(_no_row(result))
     say_all(_about_an_empty_side(result, split.validation_fraction))
     return 0
 
@@ -211,7 +211,10 @@ def _summary(result: PairedFiles) -> Iterator[str]:
         yield from columns([(f"{name}/", f"{number(rows)} rows") for name, rows in _rows_of(result.files)], left=2)
 
 
-def _no_pair(result: PairedFiles) -> str:
+def _no_row(result: PairedFiles) -> str:
+    if pairs := sum(result.pairs.values()):
+        why = "; ".join(f"{name}: {in_words(reasons)}" for name, reasons in result.left_out.items())
+        return f"no row was made of {counted(pairs, 'pair')}: {why}"
     if not result.candidates:
         refused = {**result.refused, **({"malformed": result.bad_rows} if result.bad_rows else {})}
         why = result.problems[0] if result.problems else listed(refused) or "the files hold no candidates"

@@ -9,14 +9,14 @@ from nat_dpo_pipeline.plugin.finetuning_config import DPOTrainerConfig
 from nat_dpo_pipeline.plugin.nat_api import Config, load_config
 
 
-def _config(folder: Path, names: Sequence[str], builder: str | None = None, trainer: str | None = None) -> Config:
+def _config(folder: Path, names: Sequence[str], builder: str | None = None, **trainers: int) -> Config:
     source = {
         "workflow": {"_type": "scored_candidates"},
         "trajectory_builders": {
             name: {"_type": "dpo_traj_builder", "min_score_diff": place} for place, name in enumerate(names)
         },
-        "trainers": {"mine": {"_type": "dpo_trainer", "seed": 5}},
-        "finetuning": {"trajectory_builder": builder, "trainer": trainer},
+        "trainers": {name: {"_type": "dpo_trainer", "seed": seed} for name, seed in trainers.items()},
+        "finetuning": {"trajectory_builder": builder, "trainer": "named" if "named" in trainers else None},
     }
     (folder / "config.yml").write_text(yaml.safe_dump(source))
     return load_config(folder / "config.yml")
@@ -33,6 +33,10 @@ def test_the_builder_is_the_one_that_is_named_or_the_only_one(
     assert (None if builder is None else builder.min_score_diff) == expected
 
 
-def test_the_trainer_says_how_to_split_and_may_be_left_out(tmp_path: Path) -> None:
-    assert trainer_of(_config(tmp_path, (), trainer="mine")).seed == 5
-    assert trainer_of(_config(tmp_path, ())) == DPOTrainerConfig()
+@pytest.mark.parametrize(
+    ("trainers", "seed"), [({}, 0), ({"only": 5}, 5), ({"one": 5, "other": 6}, 0), ({"one": 5, "named": 6}, 6)]
+)
+def test_the_trainer_is_the_one_that_is_named_or_the_only_one_or_has_the_defaults(
+    tmp_path: Path, trainers: dict[str, int], seed: int
+) -> None:
+    assert trainer_of(_config(tmp_path, (), **trainers)) == DPOTrainerConfig(seed=seed)

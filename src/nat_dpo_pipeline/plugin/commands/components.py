@@ -1,5 +1,8 @@
 """Which components of a configuration pair, split and write."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from nat_dpo_pipeline.plugin.finetuning_config import (
     DatasetTrainerAdapterConfig,
     DPOTrainerConfig,
@@ -7,24 +10,24 @@ from nat_dpo_pipeline.plugin.finetuning_config import (
 )
 from nat_dpo_pipeline.plugin.nat_api import Config
 
+T = TypeVar("T")
+
 
 def builder_of(config: Config) -> DPOTrajectoryBuilderConfig | None:
-    """The trajectory builder that fine-tuning names, or the only one there is, if it is one of ours."""
-    builders = config.trajectory_builders
-    name = config.finetuning.trajectory_builder
-    chosen = builders.get(name) if name else next(iter(builders.values())) if len(builders) == 1 else None
-    return chosen if isinstance(chosen, DPOTrajectoryBuilderConfig) else None
+    """Return the trajectory builder that fine-tuning names, or the only one, if it is one of this package."""
+    return _chosen(config.trajectory_builders, config.finetuning.trajectory_builder, DPOTrajectoryBuilderConfig)
 
 
 def trainer_of(config: Config) -> DPOTrainerConfig:
-    """The trainer that fine-tuning names, or else one with the defaults: it says how to draw and split."""
-    trainer = config.trainers.get(config.finetuning.trainer or "")
-    return trainer if isinstance(trainer, DPOTrainerConfig) else DPOTrainerConfig()
+    """Return the trainer that fine-tuning names, or the only one, which says how to draw and split; else defaults."""
+    return _chosen(config.trainers, config.finetuning.trainer, DPOTrainerConfig) or DPOTrainerConfig()
 
 
 def adapter_of(config: Config) -> DatasetTrainerAdapterConfig | None:
-    """The trainer adapter that fine-tuning names, or the only one there is, if it is one that writes datasets."""
-    adapters = config.trainer_adapters
-    name = config.finetuning.trainer_adapter
-    chosen = adapters.get(name) if name else next(iter(adapters.values())) if len(adapters) == 1 else None
-    return chosen if isinstance(chosen, DatasetTrainerAdapterConfig) else None
+    """Return the trainer adapter that fine-tuning names, or the only one, if it is one that writes datasets."""
+    return _chosen(config.trainer_adapters, config.finetuning.trainer_adapter, DatasetTrainerAdapterConfig)
+
+
+def _chosen(components: Mapping[str, object], name: str | None, kind: type[T]) -> T | None:
+    chosen = components.get(name) if name else next(iter(components.values())) if len(components) == 1 else None
+    return chosen if isinstance(chosen, kind) else None
