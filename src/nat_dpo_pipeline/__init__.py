@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Step,
         derived,
     )
+    from nat_dpo_pipeline.pairing.tables import Pairs, pair
 
 __all__ = [
     "Aggregate",
@@ -57,6 +58,7 @@ __all__ = [
     "OutputError",
     "PairingResult",
     "PairingRules",
+    "Pairs",
     "ParseError",
     "Pipeline",
     "PreferencePair",
@@ -72,6 +74,7 @@ __all__ = [
     "derived",
     "group_turns",
     "make_pairs",
+    "pair",
 ]
 
 # Imported when they are first asked for: `nat` imports this package at every start, for its configurations alone.
@@ -120,6 +123,7 @@ _NAMES_IN = {
         "Step",
         "derived",
     ),
+    "pairing.tables": ("Pairs", "pair"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names}
 
