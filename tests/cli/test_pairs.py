@@ -228,6 +228,10 @@ def test_candidates_of_somebody_else_are_not_replaced(recorded: Path, tmp_path: 
     (tmp_path / "out" / "candidates.jsonl").write_text("mine")
     assert "is of no dataset of this package" in _pairs(recorded, "-o", tmp_path / "out").output
     assert (tmp_path / "out" / "candidates.jsonl").read_text() == "mine"
+    (tmp_path / "out" / "candidates.jsonl").write_bytes(recorded.read_bytes())
+    assert _pairs(tmp_path / "out" / "candidates.jsonl", "-o", tmp_path / "out", "--engine", "local").exit_code == 0
+    assert "is of no dataset of this package" in _pairs(recorded, "-o", tmp_path / "out").output
+    assert (tmp_path / "out" / "candidates.jsonl").read_bytes() == recorded.read_bytes()
 
 
 def test_a_dataset_whose_writing_was_killed_is_written_anew(recorded: Path, tmp_path: Path) -> None:
@@ -243,3 +247,12 @@ def test_the_command_can_be_repeated_on_what_it_left(recorded: Path, tmp_path: P
     done = _pairs(out / "candidates.jsonl", "-o", out)
     assert done.exit_code == 0, done.output
     assert _dataset(out) == first
+
+
+def test_a_folder_that_is_input_and_output_can_be_paired_again(recorded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    recorded.rename(folder / "rows.jsonl")
+    told = [_pairs(given, "-o", folder).output for given in (folder, folder, f"{folder}/*.jsonl")]
+    assert "candidates        120\n" in told[0]
+    assert told[1:] == told[:1] * 2

@@ -57,11 +57,12 @@ def pair_files(
             # Its processes start while this one imports.
             from nat_dpo_pipeline.pairing.run import Asked
             from nat_dpo_pipeline.pairing.shards import run_shards
-            from nat_dpo_pipeline.pairing.whole import run_whole
+            from nat_dpo_pipeline.pairing.whole import run_whole, without_own
 
             run = run_whole if options.engine is EngineName.MEMORY else run_shards
             asked = Asked(rules, selection, options, written)
-            return run(place(output), files_found(inputs), asked, engine, told)
+            files = without_own(files_found(inputs), inputs, place(output))
+            return run(place(output), files, asked, engine, told)
     except OSError as error:
         raise OutputError(f"cannot write the dataset to {output!r}: {error}") from error
 

@@ -76,7 +76,7 @@ def identity_in(folder: Place) -> Mapping[str, Any] | None:
         found = orjson.loads((folder / MANIFEST_NAME).read())
         is_ours = found["generator"] == GENERATOR and "result" in found["report"]
         return found["configuration"]["scale"] if is_ours else None
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

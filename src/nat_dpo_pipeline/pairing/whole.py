@@ -1,5 +1,6 @@
 """One dataset of one task in this process, which appears when it is whole."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from nat_dpo_pipeline.dataset.writer import Provenance, Staged, Target, is_datas
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
+from nat_dpo_pipeline.pairing.manifest import identity_in
 from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles
 from nat_dpo_pipeline.pairing.plan import identity_of, planned
 from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
@@ -27,6 +29,22 @@ class _NoRowsError(Exception):
     """Ends the writing of a dataset that would hold nothing."""
 
 
+def without_own(files: Sequence[InputFile], inputs: Sequence[str], folder: Place) -> Sequence[InputFile]:
+    """Leave out the candidates that an earlier run wrote beside its dataset in the folder, unless they are named.
+
+    An input that is a folder or a pattern would hold each candidate twice when the same command is called again.
+    """
+    own = os.path.realpath(Path(folder.path) / CANDIDATES)
+    others = [file for file in files if os.path.realpath(Place(file.uri).path) != own]
+    is_named = own in map(os.path.realpath, inputs)
+    return others if folder.is_local and others and not is_named and _has_own_candidates(folder) else files
+
+
+def _has_own_candidates(folder: Place) -> bool:
+    # No candidates are written beside shards.
+    return is_dataset(Path(folder.path)) and identity_in(folder) is None
+
+
 def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: Engine, told: Progress) -> PairedFiles:
     """Make one dataset in the place of an older one. Raises OutputError where something else is in the folder."""
     identity = identity_of(files, asked.rules, asked.selection, asked.options)
@@ -34,7 +52,7 @@ def run_whole(folder: Place, files: Sequence[InputFile], asked: Asked, engine: E
         raise ConfigurationError(f"{str(folder)!r} is not on this machine: write shards to it (--engine local)")
     plan = planned(files, identity, asked.options, 1, is_whole=True)
     candidates = Path(folder.path) / CANDIDATES
-    if asked.written.with_candidates and candidates.exists() and not is_dataset(candidates.parent):
+    if asked.written.with_candidates and candidates.exists() and not _has_own_candidates(folder):
         raise OutputError(f"{str(candidates)!r} exists and is of no dataset of this package: choose another folder")
     state = folder / STATE
     results: list[PairedFiles] = []
