@@ -4,11 +4,14 @@ Written by Harbor and NeMo Relay one a file, by `nat eval` (`write_atif_workflow
 `{"item_id", "trajectory"}`. Trajectories of the same prompt compete.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.core.json_values import mapping
-from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.errors import CandidateRefused, InputError
+from nat_dpo_pipeline.records.pieces import parsed, pieces
+from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.rollouts import rollout
 from nat_dpo_pipeline.records.values import (
     Found,
@@ -20,6 +23,7 @@ from nat_dpo_pipeline.records.values import (
     named,
 )
 
+_IDS_SHOWN = 3
 _ROLES = {"user": "user", "agent": "assistant", "system": "system"}
 
 
@@ -84,3 +88,23 @@ ATIF = RecordedFormat(
     reader=_reader,
     hint="a trajectory gets its score from a table (CSV or JSONL of id and score) that is given with it",
 )
+
+
+def check_scores(scores: Mapping[str, object], trajectories: Iterable[Place]) -> None:
+    """Read trajectories up to the first one with a score. Raises InputError with ids of both sides if there is none."""
+    seen: dict[str, None] = {}
+    for place in trajectories if scores else ():
+        for piece in pieces(place):
+            ids = ids_of(parsed(piece.text))
+            if any(one in scores for one in ids):
+                return
+            seen.update(dict.fromkeys(ids))
+    if seen:
+        raise InputError(
+            f"no trajectory has an id that the table of scores has: the first ids of the table are {_first(scores)}, "
+            f"those of the trajectories {_first(seen)}; trajectory_id, session_id and item_id are compared"
+        )
+
+
+def _first(ids: Iterable[str]) -> str:
+    return ", ".join(f"{one!r:.60}" for one in islice(ids, _IDS_SHOWN))

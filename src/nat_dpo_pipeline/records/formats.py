@@ -7,14 +7,13 @@ from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.atif import ATIF
 from nat_dpo_pipeline.records.atof import ATOF
-from nat_dpo_pipeline.records.flat_rows import FLAT_ROWS, ROLLOUT_ROWS
+from nat_dpo_pipeline.records.candidate_rows import FLAT_ROWS, ROLLOUT_ROWS, TURN_ROWS
 from nat_dpo_pipeline.records.generate_full import GENERATE_FULL
 from nat_dpo_pipeline.records.nat_file import NAT_FILE
 from nat_dpo_pipeline.records.nemo_gym import NEMO_GYM
 from nat_dpo_pipeline.records.pieces import NotJson, Piece, parsed, pieces
 from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.score_table import CSV_TABLE, SCORE_TABLE
-from nat_dpo_pipeline.records.turn_rows import TURN_ROWS
 from nat_dpo_pipeline.records.values import RecordedFormat
 from nat_dpo_pipeline.records.workflow_output import WORKFLOW_OUTPUT
 

@@ -10,12 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.records.atif import ATIF
+from nat_dpo_pipeline.records.atif import ATIF, check_scores
 from nat_dpo_pipeline.records.formats import RECORDED_FORMATS, format_named, recognised
 from nat_dpo_pipeline.records.pieces import are_lines, is_compressed, parsed, pieces
 from nat_dpo_pipeline.records.places import Place, checked_input
 from nat_dpo_pipeline.records.ranges import BadInput, FileCounts, InputKind, InputRange, ReadCounts, first_line
-from nat_dpo_pipeline.records.score_match import check_scores
 from nat_dpo_pipeline.records.values import Cut, Record, RecordedFormat, Refused, Shared
 
 _IN_FOLDERS = tuple(

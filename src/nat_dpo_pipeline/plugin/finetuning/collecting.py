@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from nat_dpo_pipeline.core.candidates import Candidate, Turn, group_turns
+from nat_dpo_pipeline.core.filters import is_blank, is_flawed
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.strategies import Strategy
 from nat_dpo_pipeline.generation.record import read_summary
-from nat_dpo_pipeline.pairing.singles import singles_in
 from nat_dpo_pipeline.plugin.finetuning.trajectories import build_trajectories
 from nat_dpo_pipeline.plugin.finetuning_config import DPOTrajectoryBuilderConfig
 from nat_dpo_pipeline.plugin.nat_api import EvalInputItem, EvaluationRunOutput, IntermediateStepType, Trajectory
@@ -72,7 +72,7 @@ def pair_examples(examples: Iterable[Sequence[Turn]], config: DPOTrajectoryBuild
     rules, selecting = config.pairing_rules(), config.selection_rules()
     undecided: list[list[list[PreferencePair]]] = []
     for turns in examples:
-        collected.singles.extend(singles_in(turns, config))
+        collected.singles.extend(_singles(turns, config))
         paired = _paired(turns, rules, config, collected)
         if selecting.is_empty:
             _add(paired, rules, config, collected)
@@ -167,3 +167,14 @@ def _read_summary(output: object, example_id: str, collected: Collected) -> list
     if summary["stopped"]:
         collected.problems.append(summary["stopped"])
     return failures
+
+
+def _singles(turns: Iterable[Turn], builder: DPOTrajectoryBuilderConfig) -> Iterator[Candidate]:
+    """The candidates that are alone in their turn, where the builder wants them; not what never pairs."""
+    if builder.require_multiple_candidates:
+        return
+    for turn in turns:
+        if len(turn.candidates) == 1:
+            (one,) = turn.candidates
+            if not is_blank(one) and (builder.pair_flawed or not is_flawed(one)):
+                yield one

@@ -7,9 +7,9 @@ from typing import Any
 
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.formats import DatasetRow, SplitName
+from nat_dpo_pipeline.dataset.formats.rows import single_row
 from nat_dpo_pipeline.dataset.writer import Provenance, WrittenDataset, check_target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
-from nat_dpo_pipeline.pairing.singles import single_rows
 from nat_dpo_pipeline.plugin.finetuning.progress import append_progress
 from nat_dpo_pipeline.plugin.finetuning.submissions import PairSubmission, by_side, held_out_prompts
 from nat_dpo_pipeline.plugin.finetuning_config import DatasetTrainerAdapterConfig
@@ -51,7 +51,8 @@ class DatasetTrainerAdapter(TrainerAdapter):
         """Write the dataset. Raises OutputError, and TrainingError when there is nothing to write."""
         config = self.config
         submission = PairSubmission.of(trajectories)
-        singles = tuple(single_rows(submission.singles, config))
+        good = config.single_label_score
+        singles = () if good is None else tuple(single_row(one, label=one.score >= good) for one in submission.singles)
         held_out = held_out_prompts(
             submission.pairs, config.validation_fraction, config.seed, stratify=config.stratify, singles=singles
         )

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.records.atif import check_scores
 from nat_dpo_pipeline.records.places import Place
-from nat_dpo_pipeline.records.score_match import check_scores
 
 
 def _trajectories(folder: Path, *names: dict[str, str]) -> list[Place]:

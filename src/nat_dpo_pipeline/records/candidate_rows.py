@@ -1,7 +1,21 @@
-"""One row a candidate: what the `dpo_candidates` exporter writes, and rollouts with a reward each."""
+"""Rows of candidates: one a turn, as `nat dpo generate` leaves them, or one a candidate, as the exporter writes them;
+rollouts with a reward each. `records/rows.py` reads them all.
+"""
 
 from nat_dpo_pipeline.core.json_values import mapping
 from nat_dpo_pipeline.records.values import Cut, RecordedFormat
+
+
+def _is_turn_row(value: object) -> bool:
+    return "prompt" in mapping(value) and isinstance(mapping(value).get("candidates"), list)
+
+
+TURN_ROWS = RecordedFormat(
+    name="turn rows",
+    looks_like='{"prompt", "candidates": [{"response", "score"}, …]}',
+    recognises=_is_turn_row,
+    cut=Cut.LINES,
+)
 
 
 def _is_row(value: object, score: str) -> bool:
