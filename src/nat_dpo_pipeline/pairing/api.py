@@ -1,6 +1,6 @@
 """The door to pairing. Light: what is heavy is imported when a run starts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,12 +11,17 @@ from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
 from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.engines import engine_of
-from nat_dpo_pipeline.pairing.options import Decontamination, EngineName, FileKind, PairedFiles, PairingOptions, Written
+from nat_dpo_pipeline.pairing.options import (
+    Decontamination,
+    EngineName,
+    FileKind,
+    PairedFiles,
+    PairingOptions,
+    Progress,
+    Written,
+)
 from nat_dpo_pipeline.records.inputs import files_found
 from nat_dpo_pipeline.records.places import place
-
-#: Is told the name of a stage, how many of its tasks are done, and how many there are.
-Progress = Callable[[str, int, int], None]
 
 _EVERYTHING = SelectionRules()
 _DEFAULTS = PairingOptions()

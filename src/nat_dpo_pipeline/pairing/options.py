@@ -1,6 +1,6 @@
 """What a run over files is told, and what it says of itself. Light, so that a command can import it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -10,6 +10,9 @@ from nat_dpo_pipeline.dataset.writer import Target, WrittenDataset
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.records.ranges import BadInput, FileCounts
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
+
+#: Is told the name of a stage, how many of its tasks are done, and how many there are.
+Progress = Callable[[str, int, int], None]
 
 
 class FileKind(StrEnum):

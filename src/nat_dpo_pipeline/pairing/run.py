@@ -17,11 +17,10 @@ from nat_dpo_pipeline.dataset.writer import (
     MARK,
 )
 from nat_dpo_pipeline.errors import InputError
-from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.encoding import needs_all_facts
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.facts import Wanted
-from nat_dpo_pipeline.pairing.options import EngineName, FileKind, PairedFiles, PairingOptions, Written
+from nat_dpo_pipeline.pairing.options import EngineName, FileKind, PairedFiles, PairingOptions, Progress, Written
 from nat_dpo_pipeline.pairing.partition import PARTS, PARTS_LIST, write_scores
 from nat_dpo_pipeline.pairing.plan import Plan
 from nat_dpo_pipeline.pairing.stages import Stage

@@ -16,10 +16,9 @@ from nat_dpo_pipeline.dataset.writer import (
     check_target,
 )
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
-from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine, workers_of
 from nat_dpo_pipeline.pairing.manifest import identity_in, result_in, write_card, write_manifest
-from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, PairingOptions
+from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, PairingOptions, Progress
 from nat_dpo_pipeline.pairing.partition import write_scores
 from nat_dpo_pipeline.pairing.plan import Plan, difference, identity_of, planned
 from nat_dpo_pipeline.pairing.run import PLAN, STATE, Asked, Run

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
+from nat_dpo_pipeline.pairing.options import Progress
 from nat_dpo_pipeline.pairing.tasks import Done, Task
 from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.stored import restored, stored

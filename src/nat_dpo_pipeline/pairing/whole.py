@@ -14,10 +14,9 @@ from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.streams import Tally
 from nat_dpo_pipeline.dataset.writer import Provenance, Staged, Target, is_dataset, publish
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
-from nat_dpo_pipeline.pairing.api import Progress
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.manifest import identity_in
-from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles
+from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, Progress
 from nat_dpo_pipeline.pairing.plan import identity_of, planned
 from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
 from nat_dpo_pipeline.pairing.writing import empty_parquet, file_name
