@@ -1,10 +1,12 @@
 """What all pages have in common: templates, assets, and a policy under which nothing runs but our own scripts."""
 
 from base64 import b64encode
+from collections.abc import Iterator
 from hashlib import sha256
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from nat_dpo_pipeline.json_text import json_bytes
 
@@ -18,8 +20,19 @@ _ESCAPES = {
 }
 
 
-def environment() -> Environment:
-    """Templates of `assets/`, escaping what they are given."""
+def page(template: str, script: str, **values: object) -> Iterator[str]:
+    """Yield the page of a template in pieces, with the style and the scripts of all pages and the `script` of this."""
+    style, *scripts = (asset(name) for name in ("page.css", "vendor.js", "charts.js", script))
+    ours = dict(zip(("style", "vendor", "charts_script", "script"), map(Markup, (style, *scripts)), strict=True))
+    licences = asset("vendor.LICENSES.txt")
+    yield from (
+        _environment()
+        .get_template(template)
+        .generate(policy=policy(tuple(scripts), style), licences=licences, **ours, **values)
+    )
+
+
+def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("nat_dpo_pipeline.report", "assets"),
         autoescape=True,
@@ -49,9 +62,9 @@ def _hash(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-def json_for_html(found: object) -> str:
+def json_for_html(found: object) -> Markup:
     """Return `found` as JSON that can stand in a <script> block."""
-    return json_bytes(found).decode().translate(_ESCAPES)
+    return Markup(json_bytes(found).decode().translate(_ESCAPES))  # noqa: S704 - escaped
 
 
 def count(number: float) -> str:

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from nat_dpo_pipeline.core.candidates import Turn, finite_number, group_turns
 from nat_dpo_pipeline.core.json_values import items, mapping
@@ -151,15 +152,17 @@ def read_set_aside(folder: Path) -> SetAside:
             continue
         turns[_text(row.get("set_aside")) or "no_scored_response"] += 1
         scored += len(items(row.get("candidates")))
-        responses.update(map(_reason, _unscored(row)))
-        flaws += _flaws([*_unscored(row), *_candidates(row)])
+        unscored = _responses(row, "unscored")
+        responses.update(map(_reason, unscored))
+        flaws += _flaws([*unscored, *_responses(row, "candidates")])
     for line in _lines(folder / CANDIDATES):
         row = _row(line) or {}
         usable = [one.metadata for turn in turns_of(line) for one in turn.candidates]
         # A candidate that is no text, such as half of a surrogate pair, has a score but no place in a dataset.
         scored += len(items(row.get("candidates"))) - len(usable)
-        responses.update(map(_reason, _unscored(row)))
-        flaws += _flaws([*_unscored(row), *_candidates(row)]) - _flaws(usable)
+        unscored = _responses(row, "unscored")
+        responses.update(map(_reason, unscored))
+        flaws += _flaws([*unscored, *_responses(row, "candidates")]) - _flaws(usable)
         unreadable += not usable
     return SetAside(turns, responses, scored, unreadable, flaws)
 
@@ -181,13 +184,9 @@ def _row(line: str) -> _Json | None:
         return None
 
 
-def _unscored(row: _Json) -> list[_Json]:
-    """What is known of each response of a row that has no score."""
-    return [mapping(one) for one in items(row.get("unscored"))]
-
-
-def _candidates(row: _Json) -> list[_Json]:
-    return [mapping(one) for one in items(row.get("candidates"))]
+def _responses(row: _Json, name: str) -> list[_Json]:
+    """What is known of each response that a row has under a name; nothing of one that is no object."""
+    return [mapping(one) for one in items(row.get(name))]
 
 
 def _reason(response: _Json) -> str:
@@ -202,18 +201,9 @@ def _flaws(responses: Iterable[_Json]) -> Counter[str]:
 
 def _spending(row: object) -> Spending:
     facts = mapping(row)
-    return Spending(
-        step=_text(facts.get("step")) or "",
-        llm=_text(facts.get("llm")) or "",
-        model=_text(facts.get("model")) or "",
-        requests=_count(facts.get("requests")),
-        retries=_count(facts.get("retries")),
-        replayed=_count(facts.get("replayed")),
-        prompt_tokens=_count(facts.get("prompt_tokens")),
-        completion_tokens=_count(facts.get("completion_tokens")),
-        cost=finite_number(facts.get("cost")),
-        uncounted=_count(facts.get("uncounted")),
-    )
+    found: dict[str, Any] = {name: _text(facts.get(name)) or "" for name in ("step", "llm", "model")}
+    found |= {one.name: _count(facts.get(one.name)) for one in fields(Spending) if one.type is int}
+    return Spending(**found, cost=finite_number(facts.get("cost")))
 
 
 def _text(value: object) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.records.ranges import FileCounts
@@ -35,38 +35,19 @@ class CollectionReport:
     files: tuple[FileCounts, ...] = ()
 
     def __add__(self, other: "CollectionReport") -> "CollectionReport":
-        return CollectionReport(
-            examples=self.examples + other.examples,
-            examples_without_candidates=self.examples_without_candidates + other.examples_without_candidates,
-            interrupted_runs=self.interrupted_runs + other.interrupted_runs,
-            generated=self.generated + other.generated,
-            failed=_added(self.failed, other.failed),
-            candidates=self.candidates + other.candidates,
-            refused=self.refused + other.refused,
-            turns=self.turns + other.turns,
-            turns_split=self.turns_split + other.turns_split,
-            turns_with_one_candidate=self.turns_with_one_candidate + other.turns_with_one_candidate,
-            pairs=self.pairs + other.pairs,
-            skipped=self.skipped + other.skipped,
-            problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
-            files=(*self.files, *other.files),
-        )
+        added = {
+            one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self) if one.name != "failed"
+        }
+        added["problems"] = tuple(dict.fromkeys(added["problems"]))
+        return CollectionReport(failed=_added(self.failed, other.failed), **added)
 
     def to_json(self) -> dict[str, object]:
         """The counts; `skips` holds the rest."""
-        return {
-            "examples": self.examples,
-            "examples_without_candidates": self.examples_without_candidates,
-            "interrupted_runs": self.interrupted_runs,
-            "generated": dict(self.generated),
-            "candidates": self.candidates,
-            "turns": self.turns,
-            "turns_split": self.turns_split,
-            "turns_with_one_candidate": self.turns_with_one_candidate,
-            "pairs": self.pairs,
-            "problems": list(self.problems),
-            **({"files": [file.to_json() for file in self.files]} if self.files else {}),
-        }
+        counts = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name in ("failed", "refused", "skipped"):
+            del counts[name]
+        files = [file.to_json() for file in counts.pop("files")]
+        return {**counts, "problems": list(self.problems), **({"files": files} if files else {})}
 
     def skips(self) -> dict[str, dict[str, int]]:
         """Everything that was left out, by the stage that left it out and the reason."""

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from nat_dpo_pipeline.core.candidates import finite_number
 from nat_dpo_pipeline.core.json_values import mapping, numbers
 from nat_dpo_pipeline.dataset.files import check_writable, replace_file
 from nat_dpo_pipeline.errors import InputError, OutputError
 from nat_dpo_pipeline.json_text import parse_json
-from nat_dpo_pipeline.report.document import asset, environment, json_for_html, policy
+from nat_dpo_pipeline.report.document import json_for_html, page
 from nat_dpo_pipeline.report.paired import clean
 
 # More is damage, and no number that a page holds exactly.
@@ -95,22 +93,7 @@ def write_training_report(folder: Path, output: Path | None = None) -> Path:
 
 def training_page(run: TrainingRun) -> str:
     """The page, whole."""
-    style, *scripts = (asset(name) for name in ("page.css", "vendor.js", "charts.js", "training.js"))
-    vendor, shared, script = scripts
-    return (
-        environment()
-        .get_template("training.html.j2")
-        .render(
-            run=run,
-            policy=policy((vendor, shared, script), style),
-            style=Markup(style),  # noqa: S704 - ours
-            vendor=Markup(vendor),  # noqa: S704 - ours
-            charts_script=Markup(shared),  # noqa: S704 - ours
-            script=Markup(script),  # noqa: S704 - ours
-            licences=asset("vendor.LICENSES.txt"),
-            curves=Markup(json_for_html(run.curves.to_json())),  # noqa: S704 - escaped by json_for_html
-        )
-    )
+    return "".join(page("training.html.j2", "training.js", run=run, curves=json_for_html(run.curves.to_json())))
 
 
 def _read(lines: list[bytes]) -> Iterator[_Json]:
