@@ -1,6 +1,10 @@
-"""TRL's DPOTrainer trains on the DatasetDict that rows become in Python."""
+"""TRL's DPOTrainer trains on the DatasetDict that rows become in Python. Runs where trl is: `make training`."""
 
 from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason="needs torch and trl: make training")
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer

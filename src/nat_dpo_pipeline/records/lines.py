@@ -174,7 +174,7 @@ def _line_at(part: InputRange, offset: int) -> int:
     """The number, from 1, of the line that starts at the offset."""
     number, left = 1, offset
     with decompressed(part.place) as file:
-        while left and (content := file.read(min(left, _BYTES_A_READ))):
+        while left and (content := file.read1(min(left, _BYTES_A_COMPRESSED_READ))):  # type: ignore[attr-defined]
             number += content.count(b"\n")
             left -= len(content)
     return number
