@@ -37,7 +37,7 @@ from typing import Any
 import openai
 from peers import compare
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
 from nat_dpo_pipeline.generation import prompts

@@ -27,7 +27,8 @@ from nat.plugins.eval.runtime.evaluate import EvaluationRun
 from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.runtime.session import SessionManager
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.plugin.nat_api import TTCEventData
 from nat_dpo_pipeline.plugin.steps import push_candidate, push_step
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
@@ -60,7 +61,7 @@ def _candidates(question: str) -> list[Candidate]:
 
 def _without_score(question: str) -> dict[str, Any]:
     asked = [{"role": "user", "content": f"What is {question}?"}]
-    return {"turn_id": "turn-9", "turn_index": 9, "candidate_index": 0, "messages": asked, "response": "no score"}
+    return {"turn_id": "turn-9", "turn_index": 9, "candidate_index": 0, "prompt": asked, "response": "no score"}
 
 
 class CandidatesConfig(FunctionBaseConfig, name="recorded_candidates"):

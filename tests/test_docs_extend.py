@@ -11,7 +11,7 @@ import pytest
 from nat.data_models.finetuning import DPOItem, FinetuneConfig, TrainingStatusEnum, Trajectory, TrajectoryCollection
 from pydantic import ValidationError
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, formats_named
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError

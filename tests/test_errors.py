@@ -19,10 +19,10 @@ def test_the_docstring_draws_every_error() -> None:
 
 
 def test_a_refused_candidate_is_an_input_error_that_says_why() -> None:
-    error = errors.CandidateRefused(RefusalReason.TOOL_CALL)
+    error = errors.CandidateRefused(RefusalReason.MEDIA)
     assert isinstance(error, errors.InputError)
-    assert error.reason is RefusalReason.TOOL_CALL
-    assert str(error) == "not a candidate: tool_call"
+    assert error.reason is RefusalReason.MEDIA
+    assert str(error) == "not a candidate: image_audio_or_file"
 
 
 def test_a_parse_error_carries_the_reply_apart_from_its_message() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from work import Work, timed
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.journal import Journal, RecordedModel, ReplayedModel

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from nat.plugin_api import Builder, FunctionBaseConfig, FunctionInfo, FunctionRef, LLMRef, register_function
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.plugin.llms import open_llm
 

@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nat_dpo_pipeline.core.candidates import Candidate, Grouping, Message, RefusalReason, Turn, group_turns
+    from nat_dpo_pipeline.core.candidates import Candidate, Grouping, RefusalReason, Turn, group_turns
     from nat_dpo_pipeline.core.decontamination import EvaluationSet
+    from nat_dpo_pipeline.core.messages import Message, Reply, ToolCall
     from nat_dpo_pipeline.core.pairs import PairingResult, PairingRules, PreferencePair, SkipReason, make_pairs
     from nat_dpo_pipeline.core.selection import Selection, SelectionRules
     from nat_dpo_pipeline.core.strategies import Strategy
@@ -63,12 +64,14 @@ __all__ = [
     "Pipeline",
     "PreferencePair",
     "RefusalReason",
+    "Reply",
     "Scatter",
     "Selection",
     "SelectionRules",
     "SkipReason",
     "Step",
     "Strategy",
+    "ToolCall",
     "TrainingError",
     "Turn",
     "derived",
@@ -82,12 +85,12 @@ _NAMES_IN = {
     "core.candidates": (
         "Candidate",
         "Grouping",
-        "Message",
         "RefusalReason",
         "Turn",
         "group_turns",
     ),
     "core.decontamination": ("EvaluationSet",),
+    "core.messages": ("Message", "Reply", "ToolCall"),
     "core.pairs": (
         "PairingResult",
         "PairingRules",

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from nat_dpo_pipeline.cli import generation_summary
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset

@@ -126,9 +126,14 @@ def test_shards_hold_what_memory_makes(tmp_path: Path, recorded: list[str], rule
             refused[reason] = refused.get(reason, 0) + count
     in_shards = json.loads((tmp_path / "local" / "manifest.json").read_bytes())["skipped"]["candidates"]
     assert refused == in_shards
-    assert {"set_aside", "tool_call", "missing_score", "score_not_finite", "malformed", "missing_turn_id"} <= set(
-        refused
-    )
+    assert {
+        "set_aside",
+        "prompt_ends_with_assistant",
+        "missing_score",
+        "score_not_finite",
+        "malformed",
+        "missing_turn_id",
+    } <= set(refused)
 
 
 def test_what_is_large_or_far_away_goes_to_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

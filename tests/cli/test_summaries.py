@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nat_dpo_pipeline.cli import summaries
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, WrittenDataset, write_dataset
 from nat_dpo_pipeline.pairing.options import PairedFiles

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, finite_number, group_turns, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate, finite_number, group_turns
+from nat_dpo_pipeline.core.messages import Message, Prompt, prompt_key
 
 TEXTS = st.text(alphabet="ab \t\n\u00a0\u2028é", max_size=12)
 

@@ -1,7 +1,8 @@
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import CandidateRefused
 
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
+from nat_dpo_pipeline.core.messages import Message
 
 THIRTEEN = "one two three four five six seven eight nine ten eleven twelve thirteen"
 WORDS = st.lists(st.sampled_from("abcde"), max_size=20).map(" ".join)

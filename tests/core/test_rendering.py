@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message, RefusalReason
+from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 
@@ -111,19 +112,18 @@ def test_text_parts_are_joined() -> None:
     )
 
 
-@pytest.mark.parametrize("part", [{"type": "image_url", "image_url": "x"}, {"type": "text"}, 3, None, ["a"], {}])
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_image", "audio", "input_audio", "video", "file"])
+def test_images_and_sounds_are_refused_as_such(kind: str) -> None:
+    content = [{"type": "text", "text": "see"}, {"type": kind, kind: "x"}]
+    assert _refusal(render_response, content) is RefusalReason.MEDIA
+    assert _refusal(render_prompt, [{"role": "user", "content": content}]) is RefusalReason.MEDIA
+
+
+@pytest.mark.parametrize("part", [{"type": "text"}, 3, None, ["a"], {}])
 def test_a_part_that_is_not_text_is_refused(part: object) -> None:
     content = [{"type": "text", "text": "see"}, part]
     assert _refusal(render_response, content) is RefusalReason.CONTENT_NOT_TEXT
     assert _refusal(render_prompt, [{"role": "user", "content": content}]) is RefusalReason.CONTENT_NOT_TEXT
-
-
-@pytest.mark.parametrize("call", [{"tool_calls": [{"id": "1"}]}, {"function_call": {"name": "f"}}])
-def test_a_message_that_calls_a_tool_is_refused(call: dict[str, object]) -> None:
-    message = {"role": "assistant", "content": "Let me see.", **call}
-    assert _refusal(render_response, message) is RefusalReason.TOOL_CALL
-    assert _refusal(render_response, SimpleNamespace(**message)) is RefusalReason.TOOL_CALL
-    assert _refusal(render_prompt, [message, {"role": "user", "content": "q"}]) is RefusalReason.TOOL_CALL
 
 
 @pytest.mark.parametrize("last", [{"role": "assistant", "content": "a"}, SimpleNamespace(type="ai", content="a")])
@@ -204,7 +204,12 @@ def test_a_missing_response_is_refused() -> None:
     assert _refusal(render_response, None) is RefusalReason.MISSING_RESPONSE
 
 
-@pytest.mark.parametrize("raw", [[], {}, {"content": []}, {"content": None}, {"content": {"a": 1}}, object(), b"a"])
+@pytest.mark.parametrize("raw", [{"content": []}, {"content": None}, []])
+def test_a_response_of_nothing_is_missing(raw: object) -> None:
+    assert _refusal(render_response, raw) is RefusalReason.MISSING_RESPONSE
+
+
+@pytest.mark.parametrize("raw", [{}, {"content": {"a": 1}}, object(), b"a"])
 def test_a_response_that_is_not_text_is_refused(raw: object) -> None:
     assert _refusal(render_response, raw) is RefusalReason.CONTENT_NOT_TEXT
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt
+from nat_dpo_pipeline.core.candidates import Candidate
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
+from nat_dpo_pipeline.core.messages import Message, Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair, SkipReason
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 

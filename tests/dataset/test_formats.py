@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt, as_messages
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message, Prompt, as_messages
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import FORMATS, PreferenceRow, SplitName, UnpairedRow, formats_named, trl_row
 from nat_dpo_pipeline.dataset.formats.format import EncodedOnce, RowRefusal, TurnRows, plain

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.files import lock_of
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES, FAILURES, JOURNAL, SET_ASIDE
 from nat_dpo_pipeline.dataset.run_folder import RunFolder

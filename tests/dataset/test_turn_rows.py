@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.turn_rows import TurnSpool, turn_row
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row

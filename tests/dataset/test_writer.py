@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import SkipReason
 from nat_dpo_pipeline.dataset.files import lock_of
 from nat_dpo_pipeline.dataset.formats import FORMATS, DatasetRow, PreferenceRow, SplitName, UnpairedRow, trl_row

@@ -1,6 +1,6 @@
 import pytest
 
-from nat_dpo_pipeline.generation.endings import Ending, ending_of, shown
+from nat_dpo_pipeline.core.endings import Ending, ending_of, shown
 
 WORDS = {
     Ending.WHOLE: ["stop", "STOP", "end_turn", "stop_sequence", "COMPLETE", "eos_token", "eos", "", " ", None, "null"],

@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import OnReply

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.generation.inputs import Request, read_request
 from nat_dpo_pipeline.generation.settings import InputKind

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, counting_late
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import Concern, ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call, counting_late
 from nat_dpo_pipeline.generation.pool import ModelPool

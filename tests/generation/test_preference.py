@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.similarity import NearDuplicates
 from nat_dpo_pipeline.errors import ConfigurationError, ItemDropped, ModelError
 from nat_dpo_pipeline.generation import prompts

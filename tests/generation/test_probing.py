@@ -1,6 +1,6 @@
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import Concern
 from nat_dpo_pipeline.generation.chat import Call, Route
 from nat_dpo_pipeline.generation.probing import Refusals, harmless

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nat_dpo_pipeline.core.endings import Ending
 from nat_dpo_pipeline.errors import ModelError
-from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage, read_reply
 
 THINKING = {"type": "thinking", "thinking": "Hm."}

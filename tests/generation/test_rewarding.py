@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import Combination
 from nat_dpo_pipeline.errors import DPOPipelineError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import OnReply

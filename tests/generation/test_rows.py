@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.record import FailureReason, GenerationRecord
 from nat_dpo_pipeline.generation.rows import RowKeys, read_row
@@ -113,8 +114,8 @@ def test_a_row_without_a_list_of_candidates_is_an_input_error(candidates: object
         ({"response": " \n", "score": 1}, "'response' is empty"),
         ({"score": 1}, "missing_response"),
         ({"response": None, "score": 1}, "missing_response"),
-        ({"response": ["see", {"type": "image_url"}], "score": 1}, "content_not_text"),
-        ({"response": {"content": "", "tool_calls": [{"id": "1"}]}, "score": 1}, "tool_call"),
+        ({"response": ["see", {"type": "image_url"}], "score": 1}, "image_audio_or_file"),
+        ({"response": {"content": "", "tool_calls": [{"id": "1"}]}, "score": 1}, "malformed"),
     ],
 )
 def test_a_malformed_candidate_is_recorded_and_the_others_stay(bad: object, said: str) -> None:

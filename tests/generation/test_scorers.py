@@ -3,7 +3,7 @@ from math import isclose
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import weights_named
 from nat_dpo_pipeline.errors import ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, Route

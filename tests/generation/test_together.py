@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, Route
 from nat_dpo_pipeline.generation.inputs import Request as Input

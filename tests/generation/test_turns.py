@@ -2,8 +2,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.filters import FLAWS
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.generation.record import FailureReason
 from nat_dpo_pipeline.generation.scorers import Score
 from nat_dpo_pipeline.generation.turns import (

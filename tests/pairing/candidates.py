@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from nat_dpo_pipeline.core.candidates import prompt_key
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, pair_turn
 from nat_dpo_pipeline.core.selection import Selection, SelectionRules
 from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample, stratified_validation_prompts

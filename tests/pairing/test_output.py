@@ -8,7 +8,7 @@ import pytest
 from datasets import load_dataset
 from pyarrow import parquet
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.core.split import is_held_out
 from nat_dpo_pipeline.dataset.formats import FORMATS, SplitName

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.candidates import Message, RefusalReason
+from nat_dpo_pipeline.core.candidates import RefusalReason
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.plugin.capture import emit_candidates, turn
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepType

@@ -2,7 +2,7 @@
 
 from nat.plugin_api import Builder
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.settings import Sampling
 from nat_dpo_pipeline.plugin.llms import open_llm

@@ -19,7 +19,8 @@ from nat.data_models.intermediate_step import (
 from nat.data_models.invocation_node import InvocationNode
 from nat.utils.reactive.subject import Subject
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, RefusalReason
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.plugin.steps import StepManager, decode_candidates, push_candidate
 
 NAME = "dpo_candidate_move"
@@ -203,11 +204,10 @@ def _messages(*roles: str) -> list[dict[str, str]]:
         ({"output": None}, RefusalReason.MISSING_RESPONSE),
         ({"output": {"answer": "So."}}, RefusalReason.CONTENT_NOT_TEXT),
         ({"output": "half of a pair: \ud83d"}, RefusalReason.INVALID_UNICODE),
-        ({"output": {"content": "", "tool_calls": [{"name": "f"}]}}, RefusalReason.TOOL_CALL),
-        ({"input": [{"role": "user", "content": "Why?", "function_call": {"name": "f"}}]}, RefusalReason.TOOL_CALL),
+        ({"output": {"content": "", "tool_calls": [{"id": "1"}]}}, RefusalReason.MALFORMED),
         (
             {"input": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]},
-            RefusalReason.CONTENT_NOT_TEXT,
+            RefusalReason.MEDIA,
         ),
         ({"input": _messages("user", "assistant")}, RefusalReason.PROMPT_ENDS_WITH_ASSISTANT),
     ],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 
 AWKWARD = 'a\u2028b\u2029c\x00d\x85e 😀 \ufeff \r\n "quoted" \\ שלום é'

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import as_messages
+from nat_dpo_pipeline.core.messages import as_messages
 from nat_dpo_pipeline.dataset.formats import FORMATS, PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.formats.reading import read, recognised
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset

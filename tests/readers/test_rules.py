@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message, as_messages
+from nat_dpo_pipeline.core.messages import Message, as_messages
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 

@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nat_dpo_pipeline.core.branches import branched
 from nat_dpo_pipeline.core.candidates import Turn
+from nat_dpo_pipeline.core.pairs import PairingRules
 from nat_dpo_pipeline.records.ranges import BadInput
 from nat_dpo_pipeline.records.turns import ReadTurns, read_turns
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
@@ -22,7 +24,7 @@ class Read:
 
     @cached_property
     def turns(self) -> list[Turn]:
-        return list(self.files)
+        return list(branched(self.files, PairingRules(), Counter()))
 
     @property
     def bad(self) -> list[BadInput]:

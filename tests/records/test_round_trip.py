@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message, as_messages
+from nat_dpo_pipeline.core.messages import Message, as_messages
 from tests.recordings import Recordings
 from tests.records.helpers import read
 

@@ -12,7 +12,8 @@ from openai.types.responses import (
     ResponseReasoningItem,
 )
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.turn_rows import scored_turn_row
 from nat_dpo_pipeline.testing import make_turn
 from tests.records.helpers import read, write_lines
@@ -168,12 +169,17 @@ def test_rollouts_of_nemo_gym_compete_by_task(tmp_path: Path) -> None:
     found = read(write_lines(tmp_path / "rollouts.jsonl", rows))
     assert found.formats == ["NeMo Gym rollouts"]
     # Two tasks may ask the same and want different answers.
-    assert found.answers == [[("4", 1.0), ("5", 0.0)], [("6", 0.0)], [("7", 1.0)]]
+    called = '7\n<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>'
+    assert found.answers == [
+        [("4", 1.0), ("5", 0.0)],
+        [("6", 0.0)],
+        [("7", 1.0), (called, 1.0), ("one\ntwo", 1.0)],
+    ]
     assert found.turns[0].prompt == (Message("developer", "Be short."), Message("user", "2+2?"))
     good, cut = found.turns[0].candidates
     assert (good.metadata["model"], good.metadata["accuracy"], "flaw" in good.metadata) == ("policy", 1.0, False)
     assert (cut.metadata["flaw"], cut.candidate_index) == ("truncated", 1)
-    reasons = ("tool_call", "missing_response", "missing_score", "prompt_ends_with_assistant", "set_aside")
+    reasons = ("missing_response", "missing_score", "set_aside")
     assert found.refused == dict.fromkeys(reasons, 1)
 
 
@@ -196,14 +202,11 @@ def test_trajectories_end_with_what_the_agent_came_to(tmp_path: Path) -> None:
         tmp_path / "scores.jsonl", [{"id": name, "score": 1} for name in "abcd"] + [{"id": "e", "score": 2}]
     )
     found = read(tmp_path / "t.jsonl", scores)
-    assert found.answers == [[("Hello", 1.0), ("Good day", 2.0)], [("Bye", 1.0)]]
-    assert [message.content for message in found.turns[1].prompt if isinstance(message, Message)] == [
-        "Be short.",
-        "Hi",
-        "Hi",
-        "And?",
-    ]
-    assert found.refused == {"tool_call": 1, "missing_response": 1}
+    called = 'calls\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    # Where one of them calls a tool, trajectories are cut where their replies differ first.
+    assert found.answers == [[("Hello", 1.0), ("Hi", 1.0), (called, 1.0), ("Good day", 2.0)]]
+    assert found.turns[0].prompt == (Message("system", "Be short."), Message("user", "Hi"))
+    assert found.refused == {"missing_response": 1}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES, DATASET
 from nat_dpo_pipeline.dataset.run_folder import RunFolder
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord

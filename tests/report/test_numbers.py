@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Turn
+from nat_dpo_pipeline.core.candidates import Candidate, Turn
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, pair_turn
 from nat_dpo_pipeline.report.dangers import DangerKind, dangers_in
 from nat_dpo_pipeline.report.measuring import measure

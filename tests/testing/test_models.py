@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import nat_dpo_pipeline.testing
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import PairingRules, make_pairs
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b
 from math import isfinite
 from types import MappingProxyType
+
+from nat_dpo_pipeline.core.messages import Prompt
 
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
@@ -20,28 +21,14 @@ class RefusalReason(StrEnum):
     SCORE_NOT_FINITE = "score_not_finite"
     MISSING_PROMPT = "missing_prompt"
     MISSING_RESPONSE = "missing_response"
-    TOOL_CALL = "tool_call"
+    HOSTED_TOOL = "hosted_tool"
+    MEDIA = "image_audio_or_file"
     CONTENT_NOT_TEXT = "content_not_text"
     INVALID_UNICODE = "invalid_unicode"
     PROMPT_ENDS_WITH_ASSISTANT = "prompt_ends_with_assistant"
     MALFORMED = "malformed"
     SET_ASIDE = "set_aside"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation, as text."""
-
-    role: str
-    content: str
-
-
-Prompt = str | tuple[Message, ...]
-
-
-def last_text(prompt: Prompt) -> str:
-    """Return the text of the last message; empty for a prompt without messages."""
-    return prompt if isinstance(prompt, str) else prompt[-1].content if prompt else ""
+    VOID_REWARD = "void_reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +92,6 @@ def _split_by_prompt(group: list[Candidate]) -> list[list[Candidate]]:
     return list(parts.values())
 
 
-def as_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt as OpenAI chat messages; a text is one user message."""
-    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-def is_blank(prompt: Prompt) -> bool:
-    """Whether the prompt says nothing: no text, or none besides the system's."""
-    if isinstance(prompt, str):
-        return not prompt.strip()
-    return not any(message.content.strip() for message in prompt if message.role != "system")
-
-
 def own_number(value: object) -> object:
     """Return a scalar of numpy or torch, and an array without dimensions, as Python's own; else the value."""
     item = getattr(value, "item", None)
@@ -135,24 +109,3 @@ def finite_number(value: object) -> float | None:
     except OverflowError:
         return None
     return number if isfinite(number) else None
-
-
-def prompt_key(prompt: Prompt) -> str:
-    """Text that is equal for prompts that ask the same: white space is folded, one user message equals its text."""
-    if isinstance(prompt, str):
-        return _folded(prompt)
-    if len(prompt) == 1 and prompt[0].role == "user":
-        return _folded(prompt[0].content)
-    return "\x1e".join(f"{message.role}\x1f{_folded(message.content)}" for message in prompt)
-
-
-def prompt_name(prompt: Prompt) -> str:
-    """Return a name for an example that has none: the same for the same prompt."""
-    return f"prompt-{blake2b(repr(prompt).encode(), digest_size=6).hexdigest()}"
-
-
-def _folded(text: str) -> str:
-    # Of all white space only the space is printable: most prompts are as they should be, which is told quickly.
-    if text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]:
-        return text
-    return " ".join(text.split())

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from math import isfinite
 from types import MappingProxyType
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, own_number
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason, own_number
+from nat_dpo_pipeline.core.marks import MARKS, is_void
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
+from nat_dpo_pipeline.core.thoughts import may_hold_thoughts
 from nat_dpo_pipeline.errors import CandidateRefused
 
 _NO_ATTRIBUTES: Mapping[str, float] = MappingProxyType({})
@@ -35,14 +38,16 @@ class CandidateDecoder:
             turn_id = _turn_id(turn_id)
         if type(score) is not float or not isfinite(score):
             score = score_of(score)
+        if metadata and not MARKS.isdisjoint(metadata) and is_void(metadata):
+            raise CandidateRefused(RefusalReason.VOID_REWARD)
         response = fields.get("output")
         prompt = self._rendered(without_reply(fields.get("input"), response))
-        if type(response) is not str or not response.isascii():
+        if type(response) is not str or not response.isascii() or may_hold_thoughts(response):
             response = render_response(response)
         position = self._turn_sizes.get(turn_id, 0)
         self._turn_sizes[turn_id] = position + 1
         if type(index) is not int or not -_MOST <= index <= _MOST:
-            index = _index(index, position)
+            index = index_of(index, position)
         return Candidate(self._example_id, turn_id, index, prompt, response, score, _NO_ATTRIBUTES, None, metadata)
 
     def _rendered(self, raw: object) -> Prompt:
@@ -75,7 +80,8 @@ def _turn_id(raw: object) -> str:
     return raw if isinstance(raw, str) else str(raw)
 
 
-def _index(raw: object, position: int) -> int:
+def index_of(raw: object, position: int) -> int:
+    """Return the index of a candidate, also where it was recorded as text. Raises CandidateRefused."""
     if raw is None:
         return position
     if isinstance(raw, str) and raw.isdecimal() and len(raw) <= len(str(_MOST)):

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt, messages_of
 
 _WORD = re.compile(r"\w+")
 
@@ -36,4 +36,4 @@ def _hashes(text: str, ngram: int) -> Iterator[int]:
 def _text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
-    return " ".join(message.content for message in prompt if message.role != "system")
+    return " ".join(message.text for message in messages_of(prompt) if message.role != "system")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nat_dpo_pipeline.core import filters
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
-from nat_dpo_pipeline.core.strategies import Ranked, Strategy, propose, rank
+from nat_dpo_pipeline.core.strategies import CutAt, Ranked, Strategy, propose, rank
 from nat_dpo_pipeline.core.ties import ROUNDING, is_higher
 
 _score = attrgetter("score")
@@ -49,6 +49,7 @@ class SkipReason(StrEnum):
     CONTAMINATED = "contaminated"
     CONTRADICTION = "contradiction"
     OVER_MAX_PROMPTS_PER_CHOSEN = "over_max_prompts_per_chosen"
+    BELOW_MIN_ROLLOUTS = "below_min_rollouts"
     BELOW_MIN_MARGIN_QUANTILE = "below_min_margin_quantile"
     LENGTH_BALANCE = "length_balance"
 
@@ -72,7 +73,7 @@ class PairingRules:
 
     All bounds are on the recorded scores, the margin too. `length_penalty` (per 1,000 characters) only ranks: a pair
     has a chosen response that is the better one with the penalty and without. A `strategy` takes the place of
-    `exhaustive_pairs`.
+    `exhaustive_pairs`. `at` and `min_rollouts` say where rollouts become turns (`core.branches`).
     """
 
     exhaustive_pairs: bool = True
@@ -90,6 +91,8 @@ class PairingRules:
     length_penalty: float = 0.0
     near_duplicate: float | None = None
     pair_flawed: bool = False
+    at: CutAt | None = None
+    min_rollouts: int = 1
     #: The strategy, also where only `exhaustive_pairs` says it.
     applied_strategy: Strategy = field(init=False, repr=False, compare=False)
     checks: tuple[_Check, ...] = field(init=False, repr=False, compare=False)
@@ -126,7 +129,7 @@ def _refusals(rules: PairingRules) -> Iterator[str]:
 _BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("min_score_diff",), lambda limit: 0.0 <= limit < inf, "finite and not negative"),
     (("max_score_diff",), lambda limit: 0.0 < limit < inf, "finite and above 0"),
-    (("max_pairs_per_turn",), lambda limit: limit >= 1, "at least 1"),
+    (("max_pairs_per_turn", "min_rollouts"), lambda limit: limit >= 1, "at least 1"),
     (("max_length_ratio", "min_rejected_length"), lambda limit: 1 <= limit < inf, "finite and at least 1"),
     (("min_chosen_score", "min_best_score", "min_rejected_score"), isfinite, "finite"),
     (("min_agreement", "near_duplicate"), lambda limit: 0.0 < limit <= 1.0, "above 0 and at most 1"),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
 from nat_dpo_pipeline.core.decontamination import EvaluationSet
+from nat_dpo_pipeline.core.messages import Prompt, prompt_key
 from nat_dpo_pipeline.core.pairs import PreferencePair, SkipReason
 
 

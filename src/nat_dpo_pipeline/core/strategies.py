@@ -25,6 +25,15 @@ class Strategy(StrEnum):
     MEAN_MINUS_2_SIGMA = "mean_minus_2_sigma"
 
 
+class CutAt(StrEnum):
+    """Where rollouts of one task become turns: where their replies differ first, or everywhere; first or last reply."""
+
+    DIVERGENCE = "divergence"
+    EVERY = "every"
+    FIRST = "first"
+    LAST = "last"
+
+
 class Ranked(NamedTuple):
     """A candidate and the value that it is ranked by: its score, less what its length costs."""
 

@@ -114,6 +114,19 @@ _LAST_END = re.compile(r"<\|(?:end|return|eom|eot)\|>\s*\Z")
 _QUOTES = "`'\"“”‘’«»"  # noqa: RUF001 - typographic quotation marks are meant
 
 
+# What every reply with thoughts begins with, or has in it: a closing mark, or the frame of special tokens.
+_BEGINNINGS = ("<", "[", "◁", "/think", "analysis", *(f"Here{word} my thought" for word in (" is", "'s", "’s")))
+_INSIDE = ("</", "[/", "|>", "◁/")
+
+
+def may_hold_thoughts(reply: str) -> bool:
+    """Return False, quickly, for nearly all replies without thoughts."""
+    for inside in _INSIDE:
+        if inside in reply:
+            return True
+    return reply.lstrip().startswith(_BEGINNINGS)
+
+
 def split_thoughts(reply: str) -> SplitReply:
     """Split the text of a reply; a text without the marks of thoughts is the answer as it is.
 

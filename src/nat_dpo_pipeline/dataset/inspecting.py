@@ -7,8 +7,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt, is_blank, prompt_key
-from nat_dpo_pipeline.dataset.formats.format import messages_of, roles_problem
+from nat_dpo_pipeline.core.messages import Message, Prompt, is_blank, messages_of, prompt_key
+from nat_dpo_pipeline.dataset.formats.format import roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.dataset.manifest import ManifestKind, is_ours
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.dataset.files import Sink, WrittenFile, replaced
 from nat_dpo_pipeline.dataset.formats.format import EncodedOnce, Format, Once, RowRefusal, TurnRows, plain
 from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, is_utf8
@@ -62,7 +62,7 @@ class FormatFiles:
 
     def add(self, turn: TurnRows, once: Once, refused: Counter[str]) -> None:
         """Write the rows of a turn; what the format cannot carry is counted."""
-        for row in self.format.rows(turn, once):
+        for row in self.format.rows_of(turn, once):
             if isinstance(row, RowRefusal):
                 refused[row] += 1
             else:
@@ -106,7 +106,7 @@ def _bad_texts(prompt: Prompt, rows: Iterable[DatasetRow]) -> set[str]:
 def _texts_in(prompt: Prompt) -> Iterable[str]:
     if isinstance(prompt, str):
         return (prompt,)
-    return [text for message in prompt for text in (message.role, message.content)]
+    return [text for message in prompt for text in (message.role, message.text)]
 
 
 def _turn_of(row: DatasetRow) -> tuple[str | None, str | None, Prompt]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nat_dpo_pipeline.core import candidates as scored
-from nat_dpo_pipeline.core.candidates import Candidate, as_messages
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import prompt_json, reply_json
 from nat_dpo_pipeline.dataset.scratch import full_disk_told, scratch_database
 from nat_dpo_pipeline.json_text import json_line
 
@@ -55,7 +56,7 @@ def turn_row(turn: "Turn", example_id: str) -> bytes:
         "turn_id": turn.turn_id,
         "topic": question.topic,
         "subtopic": question.subtopic,
-        "prompt": as_messages(question.messages),
+        "prompt": prompt_json(question.messages),
         "candidates": [_candidate(candidate) for candidate in turn.candidates],
         "unscored": [_unscored(one) for one in turn.unscored],
     }
@@ -73,12 +74,12 @@ def scored_turn_row(turn: scored.Turn) -> bytes:
         "example_id": turn.example_id,
         "turn_id": turn.turn_id,
         **facts,
-        "prompt": as_messages(turn.prompt),
+        "prompt": prompt_json(turn.prompt),
         "candidates": [
             {
                 **{name: value for name, value in one.metadata.items() if name not in _OF_THE_TURN},
                 "candidate_index": one.candidate_index,
-                "response": one.response,
+                "response": reply_json(one.response),
                 "score": one.score,
             }
             for one in turn.candidates
@@ -95,7 +96,7 @@ def _candidate(candidate: Candidate) -> dict[str, object]:
     metadata = {name: value for name, value in candidate.metadata.items() if name not in ("topic", "subtopic")}
     return {
         "candidate_index": candidate.candidate_index,
-        "response": candidate.response,
+        "response": reply_json(candidate.response),
         "score": candidate.score,
         "attributes": dict(candidate.attributes),
         "model": candidate.model,

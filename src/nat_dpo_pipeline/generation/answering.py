@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.parsing import parse_two_responses
 from nat_dpo_pipeline.errors import ParseError
 from nat_dpo_pipeline.generation import prompts

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.endings import Ending, shown
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.refusals import is_refusal
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, counting_late
-from nat_dpo_pipeline.generation.endings import Ending, shown
 from nat_dpo_pipeline.generation.record import GenerationRecord
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import RecipeSettings, Sampling, StepName

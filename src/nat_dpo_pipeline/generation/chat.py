@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import ModelError
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.settings import AS_CONFIGURED, Sampling

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import Combination, combine_members
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import OnReply

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rendering import render_prompt
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.generation.settings import InputKind

@@ -8,13 +8,13 @@ from itertools import permutations
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from nat_dpo_pipeline.core.candidates import Message
 from nat_dpo_pipeline.core.comparisons import Comparison, Standing, standings
+from nat_dpo_pipeline.core.endings import Ending
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rewards import GenRMFormat
 from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winner
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, OnReply
-from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import Score, ask, fold_system

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import Concern, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 

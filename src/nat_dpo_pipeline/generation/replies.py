@@ -1,17 +1,17 @@
 """Replies of chat models: the JSON body of a chat completion → what is said in it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.endings import Ending, ending_of, shown
 from nat_dpo_pipeline.core.json_values import first, items, mapping
-from nat_dpo_pipeline.core.thoughts import split_thoughts
+from nat_dpo_pipeline.core.said import read_message
 from nat_dpo_pipeline.errors import ModelError
-from nat_dpo_pipeline.generation.endings import Ending, ending_of, shown
 
 # No model takes more, and a limit of tokens a minute would wait for whatever is claimed.
 _MOST_TOKENS = 10**8
+_DEEPEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def read_reply(body: object, llm: str, requested_model: str | None = None, *, re
     message, reason, model = choice.get("message"), choice.get("finish_reason"), whole.get("model")
     # Hosted reward models, and proxies before them, send a list of one message.
     message = mapping(first(message) if isinstance(message, list) else message)
-    said = _said(message)
+    said = read_message(message)
     reply = ChatReply(
         text=said.text,
         finish_reason=reason if isinstance(reason, str) else None,
@@ -92,8 +92,8 @@ def read_reply(body: object, llm: str, requested_model: str | None = None, *, re
         body=whole,
         thoughts=said.thoughts,
         refused=said.refused,
-        calls_tools=said.calls_tools,
-        not_text=said.not_text,
+        calls_tools=bool(said.calls),
+        not_text=tuple(map(shown, said.others)),
         replayed=replayed,
     )
     if reply.ending is Ending.GIVEN_UP or choice.get("error"):  # the latter is OpenRouter's
@@ -130,96 +130,6 @@ def _share(counts: object, place: int, shares: int, depth: int = 0) -> object:
     if isinstance(counts, int) and not isinstance(counts, bool):
         return (counts + place) // shares  # these add up (Hermite's identity)
     return counts / shares if isinstance(counts, float) else counts
-
-
-class _Kind(StrEnum):
-    TEXT = "text"
-    THOUGHTS = "thoughts"
-    REFUSAL = "refusal"
-    TOOL_CALL = "tool_call"
-    OTHER = "other"
-
-
-# What the parts of a content are: `type` in the APIs named here, as of November 2026. Other types are no text.
-_PARTS = {
-    "text": _Kind.TEXT,  # OpenAI, Anthropic, Mistral, Cohere
-    "output_text": _Kind.TEXT,  # OpenAI Responses
-    "thinking": _Kind.THOUGHTS,  # Anthropic, Mistral, Cohere
-    "redacted_thinking": _Kind.THOUGHTS,  # Anthropic
-    "reasoning": _Kind.THOUGHTS,  # OpenAI Responses, gateways
-    "refusal": _Kind.REFUSAL,  # OpenAI
-    "tool_use": _Kind.TOOL_CALL,  # Anthropic
-}
-# Where a message has its thoughts: DeepSeek, SGLang, llama.cpp; vLLM, Groq, Together, OpenRouter; Ollama; OpenRouter;
-# LiteLLM. Servers repeat them under several of these names, so that the first that says something counts.
-_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
-# Where a part of thoughts has its text; the signatures and encrypted data beside it are none.
-_TEXTS = ("text", "thinking", "reasoning", "summary", "content")
-_DEEPEST = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Text, thoughts and other parts of a message."""
-
-    text: str
-    thoughts: str
-    refused: bool
-    calls_tools: bool
-    not_text: tuple[str, ...]
-
-
-def _said(message: Mapping[str, object]) -> _Said:
-    content, refusal = message.get("content"), message.get("refusal")
-    if isinstance(content, str) or content is None:
-        parts: Sequence[tuple[_Kind, str]] = [(_Kind.TEXT, content or "")]
-    else:
-        parts = [_part(one) for one in (content if isinstance(content, list) else [content])]
-    split = split_thoughts(_joined(parts, _Kind.TEXT))
-    declined = [*_strings(refusal), _joined(parts, _Kind.REFUSAL)]
-    thoughts = (_reasoning(message), _joined(parts, _Kind.THOUGHTS), split.thoughts)
-    kinds = {kind for kind, _ in parts}
-    return _Said(
-        text=split.answer or "\n".join(filter(None, declined)),
-        thoughts="\n".join(filter(None, dict.fromkeys(one.strip() for one in thoughts))),
-        refused=bool(refusal) or _Kind.REFUSAL in kinds,
-        calls_tools=bool(message.get("tool_calls") or message.get("function_call")) or _Kind.TOOL_CALL in kinds,
-        not_text=tuple(dict.fromkeys(name for kind, name in parts if kind is _Kind.OTHER)),
-    )
-
-
-def _part(part: object) -> tuple[_Kind, str]:
-    """Return the kind of a part of a content, and its text, or for another kind its name."""
-    if isinstance(part, str):
-        return _Kind.TEXT, part
-    if not isinstance(part, dict):
-        return _Kind.OTHER, "null" if part is None else type(part).__name__
-    named = part.get("type", "text" if "text" in part else "object")
-    kind = _PARTS.get(named) if isinstance(named, str) else None
-    if kind is None or (kind is _Kind.TEXT and not isinstance(part.get("text"), str)):
-        return _Kind.OTHER, shown(str(named))
-    if part.get("thought") is True:  # Google
-        kind = _Kind.THOUGHTS
-    return kind, str(part["text"]) if kind is _Kind.TEXT else "\n".join(_strings(part, (*_TEXTS, "refusal")))
-
-
-def _joined(parts: Iterable[tuple[_Kind, str]], kind: _Kind) -> str:
-    return "".join(text for one, text in parts if one is kind)
-
-
-def _reasoning(message: Mapping[str, object]) -> str:
-    found = ("\n".join(_strings(message.get(name))) for name in _REASONING)
-    return next((text for text in found if text.strip()), "")
-
-
-def _strings(value: object, names: Sequence[str] = _TEXTS, depth: int = 0) -> Iterator[str]:
-    """Every text in a value, in lists, and in objects under `names`."""
-    if isinstance(value, str):
-        yield value
-    elif depth < _DEEPEST and isinstance(value, list | dict):
-        inner = value if isinstance(value, list) else [value[name] for name in names if name in value]
-        for one in inner:
-            yield from _strings(one, names, depth + 1)
 
 
 def _usage(raw: object) -> Usage:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, finite_number
+from nat_dpo_pipeline.core.candidates import Candidate, finite_number
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.generation.record import Failure, FailureReason, GenerationRecord

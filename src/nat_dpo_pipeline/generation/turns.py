@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.rendering import render_prompt
 from nat_dpo_pipeline.core.rewards import agreement
 from nat_dpo_pipeline.errors import CandidateRefused

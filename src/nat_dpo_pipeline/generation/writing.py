@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.endings import Ending
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.parsing import parse_lines, parse_terms
 from nat_dpo_pipeline.core.similarity import NearDuplicates
 from nat_dpo_pipeline.errors import ModelError, ParseError
 from nat_dpo_pipeline.generation import prompts
 from nat_dpo_pipeline.generation.asking import Asking, call_of, nth, told_of, why_silent
 from nat_dpo_pipeline.generation.chat import ChatModel
-from nat_dpo_pipeline.generation.endings import Ending
 from nat_dpo_pipeline.generation.inputs import Request
 from nat_dpo_pipeline.generation.listing import Listing
 from nat_dpo_pipeline.generation.record import Failure, GenerationRecord

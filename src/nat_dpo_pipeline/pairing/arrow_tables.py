@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow
 
+from nat_dpo_pipeline.core.messages import as_messages
 from nat_dpo_pipeline.dataset.formats import Format
-from nat_dpo_pipeline.dataset.formats.format import as_messages, as_text, only_text, plain
+from nat_dpo_pipeline.dataset.formats.format import as_text, only_text, plain
 from nat_dpo_pipeline.dataset.parquet import arrow_schema
 from nat_dpo_pipeline.pairing.encoding import LAYOUTS, Block, Layout, carried, rows_of_turns, used_rows
 from nat_dpo_pipeline.records.columns import Ints, Objects
@@ -36,9 +38,10 @@ def _with_dictionaries(kind: Any) -> Any:
 
 def encoded_tables(one: Format, block: Block, refused: Counter[str]) -> Iterator[Any]:
     """The rows as Arrow tables; what the format cannot carry is counted."""
-    layout = LAYOUTS.get(one.name)
+    layout = LAYOUTS.get(one.name) if block.is_text else None
     if layout is None:
-        rows = [row for found in rows_of_turns(one, block, plain, refused) for row in found]
+        texts = replace(one, takes_calls=False)
+        rows = [row for found in rows_of_turns(texts, block, plain, refused) for row in found]
         yield pyarrow.Table.from_pylist(rows, schema=schema_of(one))
     else:
         left = carried(one, block, refused)

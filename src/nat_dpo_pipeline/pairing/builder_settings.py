@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
-from nat_dpo_pipeline.core.strategies import Strategy
+from nat_dpo_pipeline.core.strategies import CutAt, Strategy
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, checked
 
 if TYPE_CHECKING:
@@ -113,6 +113,15 @@ class BuilderSettings(StrictConfig):
         default=False,
         description="Pair responses marked as truncated, refusal or empty too; needed with the workflow's "
         "`keep_truncated` and `keep_refusals`. Blank ones never pair. Off: they teach to stop short or to refuse.",
+    )
+    at: CutAt | None = Field(
+        default=None,
+        description="Where rollouts of one task become turns: `divergence`, where their replies differ first, `every` "
+        "place where they differ, the `first` reply or the `last`. Unless it is set, rollouts with tool calls are cut "
+        "at the divergence, others before the last reply. A reply's score is the mean of the rollouts behind it.",
+    )
+    min_rollouts: int = Field(
+        default=1, ge=1, description="Replies with fewer rollouts behind them are left out of such turns."
     )
     drop_contradictions: bool = Field(
         default=False,

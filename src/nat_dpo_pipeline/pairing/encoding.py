@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt, as_messages, has_calls
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import Format, row_of
 from nat_dpo_pipeline.dataset.formats.format import (
@@ -22,7 +22,6 @@ from nat_dpo_pipeline.dataset.formats.format import (
     RowRefusal,
     TurnRows,
     as_answer,
-    as_messages,
     as_text,
     only_text,
 )
@@ -87,6 +86,13 @@ class Block:
     def turns_of_singles(self) -> Ints:
         return np.searchsorted(self.turns.starts, self.singles, side="right") - 1
 
+    @property
+    def is_text(self) -> bool:
+        """True when nothing but text is asked and answered."""
+        return set(map(type, self.turns.columns.response.tolist())) <= {str} and not any(
+            map(has_calls, self.prompts()[1])
+        )
+
     def on_side(self, is_here: Bools) -> "Block":
         """Return what is of the turns where `is_here`."""
         pairs = self.pairs.take(np.flatnonzero(is_here[self.pairs.turn]))
@@ -124,7 +130,7 @@ def carried(one: Format, block: Block, refused: Counter[str]) -> Block:
 
 def encoded_lines(one: Format, block: Block, refused: Counter[str]) -> Iterator[tuple[bytes, int]]:
     """The rows as lines of JSON, many at a time with their number; what the format cannot carry is counted."""
-    layout = LAYOUTS.get(one.name)
+    layout = LAYOUTS.get(one.name) if block.is_text else None
     if layout is not None:
         yield from _joined_lines(layout, carried(one, block, refused))
         return
@@ -137,7 +143,7 @@ def encoded_lines(one: Format, block: Block, refused: Counter[str]) -> Iterator[
 def rows_of_turns(one: Format, block: Block, once: Once, refused: Counter[str]) -> Iterator[list[Row]]:
     """Yield the rows of each turn; what the format cannot carry is counted."""
     for turn in _turn_rows(block):
-        made = list(one.rows(turn, once))
+        made = list(one.rows_of(turn, once))
         refused.update(row for row in made if isinstance(row, RowRefusal))
         yield [row for row in made if not isinstance(row, RowRefusal)]
 

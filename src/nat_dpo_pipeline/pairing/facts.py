@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 
-from nat_dpo_pipeline.core.candidates import Prompt, prompt_key
+from nat_dpo_pipeline.core.messages import exact_key, prompt_key
 from nat_dpo_pipeline.core.selection import SelectionRules, fingerprint
 from nat_dpo_pipeline.core.split import rank
 from nat_dpo_pipeline.dataset.formats.rows import facts_of
@@ -95,7 +95,7 @@ class Facts:
         columns, pairs = block.turns.columns, block.pairs
         rows = np.unique(np.concatenate((pairs.chosen, pairs.rejected)))
         turns, prompts = block.prompts()
-        asked = _halves([_told_apart(prompt) for prompt in prompts])
+        asked = _halves([exact_key(prompt) for prompt in prompts])
         answers = _halves(columns.response[rows])
         places = (
             np.searchsorted(turns, pairs.turn),
@@ -124,10 +124,6 @@ class Facts:
             buffer = BytesIO()
             np.save(buffer, np.concatenate(parts))
             (folder / fact_name(shard, name)).write(buffer.getvalue())
-
-
-def _told_apart(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else repr(prompt)
 
 
 def _halves(texts: Sequence[str] | Objects) -> tuple[Hashes, Hashes]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from nat_dpo_pipeline.core.candidates import as_messages
+from nat_dpo_pipeline.core.messages import prompt_json, reply_json
 from nat_dpo_pipeline.json_text import json_bytes, parse_json
 from nat_dpo_pipeline.pairing.tasks import Done, Job, Part, PartitionTask
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, gathered, joined
@@ -121,8 +121,8 @@ def _row_of(columns: Columns, row: int) -> dict[str, object]:
         "run_id": columns.run_id[row],
         "example_id": columns.example_id[row],
         "turn_id": columns.turn_id[row],
-        "prompt": prompt if isinstance(prompt, str) else as_messages(prompt),
-        "response": columns.response[row],
+        "prompt": prompt if isinstance(prompt, str) else prompt_json(prompt),
+        "response": reply_json(columns.response[row]),
         "score": float(columns.score[row]),
         **({} if line == FLAT else {LINE: line}),
     }

@@ -22,6 +22,7 @@ from nat_dpo_pipeline.pairing.partition import partition, partition_turns, score
 from nat_dpo_pipeline.pairing.tasks import Done, PairTask, Part, PartitionTask, Task
 from nat_dpo_pipeline.pairing.verdicts import REASONS
 from nat_dpo_pipeline.pairing.writing import ShardFiles
+from nat_dpo_pipeline.records.branching import without_rollouts
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, Turns, contiguous_turns
 from nat_dpo_pipeline.records.places import FileInfo, Place
 from nat_dpo_pipeline.records.ranges import ReadCounts
@@ -133,7 +134,7 @@ class _Shard:
     def _block(self, columns: Columns, candidates: Sink | None) -> Block:
         """The pairs of the rows, as far as they are kept."""
         task, job = self._task, self._task.job
-        turns = contiguous_turns(columns)
+        turns = contiguous_turns(without_rollouts(columns, job.rules, self._skipped))
         if candidates is not None:
             candidates.write(b"".join(map(scored_turn_row, turns.each())))
         self._candidates += len(turns.columns)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.core.split import rank
 from nat_dpo_pipeline.dataset.files import Sink, WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named

@@ -18,34 +18,39 @@ from uuid import uuid4
 
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt, as_messages, finite_number
+from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.plugin.steps import push_step
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
 
-#: A text, or messages with `role` and `content`.
-GivenPrompt = str | Sequence[Mapping[str, str] | Message]
+#: A text, or messages in OpenAI's form.
+GivenPrompt = str | Sequence[Mapping[str, object] | Message]
+#: A text, or a message with `content` and `tool_calls`, also one of a client.
+GivenResponse = object
 
 
 def emit_candidates(
     *,
     prompt: GivenPrompt,
-    responses: Sequence[str],
+    responses: Sequence[GivenResponse],
     scores: Sequence[float | None],
     models: Sequence[str | None] | None = None,
     metadata: Sequence[Mapping[str, object]] | None = None,
     turn_id: str | None = None,
     turn_index: int = 0,
     step_name: str = DEFAULT_STEP_NAME,
+    tools: Sequence[object] = (),
 ) -> str:
-    """Push the candidates of one turn, at once, and say its id, which is new unless it is given.
+    """Push the candidates of one turn, at once, and return its id, which is new unless it is given.
 
-    Candidates compete when they have one `turn_id` and one prompt. Raises InputError when the lists differ in length.
+    Candidates compete when they have one `turn_id` and one prompt. `tools` are those on offer, as the model saw them.
+    Raises InputError when the lists differ in length.
     """
     for name, given in (("scores", scores), ("models", models), ("metadata", metadata)):
         if given is not None and len(given) != len(responses):
             raise InputError(f"{len(responses)} responses need as many {name}, not {len(given)}")
-    candidates = Turn(prompt, turn_id or str(uuid4()), turn_index, step_name)
+    candidates = Turn(prompt, turn_id or str(uuid4()), turn_index, step_name, tools)
     for place, (response, score) in enumerate(zip(responses, scores, strict=True)):
         candidates.add(
             response,
@@ -64,10 +69,11 @@ async def turn(
     turn_id: str | None = None,
     turn_index: int = 0,
     step_name: str = DEFAULT_STEP_NAME,
+    tools: Sequence[object] = (),
 ) -> AsyncIterator["Turn"]:
     """Collect the candidates of one turn as they come, from tasks and threads too; they are pushed at the end of the
     block, also when it raises."""
-    candidates = Turn(prompt, turn_id or str(uuid4()), turn_index, step_name)
+    candidates = Turn(prompt, turn_id or str(uuid4()), turn_index, step_name, tools)
     try:
         yield candidates
     finally:
@@ -76,7 +82,7 @@ async def turn(
 
 @dataclass(frozen=True, slots=True)
 class _Added:
-    response: str
+    response: GivenResponse
     score: float | None
     metadata: Mapping[str, object]
 
@@ -89,11 +95,12 @@ class Turn:
     turn_id: str
     turn_index: int
     step_name: str
+    tools: Sequence[object] = ()
     _added: list[_Added] = field(default_factory=list)
 
     def add(
         self,
-        response: str,
+        response: GivenResponse,
         *,
         score: float | None,
         model: str | None = None,
@@ -112,7 +119,7 @@ class Turn:
         """Push what was added, in the context of whoever calls this."""
         # A new one for every call of Context: the steps of a candidate must go through one.
         manager = Context.get().intermediate_step_manager
-        messages = as_messages(_prompt(self.prompt))
+        asked = _asked(self.prompt, self.tools)
         for index, one in enumerate(self._added):
             push_step(
                 manager,
@@ -120,7 +127,7 @@ class Turn:
                 turn_id=self.turn_id,
                 turn_index=self.turn_index,
                 candidate_index=index,
-                messages=messages,
+                prompt=asked,
                 response=one.response,
                 score=one.score,
                 metadata=one.metadata,
@@ -128,7 +135,10 @@ class Turn:
         self._added.clear()
 
 
-def _prompt(given: GivenPrompt) -> Prompt:
+def _asked(given: GivenPrompt, tools: Sequence[object]) -> object:
+    """Return a prompt as JSON, which is read like any other recorded prompt."""
     if isinstance(given, str):
-        return given
-    return tuple(one if isinstance(one, Message) else Message(one["role"], one["content"]) for one in given)
+        messages: list[object] = [{"role": "user", "content": given}]
+    else:
+        messages = [one.as_json() if isinstance(one, Message) else one for one in given]
+    return {"messages": messages, "tools": list(tools)} if tools else messages

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from nat.plugin_api import Builder, Context
 
-from nat_dpo_pipeline.core.candidates import as_messages
+from nat_dpo_pipeline.core.messages import as_messages
 from nat_dpo_pipeline.generation.chat import Call, ChatModel
 from nat_dpo_pipeline.generation.limits import LimitedModel, Limits
 from nat_dpo_pipeline.generation.replies import ChatReply, Usage
@@ -80,7 +80,7 @@ class _TracedModel:
 
 
 def _ended(
-    start: IntermediateStepPayload, messages: list[dict[str, str]], reply: ChatReply | None
+    start: IntermediateStepPayload, messages: list[dict[str, object]], reply: ChatReply | None
 ) -> IntermediateStepPayload:
     """The end of a call's step; without a reply that of one that failed."""
     output = None if reply is None else reply.text

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason, as_messages
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
 from nat_dpo_pipeline.core.decoding import CandidateDecoder
+from nat_dpo_pipeline.core.messages import prompt_json, reply_json
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStep,
@@ -35,8 +36,8 @@ def push_candidate(manager: StepManager, step_name: str, candidate: Candidate, t
         turn_id=candidate.turn_id,
         turn_index=turn_index,
         candidate_index=candidate.candidate_index,
-        messages=as_messages(candidate.prompt),
-        response=candidate.response,
+        prompt=prompt_json(candidate.prompt),
+        response=reply_json(candidate.response),
         score=candidate.score,
         metadata=metadata,
     )
@@ -49,13 +50,13 @@ def push_step(
     turn_id: str,
     turn_index: int,
     candidate_index: int,
-    messages: list[dict[str, str]],
-    response: str,
+    prompt: object,
+    response: object,
     score: float | None,
     metadata: Mapping[str, object],
 ) -> None:
     """Push one TTC_START and its TTC_END, at once: an END without its START in the same manager is lost."""
-    asked = TTCEventData(turn_id=turn_id, turn_index=turn_index, candidate_index=candidate_index, input=messages)
+    asked = TTCEventData(turn_id=turn_id, turn_index=turn_index, candidate_index=candidate_index, input=prompt)
     answered = asked.model_copy(update={"output": response, "score": score})
     uuid = str(uuid4())
     for event_type, data in ((IntermediateStepType.TTC_START, asked), (IntermediateStepType.TTC_END, answered)):

@@ -7,8 +7,7 @@ Written by Harbor and NeMo Relay one a file, by `nat eval` (`write_atif_workflow
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from nat_dpo_pipeline.core.candidates import RefusalReason
-from nat_dpo_pipeline.core.json_values import mapping
+from nat_dpo_pipeline.core.json_values import items, mapping
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.records.pieces import parsed, pieces
 from nat_dpo_pipeline.records.places import Place
@@ -24,7 +23,6 @@ from nat_dpo_pipeline.records.values import (
 )
 
 _IDS_SHOWN = 3
-_ROLES = {"user": "user", "agent": "assistant", "system": "system"}
 
 
 def _trajectory(value: object) -> Mapping[str, object]:
@@ -45,7 +43,8 @@ def _reader(shared: Shared) -> Read:
         if model := named(mapping(trajectory.get("agent")).get("model_name")):
             metadata["model"] = model
         try:
-            candidate = rollout(_conversation(trajectory), score, index=None, metadata=metadata)
+            tools = mapping(trajectory.get("agent")).get("tool_definitions")
+            candidate = rollout(_steps(trajectory), (), score, index=None, metadata=metadata, tools=tools)
         except CandidateRefused as refused:
             yield Refused(refused.reason)
         else:
@@ -67,18 +66,19 @@ def ids_of(value: object) -> list[str]:
     return [name for name in map(named, _ids(value)) if name is not None]
 
 
-def _conversation(trajectory: Mapping[str, object]) -> list[object]:
-    """The messages; of several steps of the agent in a row the last, which is what it came to."""
-    steps = trajectory.get("steps")
-    messages: list[dict[str, object]] = []
-    for step in map(mapping, steps if isinstance(steps, list) else []):
-        if step.get("tool_calls") or step.get("observation"):
-            raise CandidateRefused(RefusalReason.TOOL_CALL)
-        role = _ROLES.get(str(step.get("source")))
-        if messages and role == "assistant" == messages[-1]["role"]:
-            messages.pop()
-        messages.append({"role": role, "content": step.get("message")})
-    return list(messages)
+def _steps(trajectory: Mapping[str, object]) -> list[object]:
+    """Return the steps; of several of the agent in a row, without calls, the last, which is what it came to."""
+    found: list[object] = []
+    for step in items(trajectory.get("steps")):
+        if found and _only_says(found[-1]) and mapping(step).get("source") == "agent":
+            found.pop()
+        found.append(step)
+    return found
+
+
+def _only_says(step: object) -> bool:
+    fields = mapping(step)
+    return fields.get("source") == "agent" and not fields.get("tool_calls") and not fields.get("observation")
 
 
 ATIF = RecordedFormat(

@@ -7,7 +7,8 @@ Responses API; `_ng_task_index` says which runs are of one task, and `_ng_rollou
 from collections.abc import Iterator, Mapping
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
-from nat_dpo_pipeline.core.json_values import mapping
+from nat_dpo_pipeline.core.json_values import items, mapping
+from nat_dpo_pipeline.core.marks import is_void
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.rollouts import rollout
 from nat_dpo_pipeline.records.values import (
@@ -40,10 +41,17 @@ def _read(record: Record) -> Iterator[Found | Refused]:
         yield Refused(RefusalReason.SET_ASIDE)
         return
     asked, answered = mapping(row.get("responses_create_params")), mapping(row.get("response"))
+    if is_void(row) or is_void(answered):
+        yield Refused(RefusalReason.VOID_REWARD)
+        return
     try:
-        conversation = [*_asked(asked), *_messages(answered.get("output"))]
         candidate = rollout(
-            conversation, row.get("reward"), index=row.get("_ng_rollout_index"), metadata=_metadata(row, answered)
+            _asked(asked),
+            items(answered.get("output")),
+            row.get("reward"),
+            index=row.get("_ng_rollout_index"),
+            metadata=_metadata(row, answered),
+            tools=asked.get("tools"),
         )
     except CandidateRefused as refused:
         yield Refused(refused.reason)
@@ -55,16 +63,7 @@ def _read(record: Record) -> Iterator[Found | Refused]:
 def _asked(params: Mapping[str, object]) -> list[object]:
     instructions, given = params.get("instructions"), params.get("input")
     system = [{"role": "system", "content": instructions}] if isinstance(instructions, str) and instructions else []
-    return [*system, *([{"role": "user", "content": given}] if isinstance(given, str) else _messages(given))]
-
-
-def _messages(items: object) -> list[object]:
-    """The messages among the items; thoughts are left out, and calls of tools have no place in a pair."""
-    found: list[object] = items if isinstance(items, list) else []
-    kinds = {str(mapping(item).get("type") or "message") for item in found}
-    if kinds - {"message", "reasoning"}:
-        raise CandidateRefused(RefusalReason.TOOL_CALL)
-    return [item for item in found if mapping(item).get("type") != "reasoning"]
+    return [*system, *([{"role": "user", "content": given}] if isinstance(given, str) else items(given))]
 
 
 def _metadata(row: Mapping[str, object], answered: Mapping[str, object]) -> dict[str, object]:

@@ -6,11 +6,12 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from msgspec import MsgspecError, Struct
+from msgspec import MsgspecError, Struct, defstruct
 from msgspec.json import Decoder
 
-from nat_dpo_pipeline.core.candidates import Prompt
-from nat_dpo_pipeline.core.rendering import render_prompt, without_reply
+from nat_dpo_pipeline.core.marks import MARKS
+from nat_dpo_pipeline.core.messages import Message, Prompt
+from nat_dpo_pipeline.core.rendering import render_prompt, split_reply, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.columns import FLAT, Columns, objects
 from nat_dpo_pipeline.records.rows import says_flaw
@@ -23,7 +24,7 @@ class _Message(Struct, gc=False, forbid_unknown_fields=True):
     content: str
 
 
-class _Row(Struct, gc=False):
+class _Row(Struct, gc=False, forbid_unknown_fields=True):
     example_id: str
     turn_id: str
     prompt: str | list[_Message]
@@ -34,11 +35,19 @@ class _Row(Struct, gc=False):
     metadata: object = None
 
 
+# Rows with other columns, of which those that may change what a row means must be looked at.
+_LOOKED_AT = sorted({*MARKS, "tools"})
+_WideRow = defstruct(
+    "_WideRow", [(name, object, None) for name in _LOOKED_AT], bases=(_Row,), gc=False, forbid_unknown_fields=False
+)
 _ROWS: Decoder[_Row] = Decoder(_Row)
+_WIDE_ROWS: Decoder[Any] = Decoder(_WideRow)
+_looked_at = attrgetter(*_LOOKED_AT)
 _OBJECTS: Decoder[dict[str, object]] = Decoder(dict[str, object])
 _LINE_END, _OPENING, _CLOSING = b"\n{}"
 _example_of = attrgetter("example_id")
-_TEXTS = ("example_id", "turn_id", "response")
+_response_of = attrgetter("response")
+_NAMES = ("example_id", "turn_id")
 
 
 def plain_columns(lines: bytes, *, with_raw: bool) -> Columns | None:
@@ -50,24 +59,40 @@ def plain_columns(lines: bytes, *, with_raw: bool) -> Columns | None:
         if not lines.isascii():
             # What no field asks for is not decoded below.
             lines.decode()
-        rows = _ROWS.decode_lines(lines)
+        rows = _rows(lines)
+        if rows is None:
+            return None
         raw: Sequence[Mapping[str, object]] = _OBJECTS.decode_lines(lines) if with_raw else ()
         prompts = _prompts(rows)
     except (MsgspecError, ValueError, RecursionError, CandidateRefused):
         return None
     if len(rows) != count or not all(map(_example_of, rows)):
         return None
-    texts: dict[str, Any] = {name: objects(map(attrgetter(name), rows), count) for name in _TEXTS}
-    flaws = [(row.flaw is not None or row.metadata is not None) and says_flaw(row.flaw, row.metadata) for row in rows]
+    texts: dict[str, Any] = {name: objects(map(attrgetter(name), rows), count) for name in _NAMES}
+    flaws = [
+        (row.flaw is not None or row.metadata is not None) and says_flaw({"flaw": row.flaw, "metadata": row.metadata})
+        for row in rows
+    ]
     return Columns(
         line=np.full(count, FLAT, dtype=np.int64),
         run_id=objects((row.run_id or "" for row in rows), count),
         prompt=objects(prompts, count),
+        response=objects(map(split_reply, map(_response_of, rows)), count),
         **texts,
         score=np.fromiter((row.score for row in rows), dtype=np.float64, count=count),
         is_flawed=np.array(flaws, dtype=bool),
         raw=objects(raw or repeat({}), count),
     )
+
+
+def _rows(lines: bytes) -> list[_Row] | None:
+    """Return the rows; None where one has tools, or a mark of how its reply or its reward came about."""
+    try:
+        return _ROWS.decode_lines(lines)
+    except MsgspecError:
+        rows: list[Any] = _WIDE_ROWS.decode_lines(lines)
+        nothing = (None,) * len(_LOOKED_AT)
+        return rows if all(found == nothing for found in map(_looked_at, rows)) else None
 
 
 def _prompts(rows: Sequence[_Row]) -> Sequence[Prompt]:
@@ -78,9 +103,13 @@ def _prompts(rows: Sequence[_Row]) -> Sequence[Prompt]:
     for row in rows:
         asked = row.prompt if type(row.prompt) is str else without_reply(row.prompt, row.response)
         if asked != last:
-            prompt, last = render_prompt(asked), asked
+            prompt, last = render_prompt(asked if type(asked) is str else _messages(asked)), asked
         found.append(prompt)
     return found
+
+
+def _messages(asked: Any) -> list[Message]:
+    return [Message(one.role, one.content) for one in asked]
 
 
 def _count_of_objects(lines: bytes) -> int | None:

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
+from nat_dpo_pipeline.core.marks import MARKS
+from nat_dpo_pipeline.core.rendering import split_reply
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, objects
 from nat_dpo_pipeline.records.places import Place
@@ -20,6 +22,8 @@ _COLUMNS = (*_KEYS, *_REQUIRED)
 # What reading a file may raise when the file is damaged, or holds what Python has no value for (a date of year 0).
 UNREADABLE = (pyarrow.ArrowException, OSError, EOFError, ValueError, OverflowError)
 _MOST_ROWS = 1 << 15
+# Columns that may change what a row means.
+_LOOKED_AT = MARKS | {"flaw", "tools"}
 # Refused as such.
 _NO_TEXT = "\udcff"
 
@@ -80,7 +84,9 @@ def _wanted(schema: Any, *, with_raw: bool) -> list[str]:
     """The columns that a row is made of; besides text and score of the others only what may hold a flaw."""
     others = [name for name in schema.names if name not in _COLUMNS]
     if not with_raw:
-        others = [name for name in others if name == "flaw" or (name == "metadata" and _holds_flaw(schema.field(name)))]
+        others = [
+            name for name in others if name in _LOOKED_AT or (name == "metadata" and _holds_flaw(schema.field(name)))
+        ]
     return [name for name in _COLUMNS if name in schema.names] + others
 
 
@@ -132,7 +138,8 @@ def _plain_columns(batch: Any) -> Columns | None:
     return Columns(
         line=np.full(count, FLAT, dtype=np.int64),
         run_id=values.get("run_id", objects(repeat(""), count)),
-        **{name: values[name] for name in ("example_id", "turn_id", *_REQUIRED)},
+        response=objects(map(split_reply, values["response"]), count),
+        **{name: values[name] for name in ("example_id", "turn_id", "prompt", "score")},
         is_flawed=np.zeros(count, dtype=bool),
         raw=objects(repeat({}), count),
     )

@@ -7,10 +7,13 @@ from math import isfinite
 
 import numpy as np
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, RefusalReason, prompt_name
+from nat_dpo_pipeline.core.candidates import Candidate, RefusalReason
 from nat_dpo_pipeline.core.decoding import score_of
 from nat_dpo_pipeline.core.filters import FLAWS
+from nat_dpo_pipeline.core.marks import MARKS, flaw_of, is_void
+from nat_dpo_pipeline.core.messages import Prompt, prompt_name
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
+from nat_dpo_pipeline.core.thoughts import may_hold_thoughts
 from nat_dpo_pipeline.dataset.formats.rows import is_utf8
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.columns import FLAT, Columns, objects
@@ -33,6 +36,7 @@ class Rows:
     _is_flawed: list[bool] = field(default_factory=list)
     _raw: list[Mapping[str, object]] = field(default_factory=list)
     _asked: object = None
+    _tools: object = None
     _asked_prompt: Prompt = ""
 
     def __len__(self) -> int:
@@ -66,6 +70,8 @@ class Rows:
         null is what a recorder writes of a step that has no turn. A hot path: what has the type it should have is taken
         as it is, without a call.
         """
+        if not MARKS.isdisjoint(row) and is_void(row):
+            raise CandidateRefused(RefusalReason.VOID_REWARD)
         run_id, example_id, turn_id = row.get("run_id"), row.get("example_id"), row.get("turn_id", "")
         score, prompt, response = row.get("score"), row.get("prompt"), row.get("response")
         if type(run_id) is not str or not run_id.isascii():
@@ -78,8 +84,8 @@ class Rows:
             turn_id = _id(turn_id)
         if type(score) is not float or not isfinite(score):
             score = score_of(score)
-        asked = self._rendered(prompt if type(prompt) is str else without_reply(prompt, response))
-        if type(response) is not str or not response.isascii():
+        asked = self._rendered(prompt if type(prompt) is str else without_reply(prompt, response), row.get("tools"))
+        if type(response) is not str or not response.isascii() or may_hold_thoughts(response):
             response = render_response(response)
         self._append(line, run_id, example_id or prompt_name(asked), turn_id, asked, response, score, row)
 
@@ -115,14 +121,14 @@ class Rows:
         self._prompt.append(prompt)
         self._response.append(response)
         self._score.append(score)
-        self._is_flawed.append(says_flaw(raw.get("flaw"), raw.get("metadata")))
+        self._is_flawed.append(says_flaw(raw))
         self._raw.append(raw)
 
-    def _rendered(self, raw: object) -> Prompt:
+    def _rendered(self, raw: object, tools: object) -> Prompt:
         # The candidates of a turn follow one another; equal prompts become one object.
-        if self._asked is None or (raw is not self._asked and raw != self._asked):
-            self._asked_prompt = render_prompt(raw)
-            self._asked = raw
+        if self._asked is None or (raw is not self._asked and raw != self._asked) or tools != self._tools:
+            self._asked_prompt = render_prompt(raw, tools)
+            self._asked, self._tools = raw, tools
         return self._asked_prompt
 
     def clear(self) -> None:
@@ -152,11 +158,15 @@ def is_turn_row(row: Mapping[str, object]) -> bool:
     return "candidates" in row and "response" not in row
 
 
-def says_flaw(flaw: object, metadata: object) -> bool:
-    """As `core.filters.is_flawed` of the candidate's metadata, of which the row may hold some beside the others."""
+def says_flaw(row: Mapping[str, object]) -> bool:
+    """Return True for a reply with a flaw, as `core.filters.is_flawed` has it, or that did not end well."""
+    flaw, metadata = row.get("flaw"), row.get("metadata")
     if isinstance(metadata, Mapping) and "flaw" in metadata:
         flaw = metadata["flaw"]
-    return isinstance(flaw, str) and flaw in FLAWS
+    if isinstance(flaw, str) and flaw in FLAWS:
+        return True
+    places = (row, metadata) if isinstance(metadata, Mapping) else (row,)
+    return any(not MARKS.isdisjoint(one) and flaw_of(one) is not None for one in places)
 
 
 def _flat_rows(row: Mapping[str, object], candidates: Sequence[object], text: bytes) -> Iterator[Mapping[str, object]]:

@@ -7,7 +7,8 @@ from itertools import combinations
 from math import floor, isfinite, log2
 from textwrap import shorten
 
-from nat_dpo_pipeline.core.candidates import Candidate, finite_number, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate, finite_number
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.core.similarity import content_words
 from nat_dpo_pipeline.core.ties import is_higher
 from nat_dpo_pipeline.generation.turns import Flaw

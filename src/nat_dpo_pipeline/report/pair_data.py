@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.report.document import json_for_html
 from nat_dpo_pipeline.report.numbers import Numbers
 from nat_dpo_pipeline.report.paired import LeftOut, PairedTurn, clean, model_of, subtopic_of
@@ -120,7 +121,7 @@ def _prompt(prompt: Prompt) -> object:
         return clean(prompt)
     if len(prompt) == 1 and prompt[0].role == "user":
         return clean(prompt[0].content)
-    return [[clean(message.role), clean(message.content)] for message in prompt]
+    return [[clean(message.role), clean(message.text)] for message in prompt]
 
 
 def _place(names: dict[str, int], name: str) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, Turn
+from nat_dpo_pipeline.core.candidates import Candidate, Turn
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from nat_dpo_pipeline.strict import StrictConfig
 
 if TYPE_CHECKING:
-    from nat_dpo_pipeline.core.candidates import Prompt
+    from nat_dpo_pipeline.core.messages import Prompt
     from nat_dpo_pipeline.trainers.backend import Backend
 
 

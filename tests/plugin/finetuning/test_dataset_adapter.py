@@ -26,7 +26,7 @@ from nat.data_models.finetuning import (
 from nat.data_models.function import FunctionBaseConfig
 from nat.llm.openai_llm import OpenAIModelConfig
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import OutputError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nat.data_models.finetuning import DPOItem, Trajectory, TrajectoryCollection
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.plugin.finetuning.submissions import PairSubmission, by_side, decoded, held_out_prompts
 from nat_dpo_pipeline.plugin.finetuning.trainer import by_example, split_by_prompt

@@ -27,7 +27,7 @@ from nat.data_models.finetuning import (
 from nat.finetuning.interfaces.trainer_adapter import TrainerAdapter
 from nat.finetuning.interfaces.trajectory_builder import TrajectoryBuilder
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import prompt_key
 from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import CollectionError, OutputError, TrainingError
 from nat_dpo_pipeline.plugin.finetuning.dataset_adapter import DatasetTrainerAdapter

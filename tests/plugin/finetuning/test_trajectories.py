@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nat.data_models.finetuning import DPOItem, EpisodeItem, EpisodeItemRole, OpenAIMessage, Trajectory
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message, Prompt
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message, Prompt
 from nat_dpo_pipeline.core.pairs import PreferencePair
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 from nat_dpo_pipeline.plugin.finetuning.submissions import pairs_of

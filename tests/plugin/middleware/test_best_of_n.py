@@ -21,7 +21,8 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Message, RefusalReason, group_turns
+from nat_dpo_pipeline.core.candidates import RefusalReason, group_turns
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import PairingRules, make_pairs
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.plugin.nat_api import (

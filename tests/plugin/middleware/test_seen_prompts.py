@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message, ToolCall
 from nat_dpo_pipeline.plugin.middleware.seen_prompts import SeenPrompts, common_prompt, unwatched
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepPayload,
@@ -22,6 +22,11 @@ from nat_dpo_pipeline.plugin.nat_api import (
 
 WHY = (Message("system", "Be brief."), Message("user", "Why?"))
 CALL: Any = {"name": "search", "args": {}, "id": "1"}
+CALLED = (
+    Message("user", "Why?"),
+    Message("assistant", "", (ToolCall("search", "{}", "1"),)),
+    Message("tool", "x", tool_call_id="1", name="search"),
+)
 
 
 @contextmanager
@@ -54,7 +59,7 @@ def _seen(*calls: tuple[object, object, object]) -> SeenPrompts:
         (["Why?"], "Why?", "Why?"),
         (None, "Why?", "Why?"),
         (None, [SystemMessage("Be brief."), HumanMessage("Why?")], WHY),
-        ([HumanMessage("Why?"), AIMessage("", tool_calls=[CALL]), ToolMessage("x", tool_call_id="1")], None, None),
+        ([HumanMessage("Why?"), AIMessage("", tool_calls=[CALL]), ToolMessage("x", tool_call_id="1")], None, CALLED),
         ([SimpleNamespace(role="user", content=object())], None, None),
         (None, None, None),
     ],

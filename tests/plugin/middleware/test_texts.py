@@ -13,7 +13,7 @@ from nat.data_models.api_server import (
 )
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Message as OurMessage
+from nat_dpo_pipeline.core.messages import Message as OurMessage
 from nat_dpo_pipeline.plugin.middleware.texts import prompt_of, text_of
 
 
@@ -38,7 +38,10 @@ class _Opaque:
         (["one", "two"], '["one","two"]'),
         ({"b": 1, "a": [None]}, '{"b":1,"a":[null]}'),
         (_Reply(answer="so", score=1), '{"answer":"so","score":1.0}'),
-        ({"content": "", "tool_calls": [{"name": "f"}]}, '{"content":"","tool_calls":[{"name":"f"}]}'),
+        (
+            {"content": "", "tool_calls": [{"name": "f"}]},
+            '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>',
+        ),
         (_Opaque(), '"<opaque>"'),
         ({"lone": "\ud800"}, '{"lone": "\\ud800"}'),
         ({"a", "b"} - {"b"}, '["a"]'),

@@ -189,7 +189,7 @@ async def test_what_has_no_finite_score_is_recorded_without_one(
 
 _UNFIT: list[dict[str, object]] = [
     {"output": "half a pair \ud83d"},
-    {"output": {"content": "", "tool_calls": [{"name": "f"}]}},
+    {"output": {"content": "", "tool_calls": [{"id": "1"}]}},
     {"output": object()},
     {"input": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]},
     {"input": SimpleNamespace(messages="none")},

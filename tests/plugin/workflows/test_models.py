@@ -6,7 +6,7 @@ from nat.llm.nim_llm import NIMModelConfig
 from nat.llm.openai_llm import OpenAIModelConfig
 from pydantic import SecretStr
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.openai_model import ModelSettings, OpenAIChatModel

@@ -8,7 +8,7 @@ from nat.data_models.llm import LLMBaseConfig
 from nat.llm.nim_llm import NIMModelConfig
 from nat.llm.openai_llm import OpenAIModelConfig
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.chat import Call
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer

@@ -20,7 +20,8 @@ from nat.runtime.session import SessionManager
 from nat.utils.data_models.schema_validator import validate_schema
 from starlette.responses import JSONResponse
 
-from nat_dpo_pipeline.core.candidates import Candidate, Message
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.demo import create_app
 from nat_dpo_pipeline.errors import ConfigurationError, ModelError
 from nat_dpo_pipeline.plugin.steps import Decoded, decode_candidates

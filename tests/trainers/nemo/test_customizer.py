@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError, TrainingError
 from nat_dpo_pipeline.testing.server import Fault, LoopbackServer, Request, Response, serving

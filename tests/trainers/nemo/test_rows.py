@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nat_dpo_pipeline.core.candidates import Message
+from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.trainers.nemo.rows import usable, write_files
 

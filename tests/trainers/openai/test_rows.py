@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.candidates import Message, prompt_key
+from nat_dpo_pipeline.core.messages import Message, prompt_key
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
 from nat_dpo_pipeline.errors import TrainingError
 from nat_dpo_pipeline.trainers.openai.rows import RowFiles, write_row_files

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from nat_dpo_pipeline.core.messages import as_messages
 from nat_dpo_pipeline.dataset.formats.format import (
     MESSAGES,
     Format,
@@ -10,7 +11,6 @@ from nat_dpo_pipeline.dataset.formats.format import (
     RowRefusal,
     TurnRows,
     as_answer,
-    as_messages,
     as_text,
     only_text,
 )

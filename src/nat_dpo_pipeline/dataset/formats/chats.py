@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from hashlib import blake2b
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.messages import Message, Prompt, as_messages, messages_of, tools_text
 from nat_dpo_pipeline.dataset.formats.format import (
     MESSAGE,
     MESSAGES,
@@ -13,10 +13,8 @@ from nat_dpo_pipeline.dataset.formats.format import (
     Row,
     RowRefusal,
     as_answer,
-    as_messages,
     as_text,
     each_pair,
-    messages_of,
     plain,
     roles_problem,
 )
@@ -31,7 +29,11 @@ def _answer(text: str) -> Mapping[str, str]:
 
 
 def trl_row(row: PreferenceRow, once: Once = plain) -> dict[str, object]:
-    """TRL's conversational preference format. Scores and ids are extra columns, which TRL's trainers ignore."""
+    """Return a pair in TRL's conversational preference format, whose trainers ignore scores and ids.
+
+    Tools are JSON text: as a list, `datasets` fills the fields of the others' schemas with null (TRL 1.16).
+    """
+    tools = tools_text(row.prompt)
     return {
         "prompt": once(as_messages, row.prompt),
         "chosen": once(as_answer, row.chosen),
@@ -40,6 +42,7 @@ def trl_row(row: PreferenceRow, once: Once = plain) -> dict[str, object]:
         "rejected_score": row.rejected_score,
         "example_id": row.example_id,
         "turn_id": row.turn_id,
+        **({} if tools is None else {"tools": tools}),
     }
 
 
@@ -77,7 +80,7 @@ def helpsteer3_row(row: PreferenceRow, once: Once = plain) -> Row:
     }
 
 
-def _spoken(messages: tuple[tuple[Message, ...], str]) -> list[Mapping[str, str]]:
+def _spoken(messages: tuple[tuple[Message, ...], str]) -> list[Mapping[str, object]]:
     prompt, answer = messages
     return [*as_messages(prompt), _answer(answer)]
 
@@ -164,6 +167,7 @@ CHATS = (
     Format(
         name="trl",
         rows=each_pair(trl_row),
+        takes_calls=True,
         read_by="TRL's DPOTrainer, CPOTrainer, ORPOTrainer, RewardTrainer",
         source="huggingface/trl, docs/source/dataset_formats.md (preference, conversational)",
         columns={

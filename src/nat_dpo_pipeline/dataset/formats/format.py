@@ -8,8 +8,8 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
-from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, UnpairedRow
+from nat_dpo_pipeline.core.messages import Prompt, message_of
+from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, UnpairedRow, row_has_calls
 
 T = TypeVar("T")
 Row = Mapping[str, object]
@@ -27,6 +27,7 @@ class RowRefusal(StrEnum):
     UNKNOWN_ROLE = "unknown_role"
     TURN_MARKER_IN_TEXT = "turn_marker_in_text"
     NO_ATTRIBUTES = "no_attributes"
+    TOOL_CALLS = "tool_calls"
     CHOSEN_AND_REJECTED = "chosen_and_rejected"
 
 
@@ -84,6 +85,19 @@ class TurnRows:
         return cls(pairs, singles)
 
     @cached_property
+    def has_calls(self) -> bool:
+        """True when the prompt or an answer has tool calls."""
+        return any(map(row_has_calls, self.pairs)) or any(map(row_has_calls, self.singles))
+
+    def without_calls(self) -> "TurnRows":
+        """Return the rows without tool calls."""
+        pairs = [row for row in self.pairs if not row_has_calls(row)]
+        return TurnRows(pairs, [row for row in self.singles if not row_has_calls(row)])
+
+    def __len__(self) -> int:
+        return len(self.pairs) + len(self.singles)
+
+    @cached_property
     def answers(self) -> list[Answer]:
         """The distinct texts in the pairs, best score first."""
         chosen = {row.chosen for row in self.pairs}
@@ -112,7 +126,8 @@ _FILES = {SplitName.TRAIN: "train.jsonl", SplitName.VALIDATION: "validation.json
 class Format:
     """One target. `read_by` is who reads it, `cannot_carry` what is refused, in words; `source` says where it is from.
 
-    `columns` is None where a column's type differs from dataset to dataset. `extra` are files beside the rows.
+    `takes_calls`: its trainer reads calls and tools on offer. `columns` is None where a column's type differs from
+    dataset to dataset. `extra` are files beside the rows.
     """
 
     name: str
@@ -124,6 +139,14 @@ class Format:
     parquet: bool = False
     cannot_carry: str = "nothing is left out"
     extra: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    takes_calls: bool = False
+
+    def rows_of(self, turn: TurnRows, once: Once) -> Iterable[Row | RowRefusal]:
+        """Return the rows of a turn; what its trainer cannot read is refused."""
+        if self.takes_calls or not turn.has_calls:
+            return self.rows(turn, once)
+        texts = turn.without_calls()
+        return [*[RowRefusal.TOOL_CALLS] * (len(turn) - len(texts)), *self.rows(texts, once)]
 
 
 def each_pair(make: Callable[[PreferenceRow, Once], Row | RowRefusal]) -> Rows:
@@ -144,21 +167,9 @@ def as_text(value: str) -> str:
     return value
 
 
-def as_messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The prompt as a part of a row: messages with role and content."""
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [{"role": message.role, "content": message.content} for message in prompt]
-
-
-def as_answer(text: str) -> list[dict[str, str]]:
-    """An answer as a part of a row: the only message of an assistant."""
-    return [{"role": "assistant", "content": text}]
-
-
-def messages_of(prompt: Prompt) -> tuple[Message, ...]:
-    """The prompt as messages; a text is one of the user's."""
-    return (Message("user", prompt),) if isinstance(prompt, str) else prompt
+def as_answer(reply: str) -> list[dict[str, object]]:
+    """Return an answer as a part of a row: the only message of an assistant."""
+    return [message_of(reply).as_json()]
 
 
 def only_text(prompt: Prompt) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.messages import Message, Prompt
 from nat_dpo_pipeline.dataset.formats.texts import ASSISTANT
 from nat_dpo_pipeline.errors import InputError
 

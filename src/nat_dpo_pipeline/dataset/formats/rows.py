@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, finite_number
+from nat_dpo_pipeline.core.candidates import Candidate, finite_number
+from nat_dpo_pipeline.core.messages import Prompt, alike, calls_tools, has_calls
 from nat_dpo_pipeline.core.pairs import PreferencePair
 
 
@@ -53,6 +54,12 @@ class UnpairedRow:
 DatasetRow = PreferenceRow | UnpairedRow
 
 
+def row_has_calls(row: DatasetRow) -> bool:
+    """Return True for a row with tool calls, or tools on offer, in its prompt or in an answer."""
+    answers = (row.chosen, row.rejected) if isinstance(row, PreferenceRow) else (row.completion,)
+    return any(map(calls_tools, answers)) or has_calls(row.prompt)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a candidate's metadata says of where its text and score came from."""
@@ -85,10 +92,11 @@ def row_of(pair: PreferencePair) -> PreferenceRow:
     """The row of a pair."""
     chosen, rejected = pair.chosen, pair.rejected
     better, worse = _facts(chosen), _facts(rejected)
+    texts = alike(chosen.response, rejected.response)
     return PreferenceRow(
         prompt=chosen.prompt,
-        chosen=chosen.response,
-        rejected=rejected.response,
+        chosen=texts[0],
+        rejected=texts[1],
         chosen_score=chosen.score,
         rejected_score=rejected.score,
         example_id=chosen.example_id,

@@ -1,6 +1,6 @@
 """Formats of plain text, one row a pair."""
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt, messages_of
 from nat_dpo_pipeline.dataset.formats.format import (
     Format,
     Once,
@@ -8,7 +8,6 @@ from nat_dpo_pipeline.dataset.formats.format import (
     RowRefusal,
     as_text,
     each_pair,
-    messages_of,
     only_text,
     plain,
     roles_problem,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from nat_dpo_pipeline.core.branches import branched
 from nat_dpo_pipeline.core.candidates import Candidate, Turn, group_turns
 from nat_dpo_pipeline.core.filters import is_blank, is_flawed
 from nat_dpo_pipeline.core.pairs import PairingRules, PreferencePair, SkipReason, pair_turn
@@ -105,7 +106,7 @@ def _paired(
     turns: Iterable[Turn], rules: PairingRules, config: DPOTrajectoryBuilderConfig, collected: Collected
 ) -> Iterator[list[PreferencePair]]:
     """The pairs of each turn."""
-    for turn in turns:
+    for turn in branched(turns, rules, collected.skipped):
         collected.turns += 1
         if len(turn.candidates) == 1 and config.require_multiple_candidates:
             collected.turns_with_one_candidate += 1

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from pydantic import ConfigDict, Field
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Prompt, prompt_key
 from nat_dpo_pipeline.core.split import stratified_validation_prompts, validation_prompts
 from nat_dpo_pipeline.dataset.formats import DatasetRow, PreferenceRow, SplitName, UnpairedRow
 from nat_dpo_pipeline.plugin.finetuning.trajectories import collector_paused, row_of_item

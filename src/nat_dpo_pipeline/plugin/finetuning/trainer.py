@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from nat_dpo_pipeline.core.candidates import Candidate, Prompt, prompt_key
+from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.core.messages import Prompt, prompt_key
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.core.split import deduplicate, is_held_out, sample, validation_prompts
 from nat_dpo_pipeline.dataset.files import append_json, check_writable, write_json

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt, finite_number
+from nat_dpo_pipeline.core.candidates import Candidate, finite_number
+from nat_dpo_pipeline.core.messages import Message, Prompt, Reply, has_calls, messages_of, prompt_json, reply_json
 from nat_dpo_pipeline.core.pairs import PreferencePair
+from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.dataset.formats import PreferenceRow
 from nat_dpo_pipeline.dataset.formats.rows import facts_of
 from nat_dpo_pipeline.plugin.nat_api import DPOItem, OpenAIMessage, Trajectory
@@ -61,6 +63,8 @@ def build_trajectories(
             "chosen_index": chosen.candidate_index,
             "rejected_index": rejected.candidate_index,
         }
+        if not isinstance(prompt, str) or type(chosen.response) is not str or type(rejected.response) is not str:
+            metadata.update(_whole(chosen, rejected))
         if exhaustive:
             metadata["chosen_raw_metadata"] = chosen.metadata
             metadata["rejected_raw_metadata"] = rejected.metadata
@@ -88,11 +92,22 @@ def build_trajectories(
     return trajectories
 
 
+def _whole(chosen: Candidate, rejected: Candidate) -> dict[str, object]:
+    """Return what texts cannot hold: calls, tools on offer and thoughts."""
+    facts: dict[str, object] = {}
+    if has_calls(chosen.prompt):
+        facts["prompt_messages"] = prompt_json(chosen.prompt)
+    for name, one in (("chosen_message", chosen), ("rejected_message", rejected)):
+        if isinstance(one.response, Reply):
+            facts[name] = reply_json(one.response)
+    return facts
+
+
 def nat_prompt(prompt: Prompt) -> list[OpenAIMessage] | str:
     """The prompt as a DPOItem holds it."""
     if isinstance(prompt, str):
         return prompt
-    return [OpenAIMessage(role=message.role, content=message.content) for message in prompt]
+    return [OpenAIMessage(role=message.role, content=message.text) for message in messages_of(prompt)]
 
 
 def row_of_item(item: DPOItem, trajectory: Trajectory) -> PreferenceRow:
@@ -100,9 +115,9 @@ def row_of_item(item: DPOItem, trajectory: Trajectory) -> PreferenceRow:
     metadata = trajectory.metadata or {}
     better, worse = facts_of(metadata.get("chosen_raw_metadata")), facts_of(metadata.get("rejected_raw_metadata"))
     return PreferenceRow(
-        prompt=_prompt(item.prompt),
-        chosen=item.chosen_response,
-        rejected=item.rejected_response,
+        prompt=render_prompt(metadata["prompt_messages"]) if "prompt_messages" in metadata else _prompt(item.prompt),
+        chosen=_reply(metadata.get("chosen_message"), item.chosen_response),
+        rejected=_reply(metadata.get("rejected_message"), item.rejected_response),
         chosen_score=finite_number(metadata.get("chosen_score")),
         rejected_score=finite_number(metadata.get("rejected_score")),
         example_id=_text(metadata, "example_id"),
@@ -113,6 +128,10 @@ def row_of_item(item: DPOItem, trajectory: Trajectory) -> PreferenceRow:
         rejected_model=worse.model,
         subtopic=better.subtopic,
     )
+
+
+def _reply(message: object, text: str) -> str:
+    return text if message is None else render_response(message)
 
 
 def _prompt(prompt: list[OpenAIMessage] | str) -> Prompt:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from nat.plugin_api import Builder, FunctionMiddleware, FunctionMiddlewareContext
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.rewards import agreement
 from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.generation.scorers import Score

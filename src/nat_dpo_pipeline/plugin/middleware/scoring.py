@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from nat.plugin_api import Builder
 
-from nat_dpo_pipeline.core.candidates import Message, Prompt
+from nat_dpo_pipeline.core.messages import Message, Prompt
 from nat_dpo_pipeline.errors import ConfigurationError, InputError, ModelError
 from nat_dpo_pipeline.generation.chat import OnReply
 from nat_dpo_pipeline.generation.scorers import Score, Scorer, TurnScorer

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepPayload, IntermediateStepType

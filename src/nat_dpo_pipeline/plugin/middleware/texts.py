@@ -1,6 +1,6 @@
 """What functions take and give, as the text of a prompt and of a response."""
 
-from nat_dpo_pipeline.core.candidates import Prompt
+from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response
 from nat_dpo_pipeline.json_text import json_bytes
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from zlib import crc32
 
-from nat_dpo_pipeline.core.candidates import as_messages, finite_number
+from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.messages import prompt_json, reply_json
 from nat_dpo_pipeline.core.redaction import Redaction
 from nat_dpo_pipeline.core.rendering import render_prompt, render_response, without_reply
 from nat_dpo_pipeline.dataset.candidate_log import CandidateLog
@@ -148,12 +149,12 @@ def _prompt(raw: object) -> object:
         prompt = render_prompt(raw)
     except CandidateRefused:
         return raw
-    return prompt if isinstance(prompt, str) else as_messages(prompt)
+    return prompt if isinstance(prompt, str) else prompt_json(prompt)
 
 
 def _response(raw: object) -> object:
     try:
-        return render_response(raw)
+        return reply_json(render_response(raw))
     except CandidateRefused:
         return raw
 

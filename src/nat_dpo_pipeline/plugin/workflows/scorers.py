@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from nat_dpo_pipeline.core.candidates import Message, as_messages, finite_number
+from nat_dpo_pipeline.core.candidates import finite_number
+from nat_dpo_pipeline.core.messages import Message, as_messages
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import OnReply
 from nat_dpo_pipeline.generation.scorers import (

@@ -5,19 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import last_text
+from nat_dpo_pipeline.core.messages import as_messages, last_text, messages_of
 from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import FORMATS, Format, PreferenceRow, SplitName
-from nat_dpo_pipeline.dataset.formats.format import (
-    Once,
-    Row,
-    Rows,
-    TurnRows,
-    as_messages,
-    as_text,
-    each_pair,
-    messages_of,
-)
+from nat_dpo_pipeline.dataset.formats.format import Once, Row, Rows, TurnRows, as_text, each_pair
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 
 _DPO = next(one for one in FORMATS if one.name == "nemo_customizer")

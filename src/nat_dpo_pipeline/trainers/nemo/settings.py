@@ -12,7 +12,7 @@ from nat_dpo_pipeline.strict import StrictConfig, secret_text
 from nat_dpo_pipeline.trainers.settings import JobSettings, Patience
 
 if TYPE_CHECKING:
-    from nat_dpo_pipeline.core.candidates import Prompt
+    from nat_dpo_pipeline.core.messages import Prompt
     from nat_dpo_pipeline.trainers.nemo.customizer import NemoCustomizerBackend
 
 NVIDIAS_VALIDATION_FRACTION = 0.2
@@ -130,7 +130,7 @@ class NemoSettings(JobSettings):
 
     def shorten(self) -> "Callable[[Prompt], Prompt] | None":
         """Return what leaves the text of the last message, without `use_full_message_history`."""
-        from nat_dpo_pipeline.core.candidates import last_text
+        from nat_dpo_pipeline.core.messages import last_text
 
         return None if self.use_full_message_history else last_text
 

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nat_dpo_pipeline.core.candidates import prompt_key
+from nat_dpo_pipeline.core.messages import messages_of, prompt_key
 from nat_dpo_pipeline.core.printable import listed
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName, formats_named
-from nat_dpo_pipeline.dataset.formats.format import messages_of
 from nat_dpo_pipeline.dataset.inspecting import Problem
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 from nat_dpo_pipeline.errors import TrainingError
