@@ -10,14 +10,15 @@ from nat.runtime.loader import load_config
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
-from nat_dpo_pipeline.plugin import finetuning_config as ours
+from nat_dpo_pipeline.plugin import finetuning_config
+from nat_dpo_pipeline.trainers.nemo import settings
 
 MODELS = [
-    "NeMoCustomizerTrainerConfig",
-    "NeMoCustomizerTrainerAdapterConfig",
-    "NeMoCustomizerHyperparameters",
-    "DPOSpecificHyperparameters",
-    "NIMDeploymentConfig",
+    finetuning_config.NeMoCustomizerTrainerConfig,
+    finetuning_config.NeMoCustomizerTrainerAdapterConfig,
+    settings.NeMoCustomizerHyperparameters,
+    settings.DPOSpecificHyperparameters,
+    settings.NIMDeploymentConfig,
 ]
 # The whole history is kept unless a configuration says otherwise.
 DIFFERENT = {"use_full_message_history": (True, False)}
@@ -87,9 +88,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_fields_and_defaults_are_nvidias(name: str) -> None:
-    our, their = getattr(ours, name), getattr(theirs, name)
+@pytest.mark.parametrize("our", MODELS)
+def test_fields_and_defaults_are_nvidias(our: type[BaseModel]) -> None:
+    their = getattr(theirs, our.__name__)
     assert our.model_fields.keys() >= their.model_fields.keys()
     differing = {
         field: (_default(our, field), _default(their, field))
@@ -106,7 +107,7 @@ def test_nvidias_yaml_is_read_as_nvidia_reads_it(tmp_path: Path, section: str) -
     entries = getattr(load_config(file), section)
     our, their = entries["ours"], entries["theirs"]
     assert type(their).__module__ == theirs.__name__
-    assert type(our).__module__ == ours.__name__
+    assert type(our).__module__ == finetuning_config.__name__
     given = set(yaml.safe_load(COMPLETE)[section]["theirs"]) - {"_type"}
     assert given == set(type(their).model_fields) - {"type", "reward"}, "the YAML is to be complete"
     assert {name: _plain(getattr(our, name)) for name in given} == {

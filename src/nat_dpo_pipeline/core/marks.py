@@ -21,18 +21,13 @@ def _is_not_fine(value: object) -> bool:
 # Why a reward is of no reply: the environment failed, or the reward is masked. With the tools that write the key.
 _VOID: Mapping[str, Callable[[object], bool]] = {
     "mask_sample": _is_set,  # NeMo Gym: left out of the loss
-    "mask": _is_set,
     "error": _is_set,  # verifiers, promptfoo, inspect_ai, and most others
-    "exception": _is_set,
     "exception_type": _is_set,  # NeMo Gym
     "error_kind": _is_set,  # NeMo Gym
     "exception_info": _is_set,  # Harbor
-    "infrastructure_error": _is_set,
-    "failure_class": _is_set,
     "_ng_failure_class": _is_set,  # NeMo Gym, in its file of failures
     "rollout_status": _is_not_fine,  # NeMo Agent Toolkit's trainers, Agent Lightning
     "reward_valid": lambda value: value is False,  # Harbor
-    "is_valid": lambda value: value is False,
 }
 _CUT: Mapping[str, Callable[[object], bool]] = {
     "is_truncated": _is_set,  # verifiers
