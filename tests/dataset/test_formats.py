@@ -22,6 +22,10 @@ SYSTEM = (Message("system", "Be brief."), Message("user", "Why?"))
 TURNS = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
 
 
+# Formats whose rows are those of another one.
+READ_AS = {"openrlhf": "trl", "oumi": "trl_standard"}
+
+
 def _made(name: str, *rows: PreferenceRow | UnpairedRow) -> list[object]:
     return list(BY_NAME[name].rows(TurnRows.of(rows), plain))
 
@@ -67,8 +71,12 @@ def _of(prompt: Prompt, chosen: str = "Because.", rejected: str = "No.") -> Pref
                 "conversations": [{"from": "human", "value": "Why?"}],
                 "chosen": {"from": "gpt", "value": "Because."},
                 "rejected": {"from": "gpt", "value": "No."},
+                "tools": "",
             },
         ),
+        ("ms_swift", {"messages": ASKED + GOOD, "rejected_response": "No."}),
+        ("openrlhf", {"prompt": ASKED, "chosen": GOOD, "rejected": BAD}),
+        ("oumi", {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}),
         ("axolotl", {"messages": ASKED, "chosen": GOOD[0], "rejected": BAD[0]}),
         (
             "hh",
@@ -138,12 +146,16 @@ def test_an_answer_that_is_alone_goes_to_kto_only() -> None:
 @pytest.mark.parametrize(
     ("prompt", "refusing"),
     [
-        (SYSTEM, {"trl_standard": "prompt_of_several_messages", "hh": "system_prompt"}),
-        (TURNS, {"trl_standard": "prompt_of_several_messages"}),
+        (
+            SYSTEM,
+            {"trl_standard": "prompt_of_several_messages", "oumi": "prompt_of_several_messages", "hh": "system_prompt"},
+        ),
+        (TURNS, {"trl_standard": "prompt_of_several_messages", "oumi": "prompt_of_several_messages"}),
         (
             (Message("user", "a"), Message("user", "b")),
             {
                 "trl_standard": "prompt_of_several_messages",
+                "oumi": "prompt_of_several_messages",
                 "hh": "roles_do_not_alternate",
                 "llama_factory": "roles_do_not_alternate",
             },
@@ -152,8 +164,9 @@ def test_an_answer_that_is_alone_goes_to_kto_only() -> None:
             (Message("user", "a"), Message("tool", "b")),
             {
                 "trl_standard": "prompt_of_several_messages",
+                "oumi": "prompt_of_several_messages",
                 "hh": "unknown_role",
-                "llama_factory": "unknown_role",
+                "llama_factory": "roles_do_not_alternate",
                 "openai": "unknown_role",
             },
         ),
@@ -161,6 +174,7 @@ def test_an_answer_that_is_alone_goes_to_kto_only() -> None:
             (Message("critic", "a"),),
             {
                 "trl_standard": "prompt_of_several_messages",
+                "oumi": "prompt_of_several_messages",
                 "hh": "unknown_role",
                 "llama_factory": "unknown_role",
                 "openai": "unknown_role",
@@ -193,8 +207,8 @@ def test_what_is_written_can_be_read(prompt: Prompt, chosen: str, rejected: str)
         for made in one.rows(TurnRows([row]), plain):
             if isinstance(made, RowRefusal) or name in ("kto", "steerlm", "ultrafeedback"):
                 continue
-            assert recognised(made) == name
-            found = read(name, made)
+            assert recognised(made) == READ_AS.get(name, name)
+            found = read(READ_AS.get(name, name), made)
             assert found.answers == (chosen, rejected)
             if name != "hh":
                 assert as_messages(found.prompt) == as_messages(prompt)
@@ -245,7 +259,7 @@ def test_the_columns_of_a_format_are_those_of_its_rows(name: str) -> None:
 
 
 def test_formats_are_named_and_files_have_names_of_their_own() -> None:
-    assert len(BY_NAME) == len(FORMATS) == 14
+    assert len(BY_NAME) == len(FORMATS) == 17
     for one in FORMATS:
         assert set(one.files) == set(SplitName)
         assert len(set(one.files.values())) == 2

@@ -192,7 +192,10 @@ def test_all_that_this_package_writes_is_fit(tmp_path: Path) -> None:
     splits = {SplitName.TRAIN: rows[:3], SplitName.VALIDATION: rows[3:]}
     write_dataset(tmp_path, splits, Provenance(0, {}, {}), target)
     reports = inspect([tmp_path])
-    assert {report.format for report in reports} == {one.name for one in FORMATS}
+    assert {report.format for report in reports} == {one.name for one in FORMATS} - {
+        "openrlhf",
+        "oumi",
+    }  # read as trl, trl_standard
     assert {str(report.path) for report in reports if not report.is_fit} == set()
     assert sum(report.rows for report in reports if report.path.suffix == ".parquet" and report.format == "trl") == 4
 

@@ -15,8 +15,9 @@ from trl import DPOConfig, DPOTrainer
 from trl.scripts.dpo import main as run_dpo
 from trl.scripts.dpo import make_parser
 
+from nat_dpo_pipeline.core.messages import messages_of
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.dataset.formats.format import messages_of, only_text
+from nat_dpo_pipeline.dataset.formats.format import only_text
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 

@@ -40,8 +40,8 @@ _OF_THE_CARD = ("license", "title", "languages")
 def export_command(output_dir: Path, **options: object) -> None:
     """Pair the candidates of a run folder as its manifest says, and write them in any of the formats.
 
-    trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, llama_factory, axolotl, hh, kto,
-    steerlm, ultrafeedback.
+    trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, llama_factory, ms_swift,
+    openrlhf, axolotl, oumi, hh, kto, steerlm, ultrafeedback.
     """
     with nothing_left_on_error(output_dir):
         _export(output_dir=output_dir, **options)  # type: ignore[arg-type]  # click fills them by name

@@ -63,6 +63,7 @@ class WrittenFormat:
     parquet: Mapping[SplitName, WrittenFile] = field(default_factory=dict)
     extra: Sequence[WrittenFile] = ()
     training: TrainingFile | None = None
+    has_calls: bool = False
 
     @property
     def files(self) -> tuple[WrittenFile, ...]:
@@ -123,7 +124,7 @@ def _metadata(facts: CardFacts) -> dict[str, object]:
         "size_categories": [size_category(sum(facts.pairs.values()))],
         "tags": ["dpo", "preference", "rlhf", *([] if facts.origin is Origin.RECORDED else ["synthetic"]), _MARK],
         "configs": _configs(filled),
-        "dataset_info": [_info(one.format) for one in filled if one.format.columns is not None],
+        "dataset_info": [_info(one) for one in filled if one.format.columns is not None],
     }
 
 
@@ -155,9 +156,15 @@ def _config(written: WrittenFormat, files: Mapping[SplitName, WrittenFile], *, i
     }
 
 
-def _info(one: Format) -> dict[str, object]:
-    columns = one.columns or {}
-    return {"config_name": one.name, "features": [_feature(name, column) for name, column in columns.items()]}
+def _info(one: WrittenFormat) -> dict[str, object]:
+    columns = one.format.columns or {}
+    if one.has_calls and one.format.takes_calls:
+        # What calls hold differs from row to row, which `datasets` reads as JSON from 4.7 on.
+        features = [_feature(name, column) for name, column in {**columns, "tools": "string"}.items()]
+        features = [{"name": found["name"], "list": "json"} if "list" in found else found for found in features]
+    else:
+        features = [_feature(name, column) for name, column in columns.items()]
+    return {"config_name": one.format.name, "features": features}
 
 
 def _feature(name: str, column: Column) -> dict[str, object]:

@@ -13,7 +13,6 @@ from nat_dpo_pipeline.core.messages import Prompt
 from nat_dpo_pipeline.dataset.files import Sink, WrittenFile, replaced
 from nat_dpo_pipeline.dataset.formats.format import EncodedOnce, Format, Once, RowRefusal, TurnRows, plain
 from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, is_utf8
-from nat_dpo_pipeline.dataset.parquet import write_parquet
 
 _NEWLINE = orjson.OPT_APPEND_NEWLINE
 
@@ -39,12 +38,11 @@ class Tally:
 class FormatFiles:
     """The files of one format below `folder`; each side is whole once `write_rows` has written it."""
 
-    def __init__(self, one: Format, folder: Path, *, parquet: bool = False) -> None:
+    def __init__(self, one: Format, folder: Path) -> None:
         self.format = one
         self.lines: dict[SplitName, WrittenFile] = {}
-        self.parquet: dict[SplitName, WrittenFile] = {}
+        self.has_calls = False
         self._folder = folder
-        self._with_parquet = parquet and one.parquet
         self._rows = 0
         self._sink: Sink
 
@@ -57,11 +55,10 @@ class FormatFiles:
         with replaced(path) as self._sink:
             yield
         self.lines[side] = self._sink.written(path.name, self._rows)
-        if self._with_parquet and self.format.columns is not None:
-            self.parquet[side] = write_parquet(path, self.format.columns)
 
     def add(self, turn: TurnRows, once: Once, refused: Counter[str]) -> None:
         """Write the rows of a turn; what the format cannot carry is counted."""
+        self.has_calls |= turn.has_calls
         for row in self.format.rows_of(turn, once):
             if isinstance(row, RowRefusal):
                 refused[row] += 1

@@ -17,7 +17,7 @@ from nat_dpo_pipeline.dataset.files import (
 )
 from nat_dpo_pipeline.dataset.formats import DatasetRow, Format, SplitName, format_names, formats_named
 from nat_dpo_pipeline.dataset.manifest import MANIFEST_NAME, Manifest, ManifestKind, is_ours
-from nat_dpo_pipeline.dataset.parquet import check_parquet
+from nat_dpo_pipeline.dataset.parquet import check_parquet, write_parquet
 from nat_dpo_pipeline.dataset.streams import FormatFiles, Tally, write_rows
 from nat_dpo_pipeline.dataset.training.settings import TrainingSettings
 from nat_dpo_pipeline.dataset.training.tools import TrainingFile, training_file
@@ -120,10 +120,11 @@ def write_dataset(
 
     def fill(stages: Mapping[str, Path]) -> Staged:
         tally = Tally()
-        formats = [FormatFiles(one, stages[one.name], parquet=target.parquet) for one in formats_named(target.formats)]
+        formats = [FormatFiles(one, stages[one.name]) for one in formats_named(target.formats)]
         for side in SplitName:
             write_rows(splits.get(side, ()), formats, tally, side)
-        return Staged([WrittenFormat(one.format, one.lines, one.parquet) for one in formats], tally, provenance)
+        written = [WrittenFormat(one.format, one.lines, has_calls=one.has_calls) for one in formats]
+        return Staged(written, tally, provenance)
 
     return publish(folder, target, fill)
 
@@ -143,7 +144,7 @@ def publish(folder: Path, target: Target, fill: Callable[[Mapping[str, Path]], S
                 stages = {one.name: stack.enter_context(replaced_folder(folder / one.name)) for one in formats}
                 staged = fill(stages)
                 tally, provenance = staged.tally, staged.provenance
-                written = [_finished(one, stages[one.format.name], target.training) for one in staged.formats]
+                written = [_finished(one, stages[one.format.name], target) for one in staged.formats]
                 skipped = {**provenance.skipped, **tally.skipped()}
                 facts = CardFacts(
                     target.about, written, tally.pairs, provenance.configuration, skipped, provenance.seed
@@ -163,18 +164,24 @@ def publish(folder: Path, target: Target, fill: Callable[[Mapping[str, Path]], S
     )
 
 
-def _finished(files: WrittenFormat, stage: Path, settings: TrainingSettings) -> WrittenFormat:
+def _finished(files: WrittenFormat, stage: Path, target: Target) -> WrittenFormat:
     (stage / MARK).touch()
     one = files.format
     lines = {side: _below(one, file, one.files[side]) for side, file in files.lines.items()}
-    training = training_file(one.name, settings, lines)
+    training = training_file(one.name, target.training, lines)
+    parquet = {}
+    if target.parquet and one.parquet and one.columns is not None:
+        with_calls = files.has_calls and one.takes_calls
+        parquet = {
+            side: write_parquet(stage / one.files[side], one.columns, with_calls=with_calls) for side in files.lines
+        }
     extra = [write_json(stage / name, value) for name, value in one.extra.items()]
     if training is not None:
         extra.append(replace_file(stage / Path(training.path).name, training.text.encode()))
     return replace(
         files,
         lines=lines,
-        parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in files.parquet.items()},
+        parquet={side: _below(one, file, _parquet_name(one, side)) for side, file in parquet.items()},
         extra=[_below(one, file, file.path) for file in extra],
         training=training,
     )

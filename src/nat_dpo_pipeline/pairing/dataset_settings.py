@@ -39,7 +39,8 @@ class DatasetSettings(StrictConfig):
     formats: list[str] = Field(
         default=["trl"],
         description="Any of trl, trl_standard, nemo_customizer, helix, helpsteer3, tulu3, nemo_rl, openai, "
-        "llama_factory, axolotl, hh, kto, steerlm, ultrafeedback; docs/datasets.md says who reads which.",
+        "llama_factory, ms_swift, openrlhf, axolotl, oumi, hh, kto, steerlm, ultrafeedback; docs/datasets.md says who "
+        "reads which.",
     )
     parquet: bool = Field(
         default=False, description="Write Parquet too where the readers of a format take it; needs pyarrow."

@@ -21,7 +21,9 @@ def write_card(folder: Place, result: PairedFiles, identity: Mapping[str, Any], 
     """Write the card of a dataset in shards."""
     configuration = {"trajectory_builder": identity["rules"], "recorded": [one.to_json() for one in result.read]}
     options = identity["options"]
-    written = [_written(one, result.files) for one in formats_named(tuple(options["formats"]))]
+    written = [
+        _written(one, result.files, has_calls=result.has_calls) for one in formats_named(tuple(options["formats"]))
+    ]
     facts = CardFacts(about, written, result.pairs, configuration, _skipped(result), options["seed"])
     (folder / CARD_NAME).write(card_text(facts).encode(errors="replace"))
 
@@ -58,7 +60,7 @@ def _skipped(result: PairedFiles) -> dict[str, Mapping[str, int]]:
     return {"pairs": result.skipped, "candidates": result.refused, **by_format}
 
 
-def _written(one: Format, files: Sequence[WrittenFile]) -> WrittenFormat:
+def _written(one: Format, files: Sequence[WrittenFile], *, has_calls: bool) -> WrittenFormat:
     """The shards of each side as one file whose path is a pattern."""
     lines = {}
     for side in SplitName:
@@ -67,7 +69,7 @@ def _written(one: Format, files: Sequence[WrittenFile]) -> WrittenFormat:
             suffix = shards[0].path.rpartition(".")[2]
             rows, size = sum(file.rows for file in shards), sum(file.size for file in shards)
             lines[side] = WrittenFile(f"{one.name}/{side}-*.{suffix}", rows, size, "")
-    return WrittenFormat(one, lines)
+    return WrittenFormat(one, lines, has_calls=has_calls)
 
 
 def identity_in(folder: Place) -> Mapping[str, Any] | None:

@@ -142,6 +142,7 @@ class PairedFiles:
     shards: int = 0
     resumed: int = 0
     dataset: WrittenDataset | None = None
+    has_calls: bool = False
 
     @property
     def has_rows(self) -> bool:

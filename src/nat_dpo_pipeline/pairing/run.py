@@ -20,7 +20,7 @@ from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.pairing.encoding import needs_all_facts
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.facts import Wanted
-from nat_dpo_pipeline.pairing.options import EngineName, FileKind, PairedFiles, PairingOptions, Progress, Written
+from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions, Progress, Written
 from nat_dpo_pipeline.pairing.partition import PARTS, PARTS_LIST, write_scores
 from nat_dpo_pipeline.pairing.plan import Plan
 from nat_dpo_pipeline.pairing.stages import Stage
@@ -77,12 +77,11 @@ class Run:
         )
         self._resumed = 0
         formats = formats_named(options.formats)
-        has_parquet = asked.written.target.parquet
         wants_facts = asked.rules.min_agreement is not None or options.stratify or asked.written.with_candidates
         self._job = Job(
             rules=asked.rules,
             formats=options.formats,
-            kinds=(FileKind.JSONL, *((FileKind.PARQUET,) if has_parquet else ())) if is_whole else (options.kind,),
+            kind=options.kind,
             validation_fraction=options.validation_fraction,
             seed=options.seed,
             single_label_score=options.single_label_score,
@@ -279,6 +278,7 @@ class Run:
             problems=list(problems_of(files, self._options.step_name, other_names)),
             scattered=self._plan.is_scattered,
             shards=len(done),
+            has_calls=any(one.has_calls for one in done),
             resumed=self._resumed,
         )
 

@@ -22,7 +22,7 @@ class Job:
 
     rules: PairingRules
     formats: tuple[str, ...]
-    kinds: tuple[FileKind, ...]
+    kind: FileKind
     validation_fraction: float
     seed: int
     single_label_score: float | None
@@ -91,3 +91,4 @@ class Done:
     turns_split: int = 0
     read: Mapping[int, ReadCounts] = field(default_factory=dict)
     other_names: Sequence[str] = ()
+    has_calls: bool = False

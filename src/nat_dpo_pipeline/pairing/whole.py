@@ -12,14 +12,13 @@ from nat_dpo_pipeline.dataset.files import WrittenFile
 from nat_dpo_pipeline.dataset.formats import Format, SplitName, formats_named
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.dataset.streams import Tally
-from nat_dpo_pipeline.dataset.writer import Provenance, Staged, Target, is_dataset, publish
+from nat_dpo_pipeline.dataset.writer import Provenance, Staged, is_dataset, publish
 from nat_dpo_pipeline.errors import ConfigurationError, OutputError
 from nat_dpo_pipeline.pairing.engines import Engine
 from nat_dpo_pipeline.pairing.manifest import identity_in
-from nat_dpo_pipeline.pairing.options import FileKind, PairedFiles, Progress
+from nat_dpo_pipeline.pairing.options import PairedFiles, Progress
 from nat_dpo_pipeline.pairing.plan import identity_of, planned
 from nat_dpo_pipeline.pairing.run import STATE, Asked, Run
-from nat_dpo_pipeline.pairing.writing import empty_parquet, file_name
 from nat_dpo_pipeline.records.inputs import InputFile
 from nat_dpo_pipeline.records.places import Place
 
@@ -83,8 +82,8 @@ def _staged(stages: Mapping[str, Path], result: PairedFiles, asked: Asked) -> St
     formats = [
         WrittenFormat(
             one,
-            _sides(one, stages[one.name], result, FileKind.JSONL),
-            _sides(one, stages[one.name], result, FileKind.PARQUET) if _has_parquet(one, asked.written.target) else {},
+            _sides(one, stages[one.name], result),
+            has_calls=result.has_calls,
         )
         for one in formats_named(asked.options.formats)
     ]
@@ -96,20 +95,14 @@ def _staged(stages: Mapping[str, Path], result: PairedFiles, asked: Asked) -> St
     return Staged(formats, tally, Provenance(asked.options.seed, configuration, {"pairs": dict(result.skipped)}))
 
 
-def _has_parquet(one: Format, target: Target) -> bool:
-    return target.parquet and one.parquet and one.columns is not None
-
-
-def _sides(one: Format, stage: Path, result: PairedFiles, kind: FileKind) -> dict[SplitName, WrittenFile]:
-    """The file of each side, also of one without rows."""
+def _sides(one: Format, stage: Path, result: PairedFiles) -> dict[SplitName, WrittenFile]:
+    """Return the file of each side, also of one without rows."""
     sides = {}
-    for side in SplitName:
-        name = file_name(one, side, kind)
+    for side, name in one.files.items():
         found = next((file for file in result.files if file.path == f"{one.name}/{name}"), None)
         if found is None:
-            content = b"" if kind is FileKind.JSONL else empty_parquet(one)
             (stage / name).parent.mkdir(exist_ok=True)
-            (stage / name).write_bytes(content)
-            found = WrittenFile(name, 0, len(content), sha256(content).hexdigest())
+            (stage / name).touch()
+            found = WrittenFile(name, 0, 0, sha256().hexdigest())
         sides[side] = replace(found, path=name)
     return sides

@@ -96,6 +96,7 @@ class _Shard:
                 name: {str(why): n for why, n in found.items()} for name, found in files.refused.items() if found
             },
             files=files.written(),
+            has_calls=files.has_calls,
             read=self._read,
             other_names=sorted(self._shared.other_names),
         )

@@ -3,7 +3,6 @@
 from collections import Counter
 from contextlib import ExitStack
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,8 @@ class ShardFiles:
         self._job = job
         self._formats = formats
         self._shard = shard
-        self._files: dict[tuple[str, SplitName, FileKind], _File] = {}
+        self._files: dict[tuple[str, SplitName], _File] = {}
+        self.has_calls = False
         self._stack = ExitStack()
         self._held_out = _held_out(job.state) if job.is_split_late and (job.state / HELD_OUT).exists() else None
 
@@ -66,54 +66,36 @@ class ShardFiles:
 
     def _add(self, block: Block, side: SplitName) -> None:
         self.pairs[side] += len(block.pairs)
+        self.has_calls |= not block.is_text
         for one in self._formats:
-            if FileKind.JSONL in self._job.kinds:
-                for lines, rows in encoded_lines(one, block, self.refused[one.name]):
+            refused = self.refused[one.name]
+            if self._job.kind is FileKind.JSONL:
+                for lines, rows in encoded_lines(one, block, refused):
                     if rows:
-                        self._file(one, side, FileKind.JSONL).add_lines(lines, rows)
-            if (
-                FileKind.PARQUET in self._job.kinds
-                and one.columns is not None
-                and (one.parquet or not self._job.is_whole)
-            ):
+                        self._file(one, side).add_lines(lines, rows)
+            elif one.columns is not None:
                 from nat_dpo_pipeline.pairing.arrow_tables import encoded_tables
 
-                refused = self.refused[one.name] if FileKind.JSONL not in self._job.kinds else Counter[str]()
                 for table in encoded_tables(one, block, refused):
                     if table.num_rows:
-                        self._file(one, side, FileKind.PARQUET).add_table(table)
+                        self._file(one, side).add_table(table)
 
-    def _file(self, one: Format, side: SplitName, kind: FileKind) -> "_File":
-        if (one.name, side, kind) not in self._files:
-            name = file_name(one, side, kind) if self._job.is_whole else f"{side}-{self._shard:05}.{kind}"
+    def _file(self, one: Format, side: SplitName) -> "_File":
+        if (one.name, side) not in self._files:
+            kind = self._job.kind
+            name = one.files[side] if self._job.is_whole else f"{side}-{self._shard:05}.{kind}"
             place = self._job.folders[one.name] / name
             place.folder.create_folder()
             sink = self._stack.enter_context(place.replaced())
             writer = None
             if kind is FileKind.PARQUET:
                 writer = self._stack.enter_context(_parquet_writer(sink, one))
-            self._files[one.name, side, kind] = _File(f"{one.name}/{name}", sink, writer)
-        return self._files[one.name, side, kind]
+            self._files[one.name, side] = _File(f"{one.name}/{name}", sink, writer)
+        return self._files[one.name, side]
 
     def written(self) -> list[WrittenFile]:
         """The files, once they are there."""
         return [file.sink.written(file.path, file.rows) for file in self._files.values()]
-
-
-def file_name(one: Format, side: SplitName, kind: FileKind) -> str:
-    return one.files[side] if kind is FileKind.JSONL else str(PurePosixPath(one.files[side]).with_suffix(".parquet"))
-
-
-def empty_parquet(one: Format) -> bytes:
-    """Return a file of the format's columns without rows."""
-    import pyarrow
-    from pyarrow import parquet
-
-    from nat_dpo_pipeline.pairing.arrow_tables import schema_of
-
-    sink = pyarrow.BufferOutputStream()
-    parquet.write_table(schema_of(one).empty_table(), sink, store_schema=False)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def _held_out(state: Place) -> Hashes:

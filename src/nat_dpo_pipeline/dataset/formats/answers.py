@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from nat_dpo_pipeline.core.messages import as_messages
+from nat_dpo_pipeline.core.messages import as_messages, tools_text
 from nat_dpo_pipeline.dataset.formats.format import (
     MESSAGES,
     Format,
@@ -39,6 +39,7 @@ def _kto_row(source: DatasetRow, text: str, label: bool, score: float | None, on
         "score": score,
         "example_id": source.example_id,
         "turn_id": source.turn_id,
+        **({} if (tools := tools_text(source.prompt)) is None else {"tools": tools}),
     }
 
 
@@ -82,7 +83,7 @@ ANSWERS = (
     Format(
         name="kto",
         rows=kto_rows,
-        read_by="TRL's KTOTrainer and BCOTrainer",
+        read_by="TRL's KTOTrainer",
         source="huggingface/trl, docs/source/dataset_formats.md (unpaired preference, conversational)",
         columns={
             "prompt": MESSAGES,
@@ -93,6 +94,7 @@ ANSWERS = (
             "turn_id": "string",
         },
         parquet=True,
+        takes_calls=True,
         cannot_carry="answers that are chosen in one pair and rejected in another",
     ),
     Format(

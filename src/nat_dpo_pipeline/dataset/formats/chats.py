@@ -1,9 +1,20 @@
 """Formats of chat messages, one row a pair."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 
-from nat_dpo_pipeline.core.messages import Message, Prompt, as_messages, messages_of, tools_text
+from nat_dpo_pipeline.core.messages import (
+    Message,
+    Prompt,
+    as_messages,
+    calls_tools,
+    message_of,
+    messages_of,
+    tools_of,
+    tools_text,
+)
 from nat_dpo_pipeline.dataset.formats.format import (
     MESSAGE,
     MESSAGES,
@@ -42,6 +53,33 @@ def trl_row(row: PreferenceRow, once: Once = plain) -> dict[str, object]:
         "rejected_score": row.rejected_score,
         "example_id": row.example_id,
         "turn_id": row.turn_id,
+        **({} if tools is None else {"tools": tools}),
+    }
+
+
+def openrlhf_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
+    """OpenRLHF renders messages by the chat template, and passes no tools to it."""
+    if tools_text(row.prompt) is not None:
+        return RowRefusal.TOOLS_ON_OFFER
+    return {
+        "prompt": once(as_messages, row.prompt),
+        "chosen": once(as_answer, row.chosen),
+        "rejected": once(as_answer, row.rejected),
+    }
+
+
+def ms_swift_row(row: PreferenceRow, _once: Once = plain) -> Row:
+    """ms-swift puts `rejected_response` in the place of all messages after the last one of the user."""
+    messages = as_messages(row.prompt)
+    last_user = max((place for place, one in enumerate(messages) if one["role"] == "user"), default=len(messages) - 1)
+    since = messages[last_user + 1 :]
+    rejected: object = row.rejected
+    if since or calls_tools(row.rejected):
+        rejected = [*since, *as_answer(row.rejected)]
+    tools = tools_text(row.prompt)
+    return {
+        "messages": [*messages, *as_answer(row.chosen)],
+        "rejected_response": rejected,
         **({} if tools is None else {"tools": tools}),
     }
 
@@ -108,12 +146,27 @@ def nemo_rl_row(row: PreferenceRow, once: Once = plain) -> Row:
 
 
 def _openai_input(prompt: Prompt) -> Mapping[str, object]:
-    return {"messages": as_messages(prompt), "tools": [], "parallel_tool_calls": True}
+    messages = [_on_the_wire(message) for message in messages_of(prompt)]
+    return {"messages": messages, "tools": tools_of(prompt), "parallel_tool_calls": True}
+
+
+def _on_the_wire(message: Message) -> Mapping[str, object]:
+    """Return a message as OpenAI's API takes it: arguments are JSON text, thoughts have no place."""
+    made = message.as_json()
+    made.pop("reasoning_content", None)
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return made
 
 
 def openai_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
-    """Text only; a `tool` message would need the call that it answers, which a pair does not keep."""
-    if not {message.role for message in messages_of(row.prompt)} <= {"system", "developer", "user", "assistant"}:
+    """The prompt may hold calls and their results; OpenAI takes only text as an answer."""
+    if any(map(calls_tools, (row.chosen, row.rejected))):
+        return RowRefusal.CALL_IN_ANSWER
+    if not {message.role for message in messages_of(row.prompt)} <= _OPENAI_ROLES or _lacks_a_call(row.prompt):
         return RowRefusal.UNKNOWN_ROLE
     return {
         "input": once(_openai_input, row.prompt),
@@ -122,26 +175,55 @@ def openai_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
     }
 
 
-_SHAREGPT = {"user": "human", "assistant": "gpt", "system": "system"}
+_OPENAI_ROLES = {"system", "developer", "user", "assistant", "tool"}
+
+
+def _lacks_a_call(prompt: Prompt) -> bool:
+    """Return True where a result of a tool has no id of the call that it answers."""
+    return any(message.role == "tool" and not message.tool_call_id for message in messages_of(prompt))
+
+
+_SHAREGPT = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 
 
 def _sharegpt(prompt: Prompt) -> list[Mapping[str, str]]:
-    return [{"from": _SHAREGPT[message.role], "value": message.content} for message in messages_of(prompt)]
+    return [_sharegpt_message(message) for message in messages_of(prompt)]
 
 
-def _sharegpt_answer(text: str) -> Mapping[str, str]:
-    return {"from": "gpt", "value": text}
+def _sharegpt_message(message: Message) -> Mapping[str, str]:
+    if not message.tool_calls:
+        return {"from": _SHAREGPT[message.role], "value": message.content}
+    calls = [{"name": call.name, "arguments": call.values()} for call in message.tool_calls]
+    called = calls[0] if len(calls) == 1 else calls
+    return {"from": "function_call", "value": json.dumps(called, ensure_ascii=False)}
+
+
+def _sharegpt_answer(reply: str) -> Mapping[str, str]:
+    return _sharegpt_message(message_of(reply))
 
 
 def llama_factory_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
-    """The sharegpt form. LLaMA-Factory skips conversations whose roles do not alternate, with a warning only."""
-    if problem := roles_problem(row.prompt):
+    """The sharegpt form. LLaMA-Factory skips conversations whose roles do not alternate, with a warning only.
+
+    Results of tools stand where the user's messages do; a call has no text beside it. `tools` are in every row, as its
+    reader looks for the column that dataset_info.json names.
+    """
+    messages = (*messages_of(row.prompt), message_of(row.chosen), message_of(row.rejected))
+    if any(message.tool_calls and message.content.strip() for message in messages):
+        return RowRefusal.TEXT_BESIDE_CALL
+    if problem := roles_problem(_as_spoken(row.prompt)):
         return problem
     return {
         "conversations": once(_sharegpt, row.prompt),
         "chosen": once(_sharegpt_answer, row.chosen),
         "rejected": once(_sharegpt_answer, row.rejected),
+        "tools": tools_text(row.prompt) or "",
     }
+
+
+def _as_spoken(prompt: Prompt) -> Prompt:
+    """Return a prompt in which the user says what tools gave."""
+    return tuple(replace(one, role="user") if one.role == "tool" else one for one in messages_of(prompt))
 
 
 def axolotl_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
@@ -156,7 +238,7 @@ def axolotl_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
 
 
 def _dataset_info(file: str) -> Mapping[str, object]:
-    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "tools": "tools"}
     return {"file_name": file, "formatting": "sharegpt", "ranking": True, "columns": columns}
 
 
@@ -233,19 +315,38 @@ CHATS = (
             "non_preferred_output": MESSAGES,
         },
         files=_TRAINING,
-        cannot_carry="prompts with roles other than system, developer, user and assistant",
+        takes_calls=True,
+        cannot_carry="answers that call tools, and unknown roles",
     ),
     Format(
         name="llama_factory",
         rows=each_pair(llama_factory_row),
         read_by="LLaMA-Factory (`dataset_dir:` this folder, `dataset: preferences_train`)",
         source="hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/converter.py",
-        columns={"conversations": [_TURN], "chosen": _TURN, "rejected": _TURN},
+        columns={"conversations": [_TURN], "chosen": _TURN, "rejected": _TURN, "tools": "string"},
         parquet=True,
-        cannot_carry="prompts whose roles do not alternate",
+        takes_calls=True,
+        cannot_carry="prompts whose roles do not alternate, and calls with a text beside them",
         extra={
             "dataset_info.json": {f"preferences_{side}": _dataset_info(f"{side}.jsonl") for side in SplitName},
         },
+    ),
+    Format(
+        name="ms_swift",
+        rows=each_pair(ms_swift_row),
+        read_by="ms-swift (`swift rlhf --rlhf_type dpo --dataset FILE`)",
+        source="modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md and swift/dataset/preprocessor",
+        columns=None,
+        takes_calls=True,
+    ),
+    Format(
+        name="openrlhf",
+        rows=each_pair(openrlhf_row),
+        read_by="OpenRLHF (`--data.prompt_key prompt --data.apply_chat_template`)",
+        source="OpenRLHF/OpenRLHF, openrlhf/datasets/reward_dataset.py",
+        columns={"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES},
+        takes_calls=True,
+        cannot_carry="prompts with tools on offer, which it does not pass to the template",
     ),
     Format(
         name="axolotl",

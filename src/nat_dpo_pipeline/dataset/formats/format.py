@@ -9,7 +9,14 @@ from typing import Protocol, TypeVar
 import orjson
 
 from nat_dpo_pipeline.core.messages import Prompt, message_of
-from nat_dpo_pipeline.dataset.formats.rows import DatasetRow, PreferenceRow, SplitName, UnpairedRow, row_has_calls
+from nat_dpo_pipeline.dataset.formats.rows import (
+    DatasetRow,
+    PreferenceRow,
+    SplitName,
+    UnpairedRow,
+    has_objects_as_arguments,
+    row_has_calls,
+)
 
 T = TypeVar("T")
 Row = Mapping[str, object]
@@ -28,6 +35,10 @@ class RowRefusal(StrEnum):
     TURN_MARKER_IN_TEXT = "turn_marker_in_text"
     NO_ATTRIBUTES = "no_attributes"
     TOOL_CALLS = "tool_calls"
+    CALL_IN_ANSWER = "call_in_answer"
+    TEXT_BESIDE_CALL = "text_beside_call"
+    TOOLS_ON_OFFER = "tools_on_offer"
+    ARGUMENTS_NOT_AN_OBJECT = "arguments_not_an_object"
     CHOSEN_AND_REJECTED = "chosen_and_rejected"
 
 
@@ -89,10 +100,9 @@ class TurnRows:
         """True when the prompt or an answer has tool calls."""
         return any(map(row_has_calls, self.pairs)) or any(map(row_has_calls, self.singles))
 
-    def without_calls(self) -> "TurnRows":
-        """Return the rows without tool calls."""
-        pairs = [row for row in self.pairs if not row_has_calls(row)]
-        return TurnRows(pairs, [row for row in self.singles if not row_has_calls(row)])
+    def those(self, is_kept: Callable[[DatasetRow], bool]) -> "TurnRows":
+        """Return some of the rows."""
+        return TurnRows(list(filter(is_kept, self.pairs)), list(filter(is_kept, self.singles)))
 
     def __len__(self) -> int:
         return len(self.pairs) + len(self.singles)
@@ -143,10 +153,11 @@ class Format:
 
     def rows_of(self, turn: TurnRows, once: Once) -> Iterable[Row | RowRefusal]:
         """Return the rows of a turn; what its trainer cannot read is refused."""
-        if self.takes_calls or not turn.has_calls:
+        if not turn.has_calls:
             return self.rows(turn, once)
-        texts = turn.without_calls()
-        return [*[RowRefusal.TOOL_CALLS] * (len(turn) - len(texts)), *self.rows(texts, once)]
+        reason = RowRefusal.ARGUMENTS_NOT_AN_OBJECT if self.takes_calls else RowRefusal.TOOL_CALLS
+        kept = turn.those(has_objects_as_arguments if self.takes_calls else lambda row: not row_has_calls(row))
+        return [*[reason] * (len(turn) - len(kept)), *self.rows(kept, once)]
 
 
 def each_pair(make: Callable[[PreferenceRow, Once], Row | RowRefusal]) -> Rows:

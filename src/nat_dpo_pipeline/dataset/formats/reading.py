@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nat_dpo_pipeline.core.messages import Message, Prompt
+from nat_dpo_pipeline.core.messages import Message, Prompt, reply_of
+from nat_dpo_pipeline.core.rendering import conversation, with_tools
+from nat_dpo_pipeline.core.said import read_call
 from nat_dpo_pipeline.dataset.formats.texts import ASSISTANT
 from nat_dpo_pipeline.errors import InputError
+from nat_dpo_pipeline.json_text import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class ReadRow:
 
 
 _Json = Mapping[str, object]
+# Keys of a message with calls, of a tool's result, and of thoughts.
+_MORE_THAN_TEXT = frozenset({"tool_calls", "function_call", "tool_call_id", "reasoning_content"})
 
 
 def recognised(row: _Json) -> str | None:
@@ -45,6 +50,7 @@ _KEYS: tuple[tuple[str, frozenset[str]], ...] = (
     ("helpsteer3", frozenset({"context", "response1", "response2", "overall_preference"})),
     ("nemo_customizer", frozenset({"prompt", "chosen_response", "rejected_response"})),
     ("llama_factory", frozenset({"conversations", "chosen", "rejected"})),
+    ("ms_swift", frozenset({"messages", "rejected_response"})),
     ("axolotl", frozenset({"messages", "chosen", "rejected"})),
     ("alpaca", frozenset({"instruction", "chosen", "rejected"})),
     ("kto", frozenset({"prompt", "completion", "label"})),
@@ -78,39 +84,57 @@ def _object(value: object) -> _Json:
 
 
 def _list(value: object) -> Sequence[object]:
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         raise InputError(f"a list was expected, not {value!r:.60}")
     return value
 
 
+def _messages(value: object) -> tuple[Message, ...]:
+    """Return messages, none of which is joined with the one before it: a trainer takes them one by one."""
+    return tuple(one if isinstance(one, Message) else _message(one) for one in _list(value))
+
+
 def _message(value: object) -> Message:
     message = _object(value)
-    return Message(_text(message["role"]), _text(message["content"]))
+    if not message.keys() & _MORE_THAN_TEXT:
+        return Message(_text(message["role"]), _text(message["content"]))
+    (found,) = conversation([message])
+    return found
 
 
-def _prompt(value: object) -> Prompt:
-    return value if isinstance(value, str) else tuple(map(_message, _list(value)))
+def _prompt(value: object, tools: object = None) -> Prompt:
+    prompt = value if isinstance(value, str) else _messages(value)
+    return with_tools(prompt, tools) if tools else prompt
 
 
 def _one_answer(value: object) -> str:
-    """The text of the only message, which is the assistant's."""
-    messages = [_message(one) for one in _list(value)]
+    """Return the reply in the only message, which is the assistant's."""
+    messages = _messages(value)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise InputError("an answer must be one message of the assistant")
-    return messages[0].content
+    return reply_of(messages[0])
 
 
 def _answer(value: object) -> str:
-    return value if isinstance(value, str) else _message(value).content
+    return value if isinstance(value, str) else reply_of(_message(value))
 
 
 def _pair(prompt: str, chosen: str, rejected: str, answer: Callable[[object], str]) -> Callable[[_Json], ReadRow]:
-    return lambda row: ReadRow(_prompt(row[prompt]), (answer(row[chosen]), answer(row[rejected])))
+    return lambda row: ReadRow(_prompt(row[prompt], row.get("tools")), (answer(row[chosen]), answer(row[rejected])))
 
 
 def _openai(row: _Json) -> ReadRow:
     answers = (_one_answer(row["preferred_output"]), _one_answer(row["non_preferred_output"]))
-    return ReadRow(_prompt(_list(_object(row["input"])["messages"])), answers)
+    asked = _object(row["input"])
+    return ReadRow(_prompt(_list(asked["messages"]), asked.get("tools")), answers)
+
+
+def _ms_swift(row: _Json) -> ReadRow:
+    *asked, chosen = _messages(row["messages"])
+    rejected = row["rejected_response"]
+    # A list stands for all that comes after the last message of the user.
+    last = rejected if isinstance(rejected, str) else reply_of(_messages(rejected)[-1])
+    return ReadRow(_prompt(asked, row.get("tools")), (reply_of(chosen), last))
 
 
 def _nemo_rl(row: _Json) -> ReadRow:
@@ -133,18 +157,23 @@ def _helpsteer3(row: _Json) -> ReadRow:
     return ReadRow(_prompt(row["context"]), (first, second) if preference < 0 else (second, first))
 
 
-_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system", "observation": "tool"}
 
 
 def _sharegpt(value: object) -> Message:
     message = _object(value)
-    role = _text(message["from"])
-    return Message(_ROLES.get(role, role), _text(message["value"]))
+    role, text = _text(message["from"]), _text(message["value"])
+    if role != "function_call":
+        return Message(_ROLES.get(role, role), text)
+    called = parse_json(text)
+    calls = tuple(map(read_call, called if isinstance(called, list) else [called]))
+    return Message("assistant", "", calls)
 
 
 def _llama_factory(row: _Json) -> ReadRow:
     prompt = tuple(map(_sharegpt, _list(row["conversations"])))
-    return ReadRow(prompt, (_sharegpt(row["chosen"]).content, _sharegpt(row["rejected"]).content))
+    answers = tuple(reply_of(_sharegpt(row[side])) for side in ("chosen", "rejected"))
+    return ReadRow(_prompt(prompt, row.get("tools")), answers)
 
 
 def _alpaca(row: _Json) -> ReadRow:
@@ -157,7 +186,7 @@ def _tulu3(row: _Json) -> ReadRow:
     chosen, rejected = (tuple(map(_message, _list(row[side]))) for side in ("chosen", "rejected"))
     if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
         raise InputError("chosen and rejected must be conversations that differ in the last message only")
-    return ReadRow(chosen[:-1], (chosen[-1].content, rejected[-1].content))
+    return ReadRow(chosen[:-1], (reply_of(chosen[-1]), reply_of(rejected[-1])))
 
 
 def _hh(row: _Json) -> ReadRow:
@@ -174,7 +203,7 @@ def _kto(row: _Json) -> ReadRow:
         raise InputError(f"label must be true or false, not {row['label']!r:.60}")
     completion = row["completion"]
     answer = completion if isinstance(completion, str) else _one_answer(completion)
-    return ReadRow(_prompt(row["prompt"]), (answer,), is_pair=False, label=row["label"])
+    return ReadRow(_prompt(row["prompt"], row.get("tools")), (answer,), is_pair=False, label=row["label"])
 
 
 def _ultrafeedback(row: _Json) -> ReadRow:
@@ -192,6 +221,7 @@ _READERS: Mapping[str, Callable[[_Json], ReadRow]] = {
     "helix": _pair("prompt", "chosen", "rejected", _text),
     "nemo_customizer": _pair("prompt", "chosen_response", "rejected_response", _text),
     "axolotl": _pair("messages", "chosen", "rejected", _answer),
+    "ms_swift": _ms_swift,
     "openai": _openai,
     "nemo_rl": _nemo_rl,
     "helpsteer3": _helpsteer3,

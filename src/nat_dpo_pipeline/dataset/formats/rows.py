@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nat_dpo_pipeline.core.candidates import Candidate, finite_number
-from nat_dpo_pipeline.core.messages import Prompt, alike, calls_tools, has_calls
+from nat_dpo_pipeline.core.messages import Prompt, alike, calls_tools, has_calls, message_of, messages_of
 from nat_dpo_pipeline.core.pairs import PreferencePair
 
 
@@ -54,10 +54,20 @@ class UnpairedRow:
 DatasetRow = PreferenceRow | UnpairedRow
 
 
+def answers_of(row: DatasetRow) -> tuple[str, ...]:
+    """Return the answers of a row."""
+    return (row.chosen, row.rejected) if isinstance(row, PreferenceRow) else (row.completion,)
+
+
 def row_has_calls(row: DatasetRow) -> bool:
     """Return True for a row with tool calls, or tools on offer, in its prompt or in an answer."""
-    answers = (row.chosen, row.rejected) if isinstance(row, PreferenceRow) else (row.completion,)
-    return any(map(calls_tools, answers)) or has_calls(row.prompt)
+    return any(map(calls_tools, answers_of(row))) or has_calls(row.prompt)
+
+
+def has_objects_as_arguments(row: DatasetRow) -> bool:
+    """Return True unless a call has arguments that are no JSON object, as a model may write and no template takes."""
+    messages = (*messages_of(row.prompt), *map(message_of, answers_of(row)))
+    return all(call.values() is not None for message in messages for call in message.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,14 @@ TEXTS = (
         cannot_carry="prompts that are more than one message of the user",
     ),
     Format(
+        name="oumi",
+        rows=each_pair(trl_standard_row),
+        read_by="oumi (`dataset_name: text_dpo_jsonl`)",
+        source="oumi-ai/oumi, src/oumi/datasets/preference_tuning",
+        columns={"prompt": "string", **_STRINGS},
+        cannot_carry="prompts that are more than one message of the user",
+    ),
+    Format(
         name="hh",
         rows=each_pair(hh_row),
         read_by="code written for Anthropic's HH-RLHF",
