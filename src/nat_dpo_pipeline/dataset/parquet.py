@@ -39,7 +39,8 @@ def write_parquet(lines: Path, columns: Mapping[str, Column], *, with_calls: boo
         parquet.ParquetWriter(sink, schema, compression="zstd") as writer,
     ):
         while group := file.readlines(_BYTES_A_GROUP):
-            writer.write_table(Table.from_pylist([read(line) for line in group], schema=schema))
+            table = Table.from_pylist([read(line) for line in group], schema=_stored(schema))
+            writer.write_table(_typed(table, schema))
             rows += len(group)
     return sink.written(path.name, rows)
 
@@ -62,9 +63,37 @@ def _schema_with_json(columns: Mapping[str, Column]) -> Any:
     fields, features = [], {}
     for name, column in {**columns, "tools": "string"}.items():
         is_json = isinstance(column, list) and isinstance(column[0], Mapping)
-        fields.append(pyarrow.field(name, pyarrow.list_(pyarrow.string()) if is_json else _arrow_type(column)))
+        fields.append(pyarrow.field(name, pyarrow.list_(pyarrow.json_()) if is_json else _arrow_type(column)))
         features[name] = _JSON if is_json else {"dtype": column, "_type": "Value"}
     return pyarrow.schema(fields, {"huggingface": orjson.dumps({"info": {"features": features}}).decode()})
+
+
+def _stored(schema: Any) -> Any:
+    """Return a schema with texts in the place of JSON, of which pyarrow makes no array."""
+    import pyarrow
+
+    texts = pyarrow.list_(pyarrow.string())
+    return pyarrow.schema([one.with_type(texts) if _is_json(one.type) else one for one in schema])
+
+
+def _is_json(kind: Any) -> bool:
+    import pyarrow
+
+    return bool(pyarrow.types.is_list(kind) and kind.value_type == pyarrow.json_())
+
+
+def _typed(table: Any, schema: Any) -> Any:
+    """Return a table of texts with those that are JSON marked as such."""
+    import pyarrow
+
+    columns = []
+    for field, column in zip(schema, table.columns, strict=True):
+        texts = column.combine_chunks() if _is_json(field.type) else None
+        if texts is not None:
+            values = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), texts.values)
+            column = pyarrow.ListArray.from_arrays(texts.offsets, values)
+        columns.append(column)
+    return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
 _JSON: Mapping[str, object] = {"feature": {"_type": "Json"}, "_type": "List"}

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
+from nat_dpo_pipeline.dataset.rendered import calls_in, lost_call, tools_in
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 
-_Messages = list[dict[str, str]]
-_Row = Mapping[str, _Messages]
+_Messages = list[dict[str, Any]]
+_Row = Mapping[str, Any]
+_COLUMNS = ("prompt", "chosen", "rejected", "tools")
 
 
 class Tokenizer(Protocol):
@@ -19,7 +21,7 @@ class Tokenizer(Protocol):
 
     chat_template: Any
 
-    def apply_chat_template(self, conversation: _Messages, **options: Any) -> Mapping[str, list[int]]: ...
+    def apply_chat_template(self, conversation: _Messages, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class TokenizedPair:
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     asked: str
+    has_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,27 @@ class TokenizedRows:
 
 
 def read_rows(path: Path) -> list[_Row]:
-    """The rows of a file in TRL's conversational format, with nothing but prompt, chosen and rejected."""
+    """Return the rows of a file in TRL's conversational format, with nothing but prompt, answers and tools on offer."""
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [{side: row[side] for side in ("prompt", "chosen", "rejected")} for row in rows]
+    return [{name: row[name] for name in _COLUMNS if name in row} for row in rows]
+
+
+def has_calls(rows: Sequence[_Row]) -> bool:
+    """Return True when a row has more than texts: calls, results of tools, tools on offer or thoughts."""
+    return any("tools" in row or any(_is_more_than_text(row[name]) for name in _COLUMNS[:3]) for row in rows)
+
+
+def _is_more_than_text(messages: _Messages) -> bool:
+    return any(message.keys() - {"role", "content"} for message in messages)
 
 
 def tokenized(rows: Sequence[_Row], tokenizer: Tokenizer, max_length: int) -> TokenizedRows:
-    """Raises ConfigurationError when the tokenizer has no chat template, and TrainingError when it refuses a row."""
+    """Return the rows as tokens.
+
+    Raises ConfigurationError when the tokenizer has no chat template, or one that drops a call, and TrainingError when
+    the template refuses a row.
+    """
     if not tokenizer.chat_template:
         raise ConfigurationError(
             "the model's tokenizer has no chat template, so it is not known how a conversation is written for it: "
@@ -77,9 +93,8 @@ def tokenized(rows: Sequence[_Row], tokenizer: Tokenizer, max_length: int) -> To
             alike += 1
         else:
             cut += max(len(chosen), len(rejected)) > room
-            kept.append(
-                (row, TokenizedPair(prompt, chosen[:room], rejected[:room], json.dumps(row["prompt"], sort_keys=True)))
-            )
+            asked, has_call = json.dumps(row["prompt"], sort_keys=True), bool(calls_in(row["chosen"] + row["rejected"]))
+            kept.append((row, TokenizedPair(prompt, chosen[:room], rejected[:room], asked, has_call)))
     return TokenizedRows([row for row, _ in kept], [pair for _, pair in kept], dropped, alike, cut)
 
 
@@ -97,19 +112,38 @@ def check_left_out(train: TokenizedRows, max_length: int, max_dropped: float) ->
 
 def _ids(row: _Row, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """An answer begins where the ids of the prompt and those of the whole conversation part, as TRL has it."""
+    tools = tools_in(row)
     try:
-        prompt = _encoded(tokenizer, row["prompt"], add_generation_prompt=True)
-        whole = [_encoded(tokenizer, row["prompt"] + row[side]) for side in ("chosen", "rejected")]
-    except TemplateError as error:
+        prompt = _encoded(tokenizer, row["prompt"], tools=tools, add_generation_prompt=True)
+        whole = [_encoded(tokenizer, row["prompt"] + row[side], tools=tools) for side in ("chosen", "rejected")]
+        for side in ("chosen", "rejected"):
+            _check_calls(row["prompt"], row[side], tools, tokenizer)
+    except (TemplateError, TypeError) as error:
         roles = ", ".join(message["role"] for message in row["prompt"])
         raise TrainingError(f"the model's chat template refuses a prompt of the roles {roles}: {error}") from error
     start = min(_common_prefix(prompt, ids) for ids in whole)
     return prompt[:start], whole[0][start:], whole[1][start:]
 
 
-def _encoded(tokenizer: Tokenizer, messages: _Messages, *, add_generation_prompt: bool = False) -> tuple[int, ...]:
+def _check_calls(prompt: _Messages, answer: _Messages, tools: Any, tokenizer: Tokenizer) -> None:
+    """Raise ConfigurationError when the rendered answer, or prompt, lacks a call."""
+    messages = prompt + answer
+    if not calls_in(messages):
+        return
+    text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+    if lost := lost_call(messages, text):
+        raise ConfigurationError(
+            f"the model's chat template drops or garbles calls of tools, such as that of {lost!r}, so that nothing "
+            "would be learned from them: take a model whose template renders tool calls, or put such a "
+            "chat_template.jinja into the model's folder"
+        )
+
+
+def _encoded(
+    tokenizer: Tokenizer, messages: _Messages, *, tools: Any = None, add_generation_prompt: bool = False
+) -> tuple[int, ...]:
     encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
+        messages, tools=tools, tokenize=True, return_dict=True, add_generation_prompt=add_generation_prompt
     )
     return tuple(encoded["input_ids"])
 

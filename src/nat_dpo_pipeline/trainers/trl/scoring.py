@@ -54,7 +54,7 @@ def pair_scores(model: Any, pairs: Sequence[TokenizedPair], precision: Precision
         model.train(was_training)
     margins = [chosen - rejected for chosen, rejected in zip(found[::2], found[1::2], strict=True)]
     return [
-        PairScore(pair.asked, margin, len(pair.chosen) > len(pair.rejected))
+        PairScore(pair.asked, margin, len(pair.chosen) > len(pair.rejected), pair.has_call)
         for pair, margin in zip(pairs, margins, strict=True)
     ]
 

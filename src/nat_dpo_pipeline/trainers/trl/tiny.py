@@ -4,9 +4,11 @@ Its tokenizer and a short warm start as a language model come from the training 
 answers alike: it knows the texts and prefers neither side. It is no use but to see that preferences are learned.
 """
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -14,11 +16,18 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, set_seed
 
 from nat_dpo_pipeline.dataset.files import replaced_folder
+from nat_dpo_pipeline.dataset.rendered import calls_in, tools_in
 
 _PAD, _START, _END = "<|pad|>", "<|im_start|>", "<|im_end|>"
-#: ChatML.
+#: ChatML, with tools and calls in the form of Hermes and Qwen.
 _TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.reasoning_content %}<think>\n{{ message.reasoning_content }}\n</think>\n{% endif %}"
+    "{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}<tool_call>\n"
+    "{{ call.function.name }}\n{{ call.function.arguments | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _VOCABULARY = 1500
@@ -27,7 +36,7 @@ _WARM_UP_EPOCHS = 2
 _WARM_UP_BATCH = 16
 _WARM_UP_RATE = 1e-3
 
-_Row = Mapping[str, list[dict[str, str]]]
+_Row = Mapping[str, Any]
 
 
 def make_tiny_model(folder: Path, rows: Sequence[_Row], seed: int, on_step: Callable[[], None]) -> None:
@@ -74,13 +83,17 @@ def _tokenizer(rows: Sequence[_Row]) -> PreTrainedTokenizerFast:
 
 def _texts(rows: Sequence[_Row]) -> Iterator[str]:
     for row in rows:
-        for messages in row.values():
+        yield str(row.get("tools") or "")
+        for messages in (row["prompt"], row["chosen"], row["rejected"]):
             yield from (message["content"] for message in messages)
+            yield from (json.dumps(function["arguments"]) for function in calls_in(messages))
 
 
 def _conversation(tokenizer: PreTrainedTokenizerFast, row: _Row, side: str) -> torch.Tensor:
-    ids = tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=True, return_dict=True)["input_ids"]
-    return torch.tensor(ids[:_LONGEST])
+    encoded = tokenizer.apply_chat_template(
+        row["prompt"] + row[side], tools=tools_in(row), tokenize=True, return_dict=True
+    )
+    return torch.tensor(encoded["input_ids"][:_LONGEST])
 
 
 def _warm_up(model: Qwen2ForCausalLM, sequences: Sequence[torch.Tensor], on_step: Callable[[], None]) -> None:

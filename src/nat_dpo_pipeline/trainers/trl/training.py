@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Json, List, Value
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, set_seed
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import dpo_trainer
@@ -22,7 +22,14 @@ from nat_dpo_pipeline.dataset.formats import SplitName
 from nat_dpo_pipeline.errors import ConfigurationError, TrainingError
 from nat_dpo_pipeline.trainers.trl.checkpoints import is_due, newest_valid, remove_damaged, step_of
 from nat_dpo_pipeline.trainers.trl.control import Parent, Reporter, Stopped, StopSignal
-from nat_dpo_pipeline.trainers.trl.data import TokenizedPair, TokenizedRows, check_left_out, read_rows, tokenized
+from nat_dpo_pipeline.trainers.trl.data import (
+    TokenizedPair,
+    TokenizedRows,
+    check_left_out,
+    has_calls,
+    read_rows,
+    tokenized,
+)
 from nat_dpo_pipeline.trainers.trl.job import JobFolder, TrlJob, append_metrics, forget_metrics_after
 from nat_dpo_pipeline.trainers.trl.memory import memory_ran_out
 from nat_dpo_pipeline.trainers.trl.models import (
@@ -126,7 +133,7 @@ def _trained(job: TrlJob, around: Surroundings, data: _Data, model: Any, tokeniz
             trainer = DPOTrainer(
                 model,
                 args=_arguments(job, around.folder),
-                train_dataset=Dataset.from_list([dict(row) for row in data.train.rows]),
+                train_dataset=_dataset(data.train.rows),
                 processing_class=tokenizer,
                 peft_config=lora_config(job.settings.lora),
             )
@@ -143,6 +150,14 @@ def _trained(job: TrlJob, around: Surroundings, data: _Data, model: Any, tokeniz
     if around.parent.is_gone():
         raise Stopped
     return trainer
+
+
+def _dataset(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """Return the rows as TRL takes them. As structs, arguments of one call would get the keys of the others."""
+    if not has_calls(rows):
+        return Dataset.from_list([dict(row) for row in rows])
+    features = Features({name: List(Json()) for name in ("prompt", "chosen", "rejected")} | {"tools": Value("string")})
+    return Dataset.from_list([{"tools": None, **row} for row in rows], features=features)
 
 
 @contextmanager

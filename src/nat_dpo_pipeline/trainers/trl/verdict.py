@@ -19,6 +19,7 @@ class PairScore:
     prompt: str
     margin: float
     chosen_is_longer: bool
+    has_call: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -82,9 +83,22 @@ def figures(evidence: Evidence) -> dict[str, float]:
             new.margin > old.margin for old, new in zip(evidence.before, evidence.after, strict=True)
         )
         found["held_out_accuracy_where_chosen_is_not_longer"] = _accuracy_where_shorter(evidence)
+        found |= _apart(evidence)
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _apart(evidence: Evidence) -> dict[str, float]:
+    """Return the accuracy on pairs with tool calls and on texts, where there are both."""
+    found = {}
+    for name, scores in (("before", evidence.before), ("after", evidence.after)):
+        for kind, has_call in (("calls", True), ("texts", False)):
+            of_kind = preference([score for score in scores if score.has_call is has_call])
+            if of_kind is not None:
+                found[f"held_out_accuracy_on_{kind}_{name}"] = of_kind.accuracy
+    return found if len(found) == _KINDS_TIMES_TWO else {}
+
+
+_KINDS_TIMES_TWO = 4
 _MEASURES = ("accuracy", "margin")
 
 
