@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat_dpo_pipeline.core.messages import Message
+from nat_dpo_pipeline.core.messages import TOOLS, Message, ToolCall
 from nat_dpo_pipeline.core.rewards import GenRMFormat
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call
-from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.judges import GenerativeRewardModel, GroupJudge, PairwiseJudge, RatingJudge
 from nat_dpo_pipeline.generation.replies import ChatReply
 from nat_dpo_pipeline.generation.scorers import Score, TurnScorer
 from nat_dpo_pipeline.generation.settings import Sampling
@@ -296,3 +296,76 @@ async def test_a_generative_reward_models_reply_is_asked_for_again() -> None:
         Score(4.25, {"individual": 3.0}, "scripted"),
     ]
     assert sorted(call.sample for call in model.calls) == [0, 0, 1, 1]
+
+
+def _group(score: Callable[[str], float]) -> ScriptedModel:
+    """A judge that scores each reply it is shown, in the order in which they stand."""
+
+    def answer(call: Call) -> str:
+        text = call.messages[0].content
+        replies = re.findall(r"<(reply-\d+-[0-9a-f]{8})>\n(.*?)\n</\1>", text, re.DOTALL)
+        return "All fine.\n" + json.dumps({"scores": [score(reply) for _, reply in replies]})
+
+    return ScriptedModel(answer)
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=4), min_size=2, max_size=6, unique=True))
+async def test_a_group_judge_scores_each_response_in_one_call(responses: list[str]) -> None:
+    model = _group(lambda reply: len(reply) / 10)
+    assert await _values(GroupJudge(model), responses) == [len(one) / 10 for one in responses]
+    (call,) = model.calls
+    assert call.messages[0].content.count("user: What is it?") == 1
+
+
+async def test_the_order_of_a_group_does_not_follow_that_of_the_responses() -> None:
+    orders = set()
+    for number in range(8):
+        responses = [f"{number} {place}" for place in range(3)]
+        model = _group(lambda _: 0.5)
+        await _values(GroupJudge(model), responses)
+        text = model.calls[0].messages[0].content
+        orders.add(tuple(sorted(range(3), key=lambda place: text.index(f"\n{responses[place]}\n"))))
+    assert len(orders) > 1
+
+
+@pytest.mark.parametrize(
+    "reply", ['{"scores": [0.5]}', '{"scores": [0.5, 2]}', '{"scores": "0.5, 0.5"}', '{"scores": [0.5, null]}', "No."]
+)
+async def test_a_group_without_a_score_for_each_is_asked_about_once_more(reply: str) -> None:
+    replies = iter([reply, '{"scores": [0.25, 0.25]}'])
+    model = ScriptedModel(lambda _: next(replies))
+    assert await _values(GroupJudge(model), ["a", "b"]) == [0.25, 0.25]
+    assert len(model.calls) == 2
+    replies = iter([reply, reply])
+    first, second = await _values(GroupJudge(ScriptedModel(lambda _: next(replies))), ["a", "b"])
+    assert isinstance(first, str)
+    assert first == second
+
+
+async def test_a_group_of_one_is_none() -> None:
+    model = _group(lambda _: 1.0)
+    (error,) = await _values(GroupJudge(model), ["a"])
+    assert error == "a judge that compares responses needs two at least, and this one is alone"
+    assert model.calls == []
+
+
+async def test_a_model_that_is_gone_ends_a_group_too() -> None:
+    def gone(_: Call) -> str:
+        raise ModelError("gone", fatal=True)
+
+    with pytest.raises(ModelError, match="gone"):
+        await _values(GroupJudge(ScriptedModel(gone)), ["a", "b"])
+
+
+async def test_judges_see_tools_on_offer_calls_and_what_they_gave() -> None:
+    call = ToolCall("weather", '{"city": "Oslo"}', "call00001")
+    prompt = (
+        Message(TOOLS, '[{"name": "weather"}]'),
+        USER,
+        Message("assistant", "", (call,)),
+        Message("tool", "3 degrees", tool_call_id="call00001", name="weather"),
+    )
+    model = ScriptedModel(lambda _: '{"rating": 4}')
+    await RatingJudge(model).score(prompt, "Cold.", lambda _: None)
+    shown = _shown(model.calls[0], "conversation")
+    assert all(part in shown for part in ('tools: [{"name": "weather"}]', '"city": "Oslo"', "tool: 3 degrees"))

@@ -23,7 +23,7 @@ async def connect_three(config: ConnectThreeConfig, builder: Builder) -> AsyncIt
         position = Position()
         for move in opening.split():
             position = position.after(int(move))
-        chance = Random(f"{config.seed} {opening}")  # noqa: S311 - a game
+        chance = Random(f"{config.seed} {opening}")
         while moves := position.moves():
             scores = [worth(position, move) / CELLS for move in moves]
             emit_candidates(

@@ -63,6 +63,21 @@ def parse_rating(reply: str, lowest: float, highest: float, judged: Sequence[str
     return _verdict(reply, "rating", judged, lambda found: _within(found["rating"], (lowest, highest), "rating", reply))
 
 
+def parse_scores(reply: str, count: int, judged: Sequence[str] = ()) -> list[float]:
+    """Return the numbers from 0 to 1 in `{"scores": [0.8, 0.1]}`, one for each of `count` responses, in their order.
+
+    `judged` are the texts the judge saw.
+    """
+
+    def read(found: _Object) -> list[float]:
+        scores = found["scores"]
+        if not isinstance(scores, list) or len(scores) != count:
+            raise ParseError(f"expected a list of {count} scores, found {scores!r:.80}", reply)
+        return [_within(score, (0.0, 1.0), "score", reply) for score in scores]
+
+    return _verdict(reply, "scores", judged, read)
+
+
 def parse_winner(reply: str, judged: Sequence[str] = ()) -> Comparison:
     """Return the winner in `{"winner": "A"}`, which is A, B or tie; `judged` are the texts the judge saw."""
     return _verdict(reply, "winner", judged, lambda found: Comparison(_winner(found["winner"], reply)))

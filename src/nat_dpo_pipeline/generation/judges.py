@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 from nat_dpo_pipeline.core.comparisons import Comparison, Standing, standings
 from nat_dpo_pipeline.core.endings import Ending
-from nat_dpo_pipeline.core.messages import Message
+from nat_dpo_pipeline.core.messages import Message, plain_text
 from nat_dpo_pipeline.core.rewards import GenRMFormat
-from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_winner
+from nat_dpo_pipeline.core.verdicts import parse_genrm, parse_rating, parse_scores, parse_winner
 from nat_dpo_pipeline.errors import DPOPipelineError, InputError, ModelError, ParseError
 from nat_dpo_pipeline.generation.chat import Call, ChatModel, OnReply
 from nat_dpo_pipeline.generation.prompts import load
@@ -30,6 +30,9 @@ DEFAULT_CRITERIA = (
     "Consider whether it is correct, whether it helps with what was asked, whether anything that matters is missing, "
     "and whether it is clear and no longer than that takes."
 )
+
+
+_ALONE = "a judge that compares responses needs two at least, and this one is alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class RatingJudge:
 
     async def score(self, prompt: Sequence[Message], response: str, on_reply: OnReply) -> Score:
         lowest, highest = self._scale
-        material = {"conversation": _as_text(prompt), "reply": response}
+        material = {"conversation": plain_text(prompt), "reply": response}
         scale = {"lowest": f"{lowest:g}", "highest": f"{highest:g}"}
         call = _judging("judge_rating", material, self._criteria, self._sampling, **scale)
         judged = [*material.values()]
@@ -79,7 +82,7 @@ class PairwiseJudge:
     async def score_turn(
         self, prompt: Sequence[Message], responses: Sequence[str], on_reply: OnReply
     ) -> list[Score | DPOPipelineError]:
-        conversation = _as_text(prompt)
+        conversation = plain_text(prompt)
 
         def compared(first: str, second: str) -> Awaitable[_Verdict[Comparison]]:
             material = {"conversation": conversation, "first": first, "second": second}
@@ -87,6 +90,47 @@ class PairwiseJudge:
             return self._asking.asked(call, lambda reply: parse_winner(reply, [*material.values()]), on_reply)
 
         return self._asking.noted(responses, await _tournament(compared, responses))
+
+
+class GroupJudge:
+    """A language model that scores all responses together, from 0 to 1, in one call, as ART's RULER does.
+
+    The responses stand in an order drawn from their texts, so that none gains from its place in every turn.
+    """
+
+    def __init__(
+        self, model: ChatModel, *, criteria: str = DEFAULT_CRITERIA, sampling: Sampling = AS_CONFIGURED
+    ) -> None:
+        self._asking = _Asking(model, _corrected)
+        self._sampling = sampling
+        self._criteria = criteria
+
+    async def score_turn(
+        self, prompt: Sequence[Message], responses: Sequence[str], on_reply: OnReply
+    ) -> list[Score | DPOPipelineError]:
+        if len(responses) < 2:
+            return [InputError(_ALONE) for _ in responses]
+        order = sorted(range(len(responses)), key=lambda place: _digest(responses[place]))
+        shown = [responses[place] for place in order]
+        call = self._call(plain_text(prompt), shown)
+        judged = [plain_text(prompt), *shown]
+        try:
+            verdict = await self._asking.asked(call, lambda reply: parse_scores(reply, len(shown), judged), on_reply)
+        except DPOPipelineError as error:
+            if not _is_candidates(error):
+                raise
+            return [error for _ in responses]
+        scores = dict(zip(order, verdict.said, strict=True))
+        found = [Score(scores[place], MappingProxyType({}), verdict.model) for place in range(len(responses))]
+        return self._asking.noted(responses, [*found])
+
+    def _call(self, conversation: str, shown: Sequence[str]) -> Call:
+        mark = _digest("\x1e".join((conversation, *shown)))[:8]
+        replies = "\n\n".join(
+            f"<reply-{number}-{mark}>\n{text}\n</reply-{number}-{mark}>" for number, text in enumerate(shown, start=1)
+        )
+        material = {"conversation": conversation, "replies": replies}
+        return _judging("judge_group", material, self._criteria, self._sampling, mark=mark, count=str(len(shown)))
 
 
 class GenerativeRewardModel:
@@ -195,8 +239,7 @@ def _is_candidates(error: BaseException) -> bool:
 
 def _failure(index: int, results: _Results) -> DPOPipelineError:
     failures = (result for order, result in results.items() if index in order and isinstance(result, DPOPipelineError))
-    alone = InputError("a judge that compares responses needs two at least, and this one is alone")
-    return next(failures, alone)
+    return next(failures, InputError(_ALONE))
 
 
 def _model_of(index: int, verdicts: Mapping[tuple[int, int], _Verdict[Comparison]]) -> str:
@@ -208,14 +251,21 @@ def _score(standing: Standing, model: str) -> Score:
     return Score(standing.value, MappingProxyType(attributes), model)
 
 
-def _judging(template: str, material: Mapping[str, str], criteria: str, sampling: Sampling, **values: str) -> Call:
-    """A call that asks for a judgement of `material`, of which no part can close the tags around it."""
-    digest = sha256("\x1e".join(material.values()).encode(errors="surrogatepass")).hexdigest()
-    text = load(template).render(mark=digest[:8], criteria=criteria, **material, **values)
+def _judging(
+    template: str,
+    material: Mapping[str, str],
+    criteria: str,
+    sampling: Sampling,
+    mark: str | None = None,
+    **values: str,
+) -> Call:
+    """Return a call that asks for a judgement of `material`, of which no part can close the tags around it."""
+    digest = _digest("\x1e".join(material.values()))
+    text = load(template).render(mark=mark or digest[:8], criteria=criteria, **material, **values)
     # All of the request is one message, so a pool could not tell the calls apart by what comes before the last.
     place = int(digest[-8:], 16)
     return Call((Message("user", text),), sampling, place=place)
 
 
-def _as_text(prompt: Sequence[Message]) -> str:
-    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()

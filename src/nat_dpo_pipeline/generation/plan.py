@@ -44,12 +44,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What a scorer asks: once a response, or, when it compares, about every two responses in both orders."""
+    """Calls of a scorer: one a response; when it compares, one about every two in both orders, or one about all."""
 
     asked: Asked
     reply_tokens: float
     instructions: int = 0
     compares: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +182,11 @@ class _Work:
         replies = [self._reply(StepName.RESPONSES, asked, RESPONSE_TOKENS) for asked in self._responders]
         response = sum(replies) / len(replies)
         for scoring in self._scoring:
-            each = count * (count - 1) if scoring.compares else count
+            each = 1 if scoring.together else count * (count - 1) if scoring.compares else count
             calls = self.questions * each
-            besides = (2 if scoring.compares else 1) * response + _tokens(scoring.instructions)
+            besides = (count if scoring.together else 2 if scoring.compares else 1) * response + _tokens(
+                scoring.instructions
+            )
             tokens = self._question_tokens * each + calls * besides
             yield StepName.REWARDS, scoring.asked, calls, tokens, calls * scoring.asked.reply(scoring.reply_tokens)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from nat_dpo_pipeline.core.messages import Message
+from nat_dpo_pipeline.core.messages import TOOLS, Message
 from nat_dpo_pipeline.core.parsing import parse_classified, parse_pooled, parse_reward, parse_yes_no
 from nat_dpo_pipeline.core.rewards import combine
 from nat_dpo_pipeline.errors import ConfigurationError, DPOPipelineError, InputError, ModelError, ParseError
@@ -180,14 +180,28 @@ async def ask(model: ChatModel, call: Call, on_reply: OnReply) -> ChatReply:
 
 
 def fold_system(prompt: Sequence[Message]) -> list[Message]:
-    """The prompt with its system messages in a first user turn: reward models know two roles only, in turns."""
-    system = [message.content for message in prompt if message.role == "system"]
-    rest = [message for message in prompt if message.role != "system"]
+    """Return the prompt for reward models, which know two roles only, in turns.
+
+    System messages and tools on offer go into a first user turn; calls are the text of the assistant, results of tools
+    that of the user.
+    """
+    system = [_SAID_OF.get(message.role, "") + message.content for message in prompt if message.role in _BEFORE]
+    rest = [_in_turns(message) for message in prompt if message.role not in _BEFORE]
     if not system:
         return rest
     if not rest or rest[0].role != "user":
         return [Message("user", "\n\n".join(system)), *rest]
     return [Message("user", "\n\n".join([*system, rest[0].content])), *rest[1:]]
+
+
+_SAID_OF = {TOOLS: "Tools on offer: "}
+_BEFORE = ("system", TOOLS)
+
+
+def _in_turns(message: Message) -> Message:
+    if message.role == "tool":
+        return Message("user", f"Result of {message.name or 'the tool'}: {message.content}")
+    return Message(message.role, message.text) if message.tool_calls else message
 
 
 def _with_suffix(turns: list[Message], suffix: str | None) -> list[Message]:

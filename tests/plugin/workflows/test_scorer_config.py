@@ -16,6 +16,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "classify": {"llm": "reward"},
     "rating_judge": {"llm": "reward"},
     "pairwise_judge": {"llm": "reward"},
+    "group_judge": {"llm": "reward"},
+    "tool_calls": {},
     "genrm": {"llm": "reward", "format": "nemotron-super-49b"},
     "function": {"function": "length"},
     "ensemble": {"members": {"a": {"kind": "pooling", "llm": "one"}, "b": {"kind": "function", "function": "two"}}},
@@ -99,7 +101,7 @@ def test_a_scale_that_does_not_go_up_is_refused(lowest: float, highest: float) -
         _load("rating_judge", lowest=lowest, highest=highest)
 
 
-@pytest.mark.parametrize("kind", ["pairwise_judge", "genrm", "ensemble"])
+@pytest.mark.parametrize("kind", ["pairwise_judge", "group_judge", "genrm", "ensemble"])
 def test_an_ensemble_of_what_compares_responses_is_refused_in_one_clear_line(kind: str) -> None:
     members = {"good": {"kind": "pooling", "llm": "one"}, "other": {"kind": kind, **KINDS[kind]}}
     with pytest.raises(

@@ -9,9 +9,16 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.rewards import Combination, GenRMFormat, weights_named
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.generation.call_checks import ToolCallScorer
 from nat_dpo_pipeline.generation.chat import ChatModel, Route
 from nat_dpo_pipeline.generation.ensembles import EnsembleScorer
-from nat_dpo_pipeline.generation.judges import DEFAULT_CRITERIA, GenerativeRewardModel, PairwiseJudge, RatingJudge
+from nat_dpo_pipeline.generation.judges import (
+    DEFAULT_CRITERIA,
+    GenerativeRewardModel,
+    GroupJudge,
+    PairwiseJudge,
+    RatingJudge,
+)
 from nat_dpo_pipeline.generation.plan import GENRM_TOKENS, JUDGEMENT_TOKENS, REWARD_TOKENS, Asked, Scoring
 from nat_dpo_pipeline.generation.prompts import load
 from nat_dpo_pipeline.generation.scorers import PoolingScorer, PrincipleScorer, RewardModelScorer, Scorer, TurnScorer
@@ -161,6 +168,36 @@ class PairwiseJudgeConfig(_SampledConfig):
         yield Scoring(asked(names_of(self.llm)), JUDGEMENT_TOKENS, instructions, compares=True)
 
 
+class GroupJudgeConfig(_SampledConfig):
+    """An ordinary language model that scores all responses to a question from 0 to 1 in one call.
+
+    One call a question, so that it costs least of the judges; the conversation is in it once.
+    """
+
+    compares: ClassVar[bool] = True
+
+    kind: Literal["group_judge"]
+    criteria: str | None = Field(default=None, min_length=1, description=_CRITERIA)
+
+    def open(self, opened: Opened, function_named: FunctionNamed) -> TurnScorer:
+        criteria = self.criteria or DEFAULT_CRITERIA
+        return GroupJudge(self._model(opened), criteria=criteria, sampling=self.sampling)
+
+    def asks(self, asked: Callable[[list[str]], Asked]) -> Iterator[Scoring]:
+        instructions = len(load("judge_group").text) + len(self.criteria or DEFAULT_CRITERIA)
+        yield Scoring(asked(names_of(self.llm)), JUDGEMENT_TOKENS, instructions, compares=True, together=True)
+
+
+class ToolCallsConfig(ScorerSettings):
+    """Checks tool calls without a model: the score is the share of a reply's calls whose tool is on offer and whose
+    arguments fit the tool's JSON schema; 1 for a reply without calls. Needs the extra `tools`."""
+
+    kind: Literal["tool_calls"]
+
+    def open(self, opened: Opened, function_named: FunctionNamed) -> Scorer:
+        return ToolCallScorer()
+
+
 class GenRMConfig(_SampledConfig):
     """A generative reward model that scores and ranks every two responses to a question, in both orders.
 
@@ -242,7 +279,9 @@ KINDS: Mapping[str, type[ScorerSettings]] = MappingProxyType(
         "classify": ClassifyConfig,
         "rating_judge": RatingJudgeConfig,
         "pairwise_judge": PairwiseJudgeConfig,
+        "group_judge": GroupJudgeConfig,
         "genrm": GenRMConfig,
+        "tool_calls": ToolCallsConfig,
         "function": FunctionScorerConfig,
         "ensemble": EnsembleConfig,
     }

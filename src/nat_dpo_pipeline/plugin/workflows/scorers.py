@@ -42,7 +42,7 @@ class FunctionScorer:
 
     async def _called(self, function: _Invocable, prompt: Sequence[Message], response: str) -> object:
         try:
-            return await function.ainvoke({"prompt": as_messages(tuple(prompt)), "response": response})
+            return await function.ainvoke({"prompt": as_messages(tuple(prompt)), "response": str(response)})
         except DPOPipelineError:
             raise
         except Exception as error:
