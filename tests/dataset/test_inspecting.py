@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from nat_dpo_pipeline.dataset.formats import FORMATS, PreferenceRow, SplitName
-from nat_dpo_pipeline.dataset.inspecting import FileReport, Problem, inspect
+from nat_dpo_pipeline.dataset.inspecting import FileReport, Looking, Problem, inspect
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 from nat_dpo_pipeline.errors import InputError
 
@@ -15,7 +15,7 @@ ATTRIBUTES = dict.fromkeys(("helpfulness", "correctness", "coherence", "complexi
 def _inspected(path: Path, *lines: object, max_characters: int | None = None) -> FileReport:
     file = path / "rows.jsonl"
     file.write_bytes(b"".join(line if isinstance(line, bytes) else orjson.dumps(line) + b"\n" for line in lines))
-    (report,) = inspect([file], max_characters)
+    (report,) = inspect([file], Looking(max_characters))
     return report
 
 
@@ -243,3 +243,40 @@ def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
         inspect([tmp_path / "x.parquet"])
     with pytest.raises(InputError, match="cannot read"):
         inspect([tmp_path / "missing.jsonl"])
+
+
+ASKED = [{"role": "user", "content": "Cold?"}]
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+
+
+def _called(**changes: object) -> dict[str, object]:
+    return {"role": "assistant", "content": "", "tool_calls": [CALL], **changes}
+
+
+def test_an_answer_that_is_a_call_is_no_empty_answer(tmp_path: Path) -> None:
+    row = {"prompt": ASKED, "chosen": [_called()], "rejected": [{"role": "assistant", "content": "No."}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    (report,) = inspect([tmp_path / "train.jsonl"])
+    assert (report.format, report.problems) == ("trl", {})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "problem"),
+    [
+        (_called(content=None), Problem.NULL_CONTENT),
+        (_called(tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]), Problem.ARGUMENTS_AS_TEXT),
+    ],
+)
+def test_calls_that_templates_would_garble_are_found(chosen: object, problem: Problem, tmp_path: Path) -> None:
+    row = {"prompt": ASKED, "chosen": [chosen], "rejected": [{"role": "assistant", "content": "No."}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    (report,) = inspect([tmp_path / "train.jsonl"])
+    assert report.problems == {problem: 1}
+
+
+def test_what_a_tool_gave_is_no_answer(tmp_path: Path) -> None:
+    result = {"role": "tool", "content": "3 degrees"}
+    row = {"prompt": ASKED, "chosen": [_called(), result], "rejected": [{"role": "assistant", "content": "No."}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    (report,) = inspect([tmp_path / "train.jsonl"])
+    assert report.problems == {Problem.WRONG_SHAPE: 1}

@@ -20,8 +20,10 @@ from trl import DPOConfig, DPOTrainer
 from nat_dpo_pipeline.core.messages import Message, Prompt, ToolCall, reply_of
 from nat_dpo_pipeline.core.rendering import with_tools
 from nat_dpo_pipeline.dataset.formats import PreferenceRow, SplitName
-from nat_dpo_pipeline.dataset.rendered import lost_call
+from nat_dpo_pipeline.dataset.inspecting import Looking, Problem, inspect
+from nat_dpo_pipeline.dataset.rendered import ChatTemplate, lost_call
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
+from nat_dpo_pipeline.errors import ConfigurationError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # The newest template of each family that renders calls.
@@ -150,3 +152,21 @@ def test_arguments_as_text_are_found_encoded_twice(tokenizer: Any) -> None:
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     right = {**call, "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     assert lost_call([{"role": "assistant", "tool_calls": [right]}], text) == "weather"
+
+
+def test_inspect_says_what_a_template_does_to_rows(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+    train = folder / "trl" / "train.jsonl"
+    for family, expected in (
+        ("qwen3", {}),
+        ("phi3_5", {Problem.CALL_LOST: 2}),
+        ("deepseekv3", {Problem.NOT_RENDERED: 2}),
+    ):
+        tokenizer.chat_template = _template(family)
+        tokenizer.save_pretrained(tmp_path / family)
+        (report,) = inspect([train], Looking(template=ChatTemplate(str(tmp_path / family))))
+        assert {problem: count for problem, count in report.problems.items() if problem in RENDERED} == expected
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        ChatTemplate(str(tmp_path / "nowhere"))
+
+
+RENDERED = (Problem.CALL_LOST, Problem.NOT_RENDERED)

@@ -7,20 +7,22 @@ import click
 
 from nat_dpo_pipeline.cli.summaries import number
 from nat_dpo_pipeline.cli.terminal import say_all
-from nat_dpo_pipeline.dataset.inspecting import FileReport, Problem, inspect
+from nat_dpo_pipeline.dataset.inspecting import FileReport, Looking, Problem, inspect
+from nat_dpo_pipeline.dataset.rendered import ChatTemplate
 from nat_dpo_pipeline.errors import InputError
 
 
 @click.command(name="inspect")
 @click.argument("paths", metavar="FILE…", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--max-chars", type=click.IntRange(min=1), help="Longest prompt and answer together.")
-def inspect_command(paths: tuple[Path, ...], max_chars: int | None) -> None:
+@click.option("--template", help="A model, or a folder with a tokenizer: rows as its chat template renders them.")
+def inspect_command(paths: tuple[Path, ...], max_chars: int | None, template: str | None) -> None:
     """Look at datasets in any format this package writes, and at folders of them, also those of others.
 
     Of a folder all .jsonl and .parquet files of one format are sides of one split; a JSON array (.json) is named
     itself. Exit code 1 when a trainer would stop, drop rows or learn nothing from them.
     """
-    reports = inspect(paths, max_chars)
+    reports = inspect(paths, Looking(max_chars, ChatTemplate(template) if template else None))
     unfit = [report for report in reports if not report.is_fit]
     say_all(line for report in reports for line in _lines(report))
     say_all([f"{len(unfit)} of {len(reports)} files would make a trainer stumble" if unfit else "no problems found"])

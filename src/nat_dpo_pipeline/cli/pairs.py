@@ -44,6 +44,8 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 )
 @click.option("--strategy", help="Which candidates of a turn meet.")
 @click.option("--min-score-diff", type=float, help="Pairs whose scores differ by less are left out.")
+@click.option("--at", help="Where rollouts become turns: divergence, every, first or last reply.")
+@click.option("--min-rollouts", type=int, help="Replies with fewer rollouts behind them are left out.")
 @click.option("--step-name", help="The name of the steps that hold candidates.")
 @click.option("-f", "--format", "formats", multiple=True, help="A format's name; can be repeated.  [default: trl]")
 @click.option("--validation-fraction", type=float, help="About this share of the prompts is held out.  [default: 0.1]")
@@ -88,6 +90,8 @@ class PairsOptions:
     rules: Path | None = None
     strategy: str | None = None
     min_score_diff: float | None = None
+    at: str | None = None
+    min_rollouts: int | None = None
     step_name: str | None = None
     formats: tuple[str, ...] = ()
     validation_fraction: float | None = None
@@ -108,6 +112,8 @@ class PairsOptions:
             builder={
                 "strategy": self.strategy,
                 "min_score_diff": self.min_score_diff,
+                "at": self.at,
+                "min_rollouts": self.min_rollouts,
                 "ttc_step_name": self.step_name,
                 "seed": self.seed,
             },

@@ -12,9 +12,17 @@ from statistics import fmean
 
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.filters import is_flawed
-from nat_dpo_pipeline.core.messages import Message, Rollout, exact_key, message_of, messages_of, reply_of
+from nat_dpo_pipeline.core.messages import (
+    Message,
+    Rollout,
+    exact_key,
+    message_of,
+    messages_of,
+    reply_of,
+    without_thoughts,
+)
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason
-from nat_dpo_pipeline.core.strategies import CutAt
+from nat_dpo_pipeline.core.strategies import CutAt, Thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,9 @@ class _Fork:
 
 
 def branched(turns: Iterable[Turn], rules: PairingRules, skipped: Counter[SkipReason]) -> Iterator[Turn]:
-    """Yield turns, those of rollouts as turns of single replies."""
+    """Yield turns, those of rollouts as turns of single replies; `rules.thoughts` may drop thoughts."""
+    if rules.thoughts is Thoughts.DROP:
+        turns = map(_unthought, turns)
     for turn in turns:
         if not _holds_rollouts(turn):
             yield turn
@@ -64,6 +74,10 @@ def branched(turns: Iterable[Turn], rules: PairingRules, skipped: Counter[SkipRe
             first = branches[0].candidate
             candidates = [branch.candidate for branch in branches]
             yield Turn(first.example_id, first.turn_id, first.prompt, candidates)
+
+
+def _unthought(turn: Turn) -> Turn:
+    return replace(turn, candidates=[replace(one, response=without_thoughts(one.response)) for one in turn.candidates])
 
 
 def _holds_rollouts(turn: Turn) -> bool:

@@ -18,9 +18,11 @@ def _is_not_fine(value: object) -> bool:
     return isinstance(value, str) and value.lower() not in _FINE
 
 
+_MASK = "mask_sample"
 # Why a reward is of no reply: the environment failed, or the reward is masked. With the tools that write the key.
 _VOID: Mapping[str, Callable[[object], bool]] = {
-    "mask_sample": _is_set,  # NeMo Gym: left out of the loss
+    _MASK: _is_set,  # NeMo Gym: left out of the loss
+    "invalid_judge_response": _is_set,  # NeMo Gym
     "error": _is_set,  # verifiers, promptfoo, inspect_ai, and most others
     "exception_type": _is_set,  # NeMo Gym
     "error_kind": _is_set,  # NeMo Gym
@@ -41,7 +43,12 @@ MARKS = frozenset((*_VOID, *_CUT, *_ENDINGS))
 
 def is_void(row: Mapping[str, object]) -> bool:
     """Return True when a row says that its reward is no judgement of its reply."""
-    return any(name in row and says(row[name]) for name, says in _VOID.items())
+    return any(name in row and says(row[name]) for name, says in _VOID.items()) or _is_masked_below(row)
+
+
+def _is_masked_below(row: Mapping[str, object]) -> bool:
+    """Return True when an object in the row masks it: NeMo Gym's agents write the mask into their `instance_config`."""
+    return any(isinstance(value, Mapping) and _is_set(value.get(_MASK)) for value in row.values())
 
 
 def flaw_of(row: Mapping[str, object]) -> str | None:

@@ -132,7 +132,9 @@ def calls_tools(reply: str) -> bool:
 
 
 def without_thoughts(reply: str) -> str:
-    """Return a reply as it is without its thoughts."""
+    """Return a reply, or a rollout, as it is without thoughts."""
+    if isinstance(reply, Rollout):
+        return Rollout(tuple(replace(message, reasoning=None) for message in reply.messages))
     return reply_of(replace(reply.message, reasoning=None)) if isinstance(reply, Reply) else reply
 
 

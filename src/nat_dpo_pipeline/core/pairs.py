@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from nat_dpo_pipeline.core import filters
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
-from nat_dpo_pipeline.core.strategies import CutAt, Ranked, Strategy, propose, rank
+from nat_dpo_pipeline.core.strategies import CutAt, Ranked, Strategy, Thoughts, propose, rank
 from nat_dpo_pipeline.core.ties import ROUNDING, is_higher
 
 _score = attrgetter("score")
@@ -93,6 +93,7 @@ class PairingRules:
     pair_flawed: bool = False
     at: CutAt | None = None
     min_rollouts: int = 1
+    thoughts: Thoughts = Thoughts.KEEP
     #: The strategy, also where only `exhaustive_pairs` says it.
     applied_strategy: Strategy = field(init=False, repr=False, compare=False)
     checks: tuple[_Check, ...] = field(init=False, repr=False, compare=False)

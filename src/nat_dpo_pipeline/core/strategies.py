@@ -34,6 +34,13 @@ class CutAt(StrEnum):
     LAST = "last"
 
 
+class Thoughts(StrEnum):
+    """Thoughts in front of replies: written on both sides of a pair where both have them, or on neither."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
 class Ranked(NamedTuple):
     """A candidate and the value that it is ranked by: its score, less what its length costs."""
 

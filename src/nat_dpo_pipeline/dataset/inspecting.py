@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from nat_dpo_pipeline.core.messages import Message, Prompt, is_blank, messages_of, prompt_key
 from nat_dpo_pipeline.dataset.formats.format import roles_problem
 from nat_dpo_pipeline.dataset.formats.reading import ReadRow, read, recognised
 from nat_dpo_pipeline.dataset.manifest import ManifestKind, is_ours
+from nat_dpo_pipeline.dataset.rendered import ChatTemplate, calls_in, lost_call, tools_in
 from nat_dpo_pipeline.dataset.run_files import CANDIDATES
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.json_text import parse_document, parse_json
@@ -38,6 +40,11 @@ class Problem(StrEnum):
     DUPLICATE_ROW = "duplicate_row"
     CONTRADICTION = "contradiction"
     NO_ROWS = "no_rows"
+    ARGUMENTS_AS_TEXT = "arguments_as_text"
+    NULL_CONTENT = "null_content"
+    NOT_RENDERED = "not_rendered"
+    CALL_LOST = "call_lost"
+    ALIKE_WHEN_RENDERED = "alike_when_rendered"
 
     @property
     def is_fatal(self) -> bool:
@@ -63,6 +70,11 @@ _MEANINGS = {
     Problem.DUPLICATE_ROW: "the same row was there before",
     Problem.CONTRADICTION: "the same was there the other way round: two answers, or the label of one",
     Problem.NO_ROWS: "the file holds no rows",
+    Problem.ARGUMENTS_AS_TEXT: "arguments of a call are JSON text, which most chat templates encode a second time",
+    Problem.NULL_CONTENT: "the content of a message is null, which some chat templates refuse or write as None",
+    Problem.NOT_RENDERED: "the chat template refuses the row",
+    Problem.CALL_LOST: "the chat template leaves a call out, or encodes its arguments twice",
+    Problem.ALIKE_WHEN_RENDERED: "chosen and rejected are the same text by the chat template",
 }
 
 
@@ -93,7 +105,18 @@ class FileReport:
         return not any(problem.is_fatal for problem in self.problems)
 
 
-def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[FileReport]:
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """How rows are looked at: with a limit of characters, and as a chat template renders them."""
+
+    max_characters: int | None = None
+    template: ChatTemplate | None = None
+
+
+_PLAINLY = Looking()
+
+
+def inspect(paths: Sequence[Path], looking: Looking = _PLAINLY) -> list[FileReport]:
     """Look at files, and at all JSONL and Parquet in folders: what has one format there are the sides of a split.
 
     Memory grows with the number of rows by some bytes for each; a JSON array is read whole. Raises
@@ -103,11 +126,11 @@ def inspect(paths: Sequence[Path], max_characters: int | None = None) -> list[Fi
     for path in paths:
         if path.is_dir():
             for files in _splits_in(path):
-                sides = [_inspected(file, max_characters) for file in files]
+                sides = [_inspected(file, looking) for file in files]
                 _compare(sides)
                 reports += sides
         else:
-            reports.append(_inspected(path, max_characters))
+            reports.append(_inspected(path, looking))
     return reports
 
 
@@ -138,14 +161,14 @@ def _compare(sides: Sequence[FileReport]) -> None:
             side.problems[Problem.PROMPT_ON_BOTH_SIDES] += shared
 
 
-def _inspected(path: Path, max_characters: int | None) -> FileReport:
+def _inspected(path: Path, looking: Looking) -> FileReport:
     report = FileReport(path)
     seen: set[bytes] = set()
     try:
         report.unit, rows = _numbered_rows(path)
         for line, row in rows:
             report.rows += 1
-            _look_at(row, line, report, seen, max_characters)
+            _look_at(row, line, report, seen, looking)
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     if not report.rows:
@@ -198,7 +221,7 @@ def _json(line: bytes) -> Mapping[str, object] | None:
 
 
 def _look_at(
-    row: Mapping[str, object] | None, line: int, report: FileReport, seen: set[bytes], max_characters: int | None
+    row: Mapping[str, object] | None, line: int, report: FileReport, seen: set[bytes], looking: Looking
 ) -> None:
     if row is None:
         report.add(Problem.NOT_JSON, line)
@@ -217,8 +240,40 @@ def _look_at(
         return
     key = _digest(prompt_key(found.prompt))
     report.prompts.add(key)
-    for problem in (*_problems(found, max_characters), *_repeats(key, found, seen)):
+    problems = (*_problems(found, looking.max_characters), *_repeats(key, found, seen))
+    for problem in (*problems, *_problems_of_messages(name, row, looking.template)):
         report.add(problem, line)
+
+
+# Formats whose trainer renders messages by a chat template: the names of prompt and answers.
+_RENDERED = {"trl": ("prompt", "chosen", "rejected"), "kto": ("prompt", "completion")}
+
+
+def _problems_of_messages(name: str, row: Mapping[str, Any], template: ChatTemplate | None) -> Iterator[Problem]:
+    """Yield what a chat template would do to a row; without one, what most templates do."""
+    if name not in _RENDERED or isinstance(row["prompt"], str):
+        return
+    prompt, *answers = (row[side] for side in _RENDERED[name])
+    messages = [*prompt, *(message for answer in answers for message in answer)]
+    if any(isinstance(function["arguments"], str) for function in calls_in(messages)):
+        yield Problem.ARGUMENTS_AS_TEXT
+    if any(message["content"] is None for message in messages):
+        yield Problem.NULL_CONTENT
+    if template is not None:
+        yield from _problems_when_rendered(prompt, answers, tools_in(row), template)
+
+
+def _problems_when_rendered(
+    prompt: list[Any], answers: Sequence[list[Any]], tools: list[Any] | None, template: ChatTemplate
+) -> Iterator[Problem]:
+    texts = [template.text([*prompt, *answer], tools) for answer in answers]
+    if None in texts:
+        yield Problem.NOT_RENDERED
+        return
+    if any(lost_call([*prompt, *answer], text or "") for answer, text in zip(answers, texts, strict=True)):
+        yield Problem.CALL_LOST
+    if len(texts) == 2 and texts[0] == texts[1]:
+        yield Problem.ALIKE_WHEN_RENDERED
 
 
 def _problems(row: ReadRow, max_characters: int | None) -> Iterator[Problem]:

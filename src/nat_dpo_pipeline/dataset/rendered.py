@@ -1,8 +1,10 @@
-"""Tool calls in the text that a chat template makes of a row."""
+"""Rows as the text that a chat template makes of them, and the tool calls in it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from nat_dpo_pipeline.errors import ConfigurationError
 
 _Message = Mapping[str, Any]
 
@@ -16,6 +18,35 @@ def tools_in(row: Mapping[str, Any]) -> list[Any] | None:
     """Return the tools that a row has on offer, which are JSON text or a list, as a template takes them."""
     tools = row.get("tools")
     return (json.loads(tools) if isinstance(tools, str) else tools) or None
+
+
+class ChatTemplate:
+    """The chat template of a model or of a folder with a tokenizer."""
+
+    def __init__(self, name: str) -> None:
+        """Load it. Raises ConfigurationError where that fails, or where transformers is not installed."""
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise ConfigurationError(
+                "a chat template needs transformers: pip install 'nat-dpo-pipeline[train]'"
+            ) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigurationError(f"the tokenizer of {name!r} cannot be loaded: {reason}") from error
+        if not self._tokenizer.chat_template:
+            raise ConfigurationError(f"the tokenizer of {name!r} has no chat template")
+
+    def text(self, messages: Sequence[_Message], tools: list[Any] | None) -> str | None:
+        """Return a conversation as text; None where the template refuses it."""
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False))
+        except (TemplateError, TypeError, KeyError):
+            return None
 
 
 def lost_call(messages: Sequence[_Message], text: str) -> str | None:

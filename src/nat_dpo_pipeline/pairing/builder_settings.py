@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
-from nat_dpo_pipeline.core.strategies import CutAt, Strategy
+from nat_dpo_pipeline.core.strategies import CutAt, Strategy, Thoughts
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, checked
 
 if TYPE_CHECKING:
@@ -122,6 +122,11 @@ class BuilderSettings(StrictConfig):
     )
     min_rollouts: int = Field(
         default=1, ge=1, description="Replies with fewer rollouts behind them are left out of such turns."
+    )
+    thoughts: Thoughts = Field(
+        default=Thoughts.KEEP,
+        description="`keep` writes the thoughts in front of replies, in formats with messages, where both sides of a "
+        "pair have them; `drop` never. Compared and measured is the answer either way.",
     )
     drop_contradictions: bool = Field(
         default=False,

@@ -2,19 +2,24 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from nat_dpo_pipeline.core.branches import Branch, Path, branches_of
-from nat_dpo_pipeline.core.messages import Prompt, Rollout
+from nat_dpo_pipeline.core.messages import Prompt, Rollout, without_thoughts
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason
+from nat_dpo_pipeline.core.strategies import Thoughts
 from nat_dpo_pipeline.records.columns import Columns, joined, objects
 
 
 def without_rollouts(columns: Columns, rules: PairingRules, skipped: Counter[SkipReason]) -> Columns:
     """Return whole turns, those of rollouts as turns of single replies; what `rules` leave out is counted."""
-    if Rollout not in set(map(type, columns.response.tolist())):
+    kinds = set(map(type, columns.response.tolist()))
+    if rules.thoughts is Thoughts.DROP and kinds - {str}:
+        columns = replace(columns, response=objects(map(without_thoughts, columns.response), len(columns)))
+    if Rollout not in kinds:
         return columns
     cuts = [0, *(np.flatnonzero(columns.borders()) + 1).tolist(), len(columns)]
     parts = [one for start, stop in pairwise(cuts) for one in _parts(columns, range(start, stop), rules, skipped)]
