@@ -17,7 +17,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from nat_dpo_pipeline.generation.turns import Flaw
+from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.builder_settings import BuilderSettings
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSettings
 from nat_dpo_pipeline.pairing.runs import paired_run
 from nat_dpo_pipeline.report.run import read_facts
 from nat_dpo_pipeline.report.training import write_training_report
@@ -286,3 +288,31 @@ def test_of_50_000_pairs_a_page_is_shown_at_a_time(browser: Chrome, page: Open, 
     page(folder)
     _found(browser, "49,980 pairs")
     assert len(browser.find_elements(By.CSS_SELECTOR, ".pair")) == 20
+
+
+def test_calls_are_shown_as_calls_with_what_came_of_them(browser: Chrome, page: Open, tmp_path: Path) -> None:
+    def call(city: str) -> dict[str, object]:
+        return {"type": "function", "function": {"name": "weather", "arguments": {"city": city, "days": 2}}}
+
+    rows = []
+    for city, reward in (("Oslo", 1.0), ("Oslo", 0.5), ("Rome", 0.0)):
+        called = {"role": "assistant", "content": "Let me see.", "tool_calls": [call(city)]}
+        rollout = [called, {"role": "tool", "content": "3"}, {"role": "assistant", "content": f"{city}: 3 degrees"}]
+        tools = [{"type": "function", "name": "weather"}]
+        rows.append({"example_id": "a", "prompt": "Cold?", "tools": tools, "response": rollout, "score": reward})
+    (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = (BuilderSettings(), SplitSettings(), DatasetSettings())
+    run = tmp_path / "run"
+    pair_as_set([str(tmp_path / "rollouts.jsonl")], str(run), settings, with_candidates=True)
+    page(run)
+    _found(browser, "1 pair")
+    browser.find_element(By.CSS_SELECTOR, ".pair summary").click()
+    _await(browser, lambda one: one.find_elements(By.CSS_SELECTOR, ".call"))
+    for side, city, behind in (("chosen", "Oslo", "mean of 2 rollouts"), ("rejected", "Rome", "of one rollout")):
+        answer = browser.find_element(By.CSS_SELECTOR, f".side.{side}")
+        assert behind in answer.text
+        assert "Let me see." in answer.text
+        assert "<tool_call>" not in answer.text
+        assert [one.text for one in answer.find_elements(By.CSS_SELECTOR, ".call th")] == ["city", "days"]
+        assert [one.text for one in answer.find_elements(By.CSS_SELECTOR, ".call mark")] == [city]
+    assert browser.find_element(By.CSS_SELECTOR, ".prompt .earlier summary").text == "tools on offer"

@@ -59,7 +59,7 @@ def _prompt(row: Mapping[str, object], keys: RowKeys, name: str) -> Prompt:
     if keys.prompt not in row:
         raise InputError(f"row {name!r} has no {keys.prompt!r}; its keys are {', '.join(map(str, row))}")
     try:
-        return render_prompt(row[keys.prompt])
+        return render_prompt(row[keys.prompt], row.get("tools"))
     except CandidateRefused as refused:
         raise InputError(f"row {name!r}: {keys.prompt!r} is not a prompt ({refused.reason})") from refused
 

@@ -23,7 +23,7 @@ FLAT = -1
 # Of an index: a whole number that JSON's readers hold exactly, also as a float.
 _MOST_INDEX = 2**53
 # What of a flat row is no metadata.
-_KNOWN = frozenset(("run_id", "example_id", "turn_id", "candidate_index", "prompt", "response", "score"))
+_KNOWN = frozenset(("run_id", "example_id", "turn_id", "candidate_index", "prompt", "response", "score", "tools"))
 
 
 def objects(values: Iterable[object], count: int) -> Objects:

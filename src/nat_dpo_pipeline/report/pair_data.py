@@ -110,10 +110,16 @@ def _row(paired: PairedTurn, shown: Sequence[LeftOut], index: PairIndex) -> tupl
         for one in (chosen, rejected):
             if id(one) not in places:
                 places[id(one)] = len(responses)
-                responses.append([clean(one.response), one.score])
+                responses.append([clean(one.response), one.score, *_behind(one)])
         index.add(turn, (chosen, rejected), (places[id(chosen)], places[id(rejected)]), reason)
-    size = sum(len(str(text)) for text, _ in responses)
+    size = sum(len(str(text)) for text, *_ in responses)
     return [_prompt(paired.turn.prompt), responses], size
+
+
+def _behind(candidate: Candidate) -> list[object]:
+    """Return how many rollouts stand behind a reply, and its place in them; nothing for a reply that is no branch."""
+    facts = [candidate.metadata.get(name) for name in ("rollouts", "message")]
+    return facts if all(isinstance(fact, int) for fact in facts) else []
 
 
 def _prompt(prompt: Prompt) -> object:

@@ -277,10 +277,16 @@
     const told = make("div", "prompt");
     told.dir = "auto";
     const messages = messagesOf(prompt);
-    messages.forEach(([role, content], place) => {
-      if (messages.length > 1) told.append(make("span", "role", role));
-      told.append(content, place < messages.length - 1 ? "\n" : "");
-    });
+    const spoken = ([role, content]) => [
+      ...(messages.length > 1 ? [make("span", "role", role)] : []), ...pieces(content, []), "\n",
+    ];
+    const early = messages.length > SHOWN_MESSAGES ? messages.slice(0, -SHOWN_MESSAGES) : [];
+    const tools = !early.length && messages[0]?.[0] === "tools" ? messages.slice(0, 1) : early;
+    if (tools.length) {
+      const title = early.length ? `${count(early.length)} earlier messages` : "tools on offer";
+      told.append(make("details", "earlier", make("summary", "", title), ...tools.flatMap(spoken)));
+    }
+    told.append(...messages.slice(tools.length).flatMap(spoken));
     const sides = make("div", "sides",
       side("chosen", chosen, index.models[index.chosenModels[pair]]),
       side("rejected", rejected, index.models[index.rejectedModels[pair]]));
@@ -288,10 +294,48 @@
     return make("div", "body", told, sides);
   };
 
-  const side = (kind, [text, score], model) => {
+  // A call in a text, as core/messages.py writes it.
+  const CALL = /<tool_call>\n(.*?)\n<\/tool_call>/gs;
+  const SHOWN_MESSAGES = 3;
+  const parsed = (json) => {
+    try { return JSON.parse(json); } catch { return null; }
+  };
+  const callsIn = (text) => [...text.matchAll(CALL)].map((found) => parsed(found[1])).filter(Boolean);
+
+  // A call as its name and a table of its arguments; those that the rival's call has otherwise are marked.
+  const card = (call, rival) => {
+    const own = Object.entries(call.arguments ?? {});
+    const other = rival?.arguments ?? {};
+    const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+    const cell = (name, value) => {
+      const differs = rival && JSON.stringify(other[name]) !== JSON.stringify(value);
+      return make("td", "", differs ? make("mark", "", shown(value)) : shown(value));
+    };
+    const rows = own.map(([name, value]) => make("tr", "", make("th", "", name), cell(name, value)));
+    const title = rival && rival.name !== call.name ? make("mark", "", call.name) : call.name;
+    return make("div", "call", make("b", "", title), make("table", "", ...rows));
+  };
+
+  const pieces = (text, rivals) => {
+    const made = [];
+    let end = 0;
+    let place = 0;
+    for (const found of text.matchAll(CALL)) {
+      const call = parsed(found[1]);
+      if (!call) continue;
+      made.push(text.slice(end, found.index), card(call, rivals[place]));
+      place += 1;
+      end = found.index + found[0].length;
+    }
+    made.push(text.slice(end));
+    return made.filter((piece) => piece !== "");
+  };
+
+  const side = (kind, [text, score, rollouts, place], model) => {
+    const behind = rollouts ? ` · ${rollouts > 1 ? `mean of ${count(rollouts)} rollouts` : "of one rollout"}${place ? `, message ${count(place + 1)}` : ""}` : "";
     const head = make("h4", "", make("span", "", make("b", "", kind), ` by ${model}`),
-      make("span", "", `score ${short(score)} · ${count([...text].length)} characters`));
-    const answer = make("div", "answer", text);
+      make("span", "", `score ${short(score)}${behind} · ${count([...text].length)} characters`));
+    const answer = make("div", "answer", ...pieces(text, []));
     answer.dir = "auto";
     answer.tabIndex = 0;
     return make("div", `side ${kind}`, head, answer);
@@ -299,13 +343,19 @@
 
   const mark = (sides, chosen, rejected) => {
     if (!byId("mark").checked) return;
+    const [ours, theirs] = [callsIn(chosen), callsIn(rejected)];
+    if (ours.length || theirs.length) {
+      sides.querySelector(".chosen .answer").replaceChildren(...pieces(chosen, theirs));
+      sides.querySelector(".rejected .answer").replaceChildren(...pieces(rejected, ours));
+      return;
+    }
     const parts = vendor.diffWordsWithSpace(rejected, chosen, { timeout: DIFF_MS });
     if (!parts) return; // too different to tell in time
-    const pieces = (without) => parts
+    const changed = (without) => parts
       .filter((part) => !part[without])
       .map((part) => (part.added || part.removed ? make("mark", "", part.value) : part.value));
-    sides.querySelector(".chosen .answer").replaceChildren(...pieces("removed"));
-    sides.querySelector(".rejected .answer").replaceChildren(...pieces("added"));
+    sides.querySelector(".chosen .answer").replaceChildren(...changed("removed"));
+    sides.querySelector(".rejected .answer").replaceChildren(...changed("added"));
   };
 
   let waiting = 0;
