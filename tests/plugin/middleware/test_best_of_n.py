@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,6 +22,7 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.utils.data_models.schema_validator import validate_schema
 from pydantic import BaseModel
 
+from nat_dpo_pipeline.core.branches import branched
 from nat_dpo_pipeline.core.candidates import RefusalReason, group_turns
 from nat_dpo_pipeline.core.messages import Message
 from nat_dpo_pipeline.core.pairs import PairingRules, make_pairs
@@ -729,3 +731,29 @@ async def test_turns_of_a_function_below_the_workflow_become_pairs_of_a_fine_tun
     for pair in pairs:
         assert pair["chosen_score"] > pair["rejected_score"]
         assert len(pair["chosen"][0]["content"]) > len(pair["rejected"][0]["content"])
+
+
+async def test_an_agent_that_calls_tools_is_recorded_where_its_calls_part() -> None:
+    cities = itertools.cycle(["Oslo", "Oslo", "Rome"])
+
+    async def agent(asked: str, _: Builder) -> str:
+        city = next(cities)
+        messages: list[Any] = [{"role": "user", "content": asked}]
+        await _asked(messages, "")
+        call = {
+            "id": city,
+            "type": "function",
+            "function": {"name": "weather", "arguments": json.dumps({"city": city})},
+        }
+        messages += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        messages += [{"role": "tool", "tool_call_id": city, "content": f"3 degrees in {city}"}]
+        return await _asked(messages, f"3 degrees in {city}")
+
+    BODIES["function"] = agent
+    run = await _run()
+    candidates = run.decoded().candidates
+    assert {one.prompt for one in candidates} == {(Message("user", "Why?"),)}
+    (turn,) = branched(group_turns(candidates).turns, PairingRules(), Counter())
+    assert [(one.metadata["rollouts"], '"city"' in one.response) for one in turn.candidates] == [(2, True), (1, True)]
+    # No answer knows what a tool gave.
+    assert not any("degrees" in one.response for one in turn.candidates)

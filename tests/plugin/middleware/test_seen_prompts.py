@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.messages import Message, ToolCall
+from nat_dpo_pipeline.core.messages import Message, ToolCall, tools_of
 from nat_dpo_pipeline.plugin.middleware.seen_prompts import SeenPrompts, common_prompt, unwatched
 from nat_dpo_pipeline.plugin.nat_api import (
     IntermediateStepPayload,
@@ -114,3 +114,32 @@ def test_a_common_prompt_is_one_that_every_call_began_with_or_was_written_to(pro
 def test_space_around_a_reply_does_not_matter() -> None:
     seen = _seen(("Why?", None, " So.\n"), ("What else?", None, "Nothing."))
     assert seen.behind("So. ") == "Why?"
+
+
+def test_what_an_agent_did_after_its_first_prompt_is_a_rollout() -> None:
+    first = [SystemMessage("Be brief."), HumanMessage("Why?")]
+    seen = _seen(
+        (first, None, ""), ([*first, AIMessage("", tool_calls=[CALL]), ToolMessage("x", tool_call_id="1")], None, "So.")
+    )
+    assert seen.first() == WHY
+    rollout = seen.rollout(WHY, "So.")
+    assert rollout is not None
+    assert [(one.role, one.content, bool(one.tool_calls)) for one in rollout] == [
+        ("assistant", "", True),
+        ("tool", "x", False),
+        ("assistant", "So.", False),
+    ]
+    assert seen.rollout(WHY, "Something else.") is None
+    assert seen.rollout("What?", "So.") is None
+    assert _seen((first, None, "So.")).rollout(WHY, "So.") is None
+
+
+def test_tools_on_offer_are_part_of_the_prompt() -> None:
+    tool = {
+        "type": "function",
+        "function": {"name": "search", "description": "", "parameters": {"type": "object", "properties": {}}},
+    }
+    seen = _seen(({"chat_inputs": [{"role": "user", "content": "Why?"}], "tools_schema": [tool]}, None, "So."))
+    prompt = seen.first()
+    assert prompt is not None
+    assert [one["function"] for one in tools_of(prompt)] == [tool["function"]]

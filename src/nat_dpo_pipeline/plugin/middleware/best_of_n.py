@@ -208,13 +208,20 @@ class BestOfN(FunctionMiddleware):
             if self._config.vary is not None and self._config.vary.temperatures:
                 facts["temperature"] = self._config.vary.sampling(answer.call).temperature
             model = answer.seen.model_behind(answer.text)
+            response = answer.text if self._config.prompt is PromptSource.INPUT else _response(prompt, answer)
             if isinstance(one, Score):
                 facts |= {"reward_model": one.model} | _members(one, next(agreed))
-                turn.add(answer.text, score=one.value, model=model, attributes=one.attributes, metadata=facts)
+                turn.add(response, score=one.value, model=model, attributes=one.attributes, metadata=facts)
             else:
                 self._troubles.note("a result was not scored", one)
-                turn.add(answer.text, score=None, model=model, metadata=facts)
+                turn.add(response, score=None, model=model, metadata=facts)
         turn.push()
+
+
+def _response(prompt: Prompt, answer: Answer) -> object:
+    """Return an answer with the calls of tools before it, where there were any: the builder cuts such rollouts."""
+    rollout = answer.seen.rollout(prompt, answer.text)
+    return answer.text if rollout is None else [message.as_json() for message in rollout]
 
 
 def _members(score: Score, agreed: float | None) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """What the models under a call of a function were asked, read from the steps of their calls."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from nat.plugin_api import Context
 
-from nat_dpo_pipeline.core.messages import Prompt
+from nat_dpo_pipeline.core.messages import Message, Prompt, messages_of
 from nat_dpo_pipeline.core.rendering import render_prompt
+from nat_dpo_pipeline.core.said import get
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.plugin.nat_api import IntermediateStep, IntermediateStepPayload, IntermediateStepType
 
@@ -34,13 +35,25 @@ class SeenPrompts:
             _WATCHING.reset(token)
 
     def first(self) -> Prompt | None:
-        """That of the first call; None without one, or if it is no text, such as one with tool calls."""
+        """Return that of the first call; None without one, or where it cannot be read."""
         return next(iter(self._prompts.values()), None)
 
     def behind(self, response: str) -> Prompt | None:
         """That of the last call whose reply is the response, word for word."""
         wrote = self._wrote(response)
         return self._prompts.get(wrote[-1]) if wrote else None
+
+    def rollout(self, prompt: Prompt, response: str) -> list[Message] | None:
+        """Return all that was said after the prompt, calls and results of tools among it, up to the response.
+
+        None where nothing but the response was said, or where its model was asked something else.
+        """
+        last, asked = self.behind(response), messages_of(prompt)
+        said = () if last is None else messages_of(last)
+        after = said[len(asked) :]
+        if not after or said[: len(asked)] != asked or after[0].role != "assistant":
+            return None
+        return [*after, Message("assistant", response)]
 
     def model_behind(self, response: str) -> str | None:
         """The model of that call; of the last call of all where no reply is the response."""
@@ -74,10 +87,10 @@ def unwatched() -> Iterator[None]:
 
 
 def common_prompt(seen: Iterable[tuple[SeenPrompts, str]]) -> Prompt | None:
-    """What all responses are responses to: the prompt that each was written to, or else what each began with.
+    """Return what all responses are responses to: the prompt that each was written to, or else what each began with.
 
-    After tool calls the prompts that responses were written to differ, or hold what is no text; what an agent was
-    asked first is common to all then. None where the first ones differ too.
+    After tool calls the prompts that responses were written to differ; what an agent was asked first is common to all
+    then. None where the first ones differ too.
     """
     calls = list(seen)
     return _only({one.behind(text) for one, text in calls}) or _only({one.first() for one, _ in calls})
@@ -88,12 +101,11 @@ def _only(prompts: set[Prompt | None]) -> Prompt | None:
 
 
 def _prompt_in(payload: IntermediateStepPayload) -> Prompt | None:
-    """The messages where the framework gives them, else the text."""
-    metadata = payload.metadata
-    chat = metadata.get("chat_inputs") if isinstance(metadata, Mapping) else getattr(metadata, "chat_inputs", None)
+    """Return the messages where the framework gives them, with the tools on offer, else the text."""
+    chat, tools = get(payload.metadata, "chat_inputs"), get(payload.metadata, "tools_schema")
     for raw in (chat, None if payload.data is None else payload.data.input):
         try:
-            return render_prompt(raw)
+            return render_prompt(raw, tools)
         except CandidateRefused:
             continue
     return None
