@@ -10,7 +10,7 @@ from nat_dpo_pipeline.core.branches import branched
 from nat_dpo_pipeline.core.candidates import Candidate, Turn
 from nat_dpo_pipeline.core.messages import Message, Rollout, ToolCall, messages_of, reply_of
 from nat_dpo_pipeline.core.pairs import PairingRules, SkipReason, make_pairs
-from nat_dpo_pipeline.core.strategies import CutAt
+from nat_dpo_pipeline.core.strategies import CutAt, Thoughts
 
 # A rollout as letters: `a` to `c` are replies, `A` to `C` calls of a tool, digits what a tool gave, `u` the user.
 # No reply follows another: reading makes them one.
@@ -137,3 +137,14 @@ def test_turns_have_one_prompt_and_replies_of_the_assistant(rollouts: list[tuple
 def test_single_replies_are_left_as_they_are(said: str) -> None:
     turn = Turn("task", "t", "Begin.", [_candidate(said, 1.0)])
     assert list(branched([turn], PairingRules(), Counter())) == [turn]
+
+
+def test_thoughts_may_be_dropped() -> None:
+    thought = reply_of(Message("assistant", "a", reasoning="Hm."))
+    rollout = Rollout((Message("assistant", "a", reasoning="Hm."), Message("user", "And?"), Message("assistant", "b")))
+    candidates = [Candidate("e", "t", place, "Why?", one, 1.0) for place, one in enumerate((thought, rollout, "c"))]
+    rules = PairingRules(thoughts=Thoughts.DROP, at=CutAt.FIRST)
+    (turn,) = branched([Turn("e", "t", "Why?", candidates)], rules, Counter())
+    assert [(type(one.response), one.response) for one in turn.candidates] == [(str, "a"), (str, "c")]
+    (kept,) = branched([Turn("e", "t", "Why?", candidates[:1])], PairingRules(), Counter())
+    assert kept.candidates[0].response is thought

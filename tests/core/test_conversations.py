@@ -24,7 +24,7 @@ from openai.types.responses.response_output_item import McpCall
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.core.messages import Message, Prompt, Reply, ToolCall, tools_of
-from nat_dpo_pipeline.core.rendering import conversation, render_prompt, render_response
+from nat_dpo_pipeline.core.rendering import conversation, render_prompt, render_response, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 
 ARGUMENTS = {"city": "Oslo", "days": 2}
@@ -282,3 +282,44 @@ def test_results_that_are_no_text_are_json() -> None:
 def test_a_rollout_begins_with_the_assistant() -> None:
     with pytest.raises(CandidateRefused, match="missing_response"):
         render_response([{"role": "tool", "content": "3"}, {"role": "assistant", "content": "Rather."}])
+
+
+def test_a_prompt_whose_end_cannot_be_read_is_left_as_it_is() -> None:
+    prompt = [{"role": "user", "content": "Cold?"}, {"role": "assistant", "content": [{"type": "image_url"}]}]
+    assert without_reply(prompt, "Rather.") is prompt
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "text", "text": "a", "thought": True}, {"type": "thinking", "thinking": "a"}]
+)
+def test_parts_of_thoughts_are_kept_apart(part: dict[str, Any]) -> None:
+    reply = render_response({"role": "assistant", "content": [part, {"type": "text", "text": "b"}]})
+    assert isinstance(reply, Reply)
+    assert (reply, reply.message.reasoning) == ("b", "a")
+
+
+def test_a_reply_of_parts_alone_is_one_message() -> None:
+    assert render_response([{"type": "text", "text": "a"}, "b"]) == "ab"
+    with pytest.raises(CandidateRefused, match="content_not_text"):
+        render_response([{"type": "tool_result", "tool_use_id": "c", "content": "x"}, "b"])
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "image"}]}
+    with pytest.raises(CandidateRefused, match="image"):
+        conversation([{"role": "user", "content": [result]}])
+
+
+@pytest.mark.parametrize("text", ["<think>\nHm.\n</think>\n\nYes.", "Hm.</think>Yes.", "[THINK]Hm.[/THINK]Yes."])
+def test_thoughts_in_front_of_a_text_are_kept_apart(text: str) -> None:
+    reply = render_response(text)
+    assert isinstance(reply, Reply)
+    assert (reply, reply.message.reasoning) == ("Yes.", "Hm.")
+
+
+@pytest.mark.parametrize("text", ["<b>Yes.</b>", "Use `</think>` to close.", "[1]", "a |> b", "Here is my answer."])
+def test_a_text_with_marks_of_something_else_is_a_text(text: str) -> None:
+    assert type(render_response(text)) is str
+    assert render_response(text) == text
+
+
+def test_thoughts_that_never_ended_leave_no_answer() -> None:
+    reply = render_response("<think>Hm, hm")
+    assert (reply, isinstance(reply, Reply)) == ("", True)

@@ -24,6 +24,7 @@ from nat_dpo_pipeline.dataset.inspecting import Looking, Problem, inspect
 from nat_dpo_pipeline.dataset.rendered import ChatTemplate, lost_call
 from nat_dpo_pipeline.dataset.writer import Provenance, Target, write_dataset
 from nat_dpo_pipeline.errors import ConfigurationError
+from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # The newest template of each family that renders calls.
@@ -170,3 +171,34 @@ def test_inspect_says_what_a_template_does_to_rows(folder: Path, tokenizer: Any,
 
 
 RENDERED = (Problem.CALL_LOST, Problem.NOT_RENDERED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["trl_standard", "oumi"])
+def test_rendered_texts_are_what_trl_makes_of_the_messages(
+    name: str, family: str, folder: Path, model: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = _template(family)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    target = DatasetSettings(formats=[name], render=str(tmp_path / "tokenizer")).target()
+    write_dataset(tmp_path / "texts", {SplitName.TRAIN: _rows()}, Provenance(0, {}, {}), target)
+    texts = [json.loads(line) for line in (tmp_path / "texts" / name / "train.jsonl").read_bytes().splitlines()]
+    settings = DPOConfig(
+        output_dir=str(tmp_path), max_length=None, bf16=False, gradient_checkpointing=False, use_cpu=True,
+        report_to="none", precompute_ref_log_probs=False,
+    )  # fmt: skip
+    rows = _loaded(folder, "jsonl", tmp_path)
+    trained = DPOTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer).train_dataset
+    for text, row in zip(texts, trained, strict=True):
+        for side in ("chosen", "rejected"):
+            whole = tokenizer.decode([*row["prompt_ids"], *row[f"{side}_ids"]])
+            assert (text["prompt"] + text[side]).strip() == whole.strip()
+
+
+def test_rows_that_a_template_cannot_render_are_counted(tokenizer: Any, tmp_path: Path) -> None:
+    for family, reason in (("phi3_5", "call_lost"), ("deepseekv3", "not_rendered")):
+        tokenizer.chat_template = _template(family)
+        tokenizer.save_pretrained(tmp_path / family)
+        target = DatasetSettings(formats=["oumi"], render=str(tmp_path / family)).target()
+        written = write_dataset(tmp_path / "out", {SplitName.TRAIN: _rows()}, Provenance(0, {}, {}), target)
+        assert written.refused["rows_oumi"] == {reason: 2}

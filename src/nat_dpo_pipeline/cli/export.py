@@ -55,6 +55,7 @@ def _export(
     parquet: bool = False,
     stratify: bool = False,
     single_label_score: float | None = None,
+    render: str | None = None,
     license_name: str | None = None,
     title: str | None = None,
     languages: tuple[str, ...] = (),
@@ -64,7 +65,7 @@ def _export(
     configuration = _configuration(run_dir)
     builder = recorded_builder(_fields(BuilderSettings, configuration.get("trajectory_builder")))
     trainer = checked(SplitSettings, _fields(SplitSettings, configuration.get("trainer")))
-    given = {"license": license_name, "title": title, "languages": list(languages)}
+    given = {"render": render, "license": license_name, "title": title, "languages": list(languages)}
     adapter = checked(
         DatasetSettings,
         {

@@ -102,6 +102,7 @@ class PairsOptions:
     memory: str = "4G"
     max_bad_share: float | None = None
     overwrite: bool = False
+    render: str | None = None
     license_name: str | None = None
     title: str | None = None
     languages: tuple[str, ...] = ()
@@ -120,6 +121,7 @@ class PairsOptions:
             trainer={"validation_fraction": self.validation_fraction, "seed": self.seed},
             adapter={
                 "formats": list(self.formats) or None,
+                "render": self.render,
                 "license": self.license_name,
                 "title": self.title,
                 "languages": list(self.languages) or None,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from nat_dpo_pipeline.errors import ConfigurationError
@@ -39,14 +40,24 @@ class ChatTemplate:
         if not self._tokenizer.chat_template:
             raise ConfigurationError(f"the tokenizer of {name!r} has no chat template")
 
-    def text(self, messages: Sequence[_Message], tools: list[Any] | None) -> str | None:
-        """Return a conversation as text; None where the template refuses it."""
+    def text(self, messages: Sequence[_Message], tools: list[Any] | None, *, to_answer: bool = False) -> str | None:
+        """Return a conversation as text, `to_answer` up to where an answer begins; None where it is refused."""
         from jinja2 import TemplateError
 
         try:
-            return str(self._tokenizer.apply_chat_template(list(messages), tools=tools, tokenize=False))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), tools=tools, tokenize=False, add_generation_prompt=to_answer
+                )
+            )
         except (TemplateError, TypeError, KeyError):
             return None
+
+
+@cache
+def chat_template(name: str) -> ChatTemplate:
+    """Return the chat template of this name, loaded once a process. Raises ConfigurationError."""
+    return ChatTemplate(name)
 
 
 def lost_call(messages: Sequence[_Message], text: str) -> str | None:

@@ -38,9 +38,9 @@ def _with_dictionaries(kind: Any) -> Any:
 
 def encoded_tables(one: Format, block: Block, refused: Counter[str]) -> Iterator[Any]:
     """The rows as Arrow tables; what the format cannot carry is counted."""
-    layout = LAYOUTS.get(one.name) if block.is_text else None
+    layout = LAYOUTS.get(one.name) if one.template is None and block.is_text else None
     if layout is None:
-        texts = replace(one, takes_calls=False)
+        texts = one if one.template else replace(one, takes_calls=False)
         rows = [row for found in rows_of_turns(texts, block, plain, refused) for row in found]
         yield pyarrow.Table.from_pylist(rows, schema=schema_of(one))
     else:

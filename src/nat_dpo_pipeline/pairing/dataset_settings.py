@@ -42,6 +42,12 @@ class DatasetSettings(StrictConfig):
         "llama_factory, ms_swift, openrlhf, axolotl, oumi, hh, kto, steerlm, ultrafeedback; docs/datasets.md says who "
         "reads which.",
     )
+    render: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A model, or a folder with a tokenizer: `trl_standard` and `oumi` hold prompt and answers as its "
+        "chat template writes them, tool calls among it. Needs the extra `train`.",
+    )
     parquet: bool = Field(
         default=False, description="Write Parquet too where the readers of a format take it; needs pyarrow."
     )
@@ -72,19 +78,20 @@ class DatasetSettings(StrictConfig):
 
     @model_validator(mode="after")
     def _knows_its_formats(self) -> Self:
-        from nat_dpo_pipeline.dataset.formats import formats_named
+        from nat_dpo_pipeline.dataset.formats import formats_named, rendered_names
 
         try:
-            formats_named(self.formats)
+            formats_named(rendered_names(self.formats, self.render))
         except ConfigurationError as error:
             raise ValueError(f"formats: {error}") from error
         return self
 
     def target(self) -> "Target":
         """What is to be written."""
+        from nat_dpo_pipeline.dataset.formats import rendered_names
         from nat_dpo_pipeline.dataset.writer import Target
 
-        return Target(tuple(self.formats), self.parquet, self.about(), self.training)
+        return Target(rendered_names(self.formats, self.render), self.parquet, self.about(), self.training)
 
     def about(self) -> "About":
         """Return the settings of the dataset card."""

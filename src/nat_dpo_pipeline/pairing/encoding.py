@@ -130,7 +130,7 @@ def carried(one: Format, block: Block, refused: Counter[str]) -> Block:
 
 def encoded_lines(one: Format, block: Block, refused: Counter[str]) -> Iterator[tuple[bytes, int]]:
     """The rows as lines of JSON, many at a time with their number; what the format cannot carry is counted."""
-    layout = LAYOUTS.get(one.name) if block.is_text else None
+    layout = LAYOUTS.get(one.name) if one.template is None and block.is_text else None
     if layout is not None:
         yield from _joined_lines(layout, carried(one, block, refused))
         return

@@ -38,6 +38,9 @@ class RowRefusal(StrEnum):
     CALL_IN_ANSWER = "call_in_answer"
     TEXT_BESIDE_CALL = "text_beside_call"
     TOOLS_ON_OFFER = "tools_on_offer"
+    NOT_RENDERED = "not_rendered"
+    CALL_LOST = "call_lost"
+    ALIKE_WHEN_RENDERED = "alike_when_rendered"
     ARGUMENTS_NOT_AN_OBJECT = "arguments_not_an_object"
     CHOSEN_AND_REJECTED = "chosen_and_rejected"
 
@@ -137,7 +140,8 @@ class Format:
     """One target. `read_by` is who reads it, `cannot_carry` what is refused, in words; `source` says where it is from.
 
     `takes_calls`: its trainer reads calls and tools on offer. `columns` is None where a column's type differs from
-    dataset to dataset. `extra` are files beside the rows.
+    dataset to dataset. `extra` are files beside the rows. `template` is the model whose chat template made texts of
+    prompts and answers.
     """
 
     name: str
@@ -150,6 +154,7 @@ class Format:
     cannot_carry: str = "nothing is left out"
     extra: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     takes_calls: bool = False
+    template: str | None = None
 
     def rows_of(self, turn: TurnRows, once: Once) -> Iterable[Row | RowRefusal]:
         """Return the rows of a turn; what its trainer cannot read is refused."""

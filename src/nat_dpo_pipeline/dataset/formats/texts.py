@@ -1,6 +1,6 @@
 """Formats of plain text, one row a pair."""
 
-from nat_dpo_pipeline.core.messages import Prompt, messages_of
+from nat_dpo_pipeline.core.messages import Prompt, as_messages, message_of, messages_of, tools_of
 from nat_dpo_pipeline.dataset.formats.format import (
     Format,
     Once,
@@ -13,6 +13,7 @@ from nat_dpo_pipeline.dataset.formats.format import (
     roles_problem,
 )
 from nat_dpo_pipeline.dataset.formats.rows import PreferenceRow, SplitName
+from nat_dpo_pipeline.dataset.rendered import chat_template, lost_call
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
@@ -27,6 +28,29 @@ def trl_standard_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal
         "chosen": once(as_text, row.chosen),
         "rejected": once(as_text, row.rejected),
     }
+
+
+def rendered_row(template: str, row: PreferenceRow, _once: Once) -> Row | RowRefusal:
+    """Return prompt and answers as a chat template writes them, the prompt up to where an answer begins."""
+    chat, tools = chat_template(template), tools_of(row.prompt) or None
+    prompt = as_messages(row.prompt)
+    answers = [[message_of(answer).as_json()] for answer in (row.chosen, row.rejected)]
+    asked = chat.text(prompt, tools, to_answer=True)
+    chosen, rejected = (chat.text([*prompt, *answer], tools) for answer in answers)
+    if asked is None or chosen is None or rejected is None:
+        return RowRefusal.NOT_RENDERED
+    if lost_call([*prompt, *answers[0]], chosen) or lost_call([*prompt, *answers[1]], rejected):
+        return RowRefusal.CALL_LOST
+    if chosen == rejected:
+        return RowRefusal.ALIKE_WHEN_RENDERED
+    # Some templates end the prompt with what they leave out of a whole conversation, such as an empty thought.
+    start = min(_alike_until(asked, whole) for whole in (chosen, rejected))
+    return {"prompt": chosen[:start], "chosen": chosen[start:], "rejected": rejected[start:]}
+
+
+def _alike_until(text: str, other: str) -> int:
+    pairs = zip(text, other, strict=False)
+    return next((place for place, (one, two) in enumerate(pairs) if one != two), min(len(text), len(other)))
 
 
 def hh_row(row: PreferenceRow, once: Once = plain) -> Row | RowRefusal:
