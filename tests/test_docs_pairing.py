@@ -34,7 +34,15 @@ def test_the_settings_are_valid(block: dict[str, Any], tmp_path: Path, monkeypat
 
 def test_every_setting_that_leaves_pairs_out_is_shown() -> None:
     shown = {name for block in YAML for name in _settings(block)}
-    not_shown = {"ttc_step_name", "reward_from_score_diff", "require_multiple_candidates", "reward", "source", "type"}
+    not_shown = {
+        "ttc_step_name",
+        "reward_from_score_diff",
+        "require_multiple_candidates",
+        "reward",
+        "source",
+        "map",
+        "type",
+    }
     in_words = {"exhaustive_pairs", "max_pairs_per_turn", "seed"}
     assert set(DPOTrajectoryBuilderConfig.model_fields) - shown <= not_shown | in_words
     assert all(f"`{name}" in GUIDE for name in in_words)

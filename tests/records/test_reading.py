@@ -123,7 +123,7 @@ def test_what_is_not_known_is_one_line_that_says_what_would_be(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("row", "nearest"),
     [
-        ({"prompt": "q", "completion": "a", "reward": 1.0}, "rollout rows"),
+        ({"prompt": "q", "said": "a", "reward": 1.0}, "rollout rows"),
         ({"prompt": "q", "responses": ["a"], "candidates": 3}, "turn rows"),
         ({"question": "q"}, "flat candidate rows"),
     ],

@@ -22,6 +22,7 @@ from nat_dpo_pipeline.pairing.api import pair_as_set
 from nat_dpo_pipeline.pairing.options import EngineName, PairedFiles, PairingOptions
 from nat_dpo_pipeline.pairing.rules_file import Rules, read_rules
 from nat_dpo_pipeline.records.inputs import files_found
+from nat_dpo_pipeline.records.mapping import parse_mapping
 from nat_dpo_pipeline.redacted import redacted
 
 _FILES_TOLD = 20
@@ -41,6 +42,9 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
     "--rules",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML: fields of dpo_traj_builder, or a whole configuration with one.",
+)
+@click.option(
+    "--map", "mapping", help="Columns of tables by role: prompt=question,response=a+b,score=rating,group=task."
 )
 @click.option("--strategy", help="Which candidates of a turn meet.")
 @click.option("--min-score-diff", type=float, help="Pairs whose scores differ by less are left out.")
@@ -88,6 +92,7 @@ class PairsOptions:
     files: tuple[str, ...]
     output_dir: str
     rules: Path | None = None
+    mapping: str | None = None
     strategy: str | None = None
     min_score_diff: float | None = None
     at: str | None = None
@@ -111,6 +116,7 @@ class PairsOptions:
         """Return the rules with the changes of the command line. Raises ConfigurationError."""
         return (Rules() if self.rules is None else _rules(self.rules)).changed(
             builder={
+                "map": None if self.mapping is None else {k: list(v) for k, v in parse_mapping(self.mapping).items()},
                 "strategy": self.strategy,
                 "min_score_diff": self.min_score_diff,
                 "at": self.at,

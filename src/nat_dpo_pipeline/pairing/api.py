@@ -112,6 +112,7 @@ def pair_as_set(
             single_label_score=None if builder.require_multiple_candidates else adapter.single_label_score,
             decontamination=against,
             step_name=builder.ttc_step_name,
+            columns=builder.columns(),
         ),
         told,
         Written(target, configuration, with_candidates=with_candidates and is_whole, needs_rows=needs_rows),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, FilePath, FiniteFloat, field_validator, model_validator
 
 from nat_dpo_pipeline.core.strategies import CutAt, Strategy, Thoughts
+from nat_dpo_pipeline.errors import ConfigurationError
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME, StrictConfig, checked
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class BuilderSettings(StrictConfig):
         min_length=1,
         description="Files of recorded candidates, or patterns such as `runs/*.jsonl`, to read instead of running an "
         "evaluation; one can stand by itself. What each holds is recognised: docs/recorded_candidates.md.",
+    )
+    map: dict[str, str | list[str]] | None = Field(
+        default=None,
+        description="Columns of tables in `source` by role, for example `{prompt: instruction, response: output}`; "
+        "dotted paths lead into objects. Usual names are known without it: docs/recorded_candidates.md.",
     )
     exhaustive_pairs: bool = Field(
         default=True,
@@ -190,7 +196,19 @@ class BuilderSettings(StrictConfig):
                 f"{str(self.strategy)!r}: keep one of them"
             )
         self.pairing_rules()
+        try:
+            self.columns()
+        except ConfigurationError as error:
+            raise ValueError(f"map: {error}") from error
         return self
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns of tables by role. Raises ConfigurationError for a role that there is not."""
+        from nat_dpo_pipeline.records.mapping import check_mapping
+
+        given = {role: (names,) if isinstance(names, str) else tuple(names) for role, names in (self.map or {}).items()}
+        check_mapping(given)
+        return given
 
     def pairing_rules(self) -> "PairingRules":
         """Return how the candidates of a turn are paired: the fields that rules and settings share."""

@@ -50,6 +50,7 @@ class PairingOptions:
     `memory` is what all workers together may take, in bytes, their start not counted. At most `shard_bytes` of input,
     decompressed, become one shard, fewer where memory asks for it or where there is little input. `workers` is one a
     core when None.
+    `columns` maps roles to the columns of tables (`records.mapping`).
     `max_bad_share` is the share of rows, and of files, that may be unreadable: 0.001 of shards, else any. `retries` is
     how often a shard is done again after the process that had it died. `address` is that of a Ray cluster; without one
     a local one is started.
@@ -67,6 +68,7 @@ class PairingOptions:
     single_label_score: float | None = None
     decontamination: Decontamination | None = None
     step_name: str = DEFAULT_STEP_NAME
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_bad_share: float | None = None
     memory: int = 4 << 30
     shard_bytes: int = 32 << 20

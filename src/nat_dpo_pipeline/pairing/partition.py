@@ -45,7 +45,8 @@ def partition(task: PartitionTask) -> Done:
     names: list[str] = []
     for source in task.sources:
         counts = ReadCounts()
-        write = _partition_groups if source.kind is InputKind.PARQUET else _partition_lines
+        is_ours = source.kind is InputKind.PARQUET and not source.format
+        write = _partition_groups if is_ours else _partition_lines
         names += write(_PartFiles(task, len(names)), source, reader, counts)
         read.setdefault(source.number, ReadCounts()).add(counts)
     return Done(task.number, parts=names, read=read, other_names=sorted(shared.other_names))

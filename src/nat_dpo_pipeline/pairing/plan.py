@@ -87,7 +87,7 @@ def planned(
     """The tasks over all files, one if it `is_whole`. Raises InputError for a file that is in no known format."""
     small = max(sum(file.size for file in files) // _SHARDS_OF_LITTLE, _LEAST_OF_LITTLE)
     at_once = max(min(options.shard_bytes, options.memory // (workers * _COPIES), small), 1)
-    sources = read_sources(files, options.step_name, sys.maxsize if is_whole else at_once)
+    sources = read_sources(files, options.step_name, sys.maxsize if is_whole else at_once, options.columns)
     tasks = (
         ([list(sources.ranges)] if sources.ranges else []) if is_whole else list(_tasks(sources.ranges, files, at_once))
     )

@@ -30,7 +30,7 @@ async def collect_in_a_thread(files: Sequence[str], config: DPOTrajectoryBuilder
 
 def collect_recorded(files: Sequence[str], config: DPOTrajectoryBuilderConfig, stopping: Event) -> Collected:
     """Read the files and pair their turns. Raises InputError, also when it is stopped."""
-    read = read_turns(files, config.ttc_step_name, stopping.is_set)
+    read = read_turns(files, config.ttc_step_name, stopping.is_set, columns=config.columns())
     collected = Collected()
     pair_examples(_examples(read, stopping), config, collected)
     collected.candidates = read.candidates

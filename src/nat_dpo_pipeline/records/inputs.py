@@ -12,11 +12,14 @@ from pathlib import Path
 from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.records.atif import ATIF, check_scores
 from nat_dpo_pipeline.records.formats import RECORDED_FORMATS, format_named, recognised
+from nat_dpo_pipeline.records.mapping import name_of
 from nat_dpo_pipeline.records.pieces import are_lines, is_compressed, parsed, pieces
 from nat_dpo_pipeline.records.places import Place, checked_input
 from nat_dpo_pipeline.records.ranges import BadInput, FileCounts, InputKind, InputRange, ReadCounts, first_line
 from nat_dpo_pipeline.records.values import Cut, Record, RecordedFormat, Refused, Shared
 
+Columns = Mapping[str, tuple[str, ...]]
+_NO_COLUMNS: Columns = {}
 _IN_FOLDERS = tuple(
     f".{name}{compression}" for name in ("parquet", "jsonl", "ndjson") for compression in ("", ".gz", ".zst")
 )
@@ -87,8 +90,12 @@ def _places(given: str) -> Iterator[Place]:
             yield place
 
 
-def read_sources(files: Sequence[InputFile], step_name: str, at_once: int = sys.maxsize) -> Sources:
+def read_sources(
+    files: Sequence[InputFile], step_name: str, at_once: int = sys.maxsize, columns: Columns = _NO_COLUMNS
+) -> Sources:
     """Recognise the files, cut them into ranges of at most so many bytes, and read tables of scores.
+
+    `columns` maps roles to the columns of tables.
 
     Raises InputError for a file that is in no known format, before anything is taken of any, and for a table of scores
     that matches no trajectory.
@@ -100,16 +107,17 @@ def read_sources(files: Sequence[InputFile], step_name: str, at_once: int = sys.
     for number, file in enumerate(files):
         place = Place(file.uri)
         if _is_parquet(place):
-            counted.append(FileCounts(file.uri, _PARQUET, 0, 0, Counter()))
-            _cut_groups(place, number, at_once, ranges, bad)
+            counted.append(
+                FileCounts(file.uri, _cut_groups(place, number, at_once, ranges, bad, columns), 0, 0, Counter())
+            )
             continue
-        known = recognised(place)
+        known = recognised(place, columns)
         read = ReadCounts()
         if known is not None and known.is_table:
             _read_table(place, known, number, shared, read)
         elif known is not None:
             ranges += _ranges(place, file.size, known.name, number, at_once)
-        name = _NOTHING if known is None else known.name
+        name = _NOTHING if known is None else known.looks_like if known.translate else known.name
         counted.append(FileCounts(file.uri, name, read.records, 0, read.left_out))
     check_scores(shared.scores, [one.place for one in ranges if one.format == ATIF.name])
     ranges.sort(key=_together)
@@ -145,25 +153,31 @@ def _ranges(place: Place, size: int, name: str, number: int, at_once: int) -> It
         )
 
 
-def _cut_groups(place: Place, number: int, at_once: int, ranges: list[InputRange], bad: list[BadInput]) -> None:
-    from nat_dpo_pipeline.records.row_groups import UNREADABLE, check_columns, opened
+def _cut_groups(
+    place: Place, number: int, at_once: int, ranges: list[InputRange], bad: list[BadInput], columns: Columns
+) -> str:
+    """Add the ranges of a Parquet file, and return what it is in words."""
+    from nat_dpo_pipeline.records.row_groups import UNREADABLE, opened, table_in
 
     try:
         with opened(place) as file:
-            check_columns(file, place.uri)
+            table = table_in(file, place.uri, columns)
             sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)]
     except UNREADABLE as error:
         bad.append(BadInput(place.uri, None, None, f"cannot be read: {first_line(error)}"))
-        return
+        return _PARQUET
     cuts, held = [0], 0
     for group, size in enumerate(sizes):
         held += size
         if held >= at_once or group == len(sizes) - 1:
             cuts.append(group + 1)
             held = 0
+    name = "" if table is None else name_of(table)
     ranges += [
-        InputRange(place.uri, InputKind.PARQUET, start, stop, len(sizes), "", number) for start, stop in pairwise(cuts)
+        InputRange(place.uri, InputKind.PARQUET, start, stop, len(sizes), name, number)
+        for start, stop in pairwise(cuts)
     ]
+    return _PARQUET if table is None else f"{_PARQUET}, {table.label}"
 
 
 def _read_table(place: Place, known: RecordedFormat, number: int, shared: Shared, counts: ReadCounts) -> None:

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from nat_dpo_pipeline.errors import CandidateRefused
+from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.records.columns import Columns
 from nat_dpo_pipeline.records.formats import format_named
 from nat_dpo_pipeline.records.lines import blocks, line_columns, rows_in, tell_refusals
@@ -63,9 +64,8 @@ class Reader:
 
     def _in_pieces(self, part: InputRange, counts: ReadCounts, rows: Rows, _block_bytes: int) -> Iterator[None]:
         known = format_named(part.format)
-        for line, text in pieces(part.place):
+        for line, text, value in _records(known, part):
             counts.records += 1
-            value = parsed(text) if known.is_json else text.decode(errors="replace").strip()
             if not isinstance(value, dict if known.is_json else str):
                 counts.bad_rows += 1
                 what = "not JSON" if isinstance(value, NotJson) else "not an object"
@@ -82,7 +82,8 @@ class Reader:
     ) -> list[str]:
         """Take the candidates of the record at a place in its file; return the reasons of those that are refused."""
         if known.reader is None:
-            return rows.add(_scored(value, known), text, part.line_id(place))
+            row = _scored(value, known) if known.translate is None else known.translate(value)
+            return rows.add(row, text, part.line_id(place))
         refused = []
         for found in self._read_by(known.name)(Record(part.number, place, value)):
             if isinstance(found, Refused):
@@ -93,6 +94,16 @@ class Reader:
                 except CandidateRefused as error:
                     refused.append(str(error.reason))
         return refused
+
+
+def _records(known: RecordedFormat, part: InputRange) -> Iterator[tuple[int, bytes, object]]:
+    """Yield the records of a file that is not read line by line: where each is, its text, and its value."""
+    if known.records is not None:
+        for line, row in known.records(part.place):
+            yield line, json_bytes(row), row
+        return
+    for line, text in pieces(part.place):
+        yield line, text, parsed(text) if known.is_json else text.decode(errors="replace").strip()
 
 
 def _scored(row: Any, known: RecordedFormat) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Rows in Parquet files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -11,7 +11,9 @@ from pyarrow import parquet
 from nat_dpo_pipeline.core.marks import MARKS
 from nat_dpo_pipeline.core.rendering import split_reply
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
+from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, objects
+from nat_dpo_pipeline.records.mapping import GROUPS, QUESTION, Table, table_named, table_of
 from nat_dpo_pipeline.records.places import Place
 from nat_dpo_pipeline.records.ranges import BadInput, InputRange, ReadCounts, first_line
 from nat_dpo_pipeline.records.rows import Rows
@@ -44,8 +46,44 @@ def check_columns(file: Any, path: str) -> None:
         raise InputError(f"{path!r} has several columns {repeated!r}: leave one of them")
 
 
+def table_in(file: Any, path: str, given: Mapping[str, tuple[str, ...]]) -> Table | None:
+    """Return the table that a file holds; None of one with the columns of flat rows. Raises InputError for others."""
+    names = file.schema_arrow.names
+    if not given and (set(names) >= set(_REQUIRED) or not file.metadata.num_rows):
+        check_columns(file, path)
+        return None
+    first = next(file.iter_batches(1, use_threads=False))
+    found = table_of(_objects(first)[0], given, repr(path))
+    if found is None:
+        check_columns(file, path)
+    return found
+
+
+def _table_columns(table: Table, part: InputRange, counts: ReadCounts, block_bytes: int) -> Iterator[Columns]:
+    """Yield the candidates of a table of somebody else's; each row is a turn by itself where it has several."""
+    place = 0
+    for batch in group_batches(part, counts, block_bytes, with_raw=True):
+        rows = Rows()
+        for row in _objects(batch):
+            counts.records += 1
+            line = part.line_id(part.start << _BITS_OF_A_PLACE | place)
+            for reason in rows.add(table.row(row), json_bytes(row), line):
+                counts.refused[reason] += 1
+            place += 1
+        counts.candidates += len(rows)
+        yield rows.columns()
+
+
+# Rows of a range of row groups are told apart by so many bits.
+_BITS_OF_A_PLACE = 28
+
+
 def group_columns(part: InputRange, counts: ReadCounts, block_bytes: int, *, with_raw: bool) -> Iterator[Columns]:
     """Yield the rows of the part's row groups; one that is damaged is told."""
+    table = table_named(part.format)
+    if table is not None:
+        yield from _table_columns(table, part, counts, block_bytes)
+        return
     for batch in group_batches(part, counts, block_bytes, with_raw=with_raw):
         yield batch_columns(batch, counts)[0]
 
@@ -83,9 +121,11 @@ def _batches_of(
 def _wanted(schema: Any, *, with_raw: bool) -> list[str]:
     """The columns that a row is made of; besides text and score of the others only what may hold a flaw."""
     others = [name for name in schema.names if name not in _COLUMNS]
+    # Without a turn a row's question and task may be in other columns.
+    looked_at = _LOOKED_AT if "turn_id" in schema.names else _LOOKED_AT | QUESTION | GROUPS
     if not with_raw:
         others = [
-            name for name in others if name in _LOOKED_AT or (name == "metadata" and _holds_flaw(schema.field(name)))
+            name for name in others if name in looked_at or (name == "metadata" and _holds_flaw(schema.field(name)))
         ]
     return [name for name in _COLUMNS if name in schema.names] + others
 

@@ -17,7 +17,10 @@ from nat_dpo_pipeline.core.thoughts import may_hold_thoughts
 from nat_dpo_pipeline.dataset.formats.rows import is_utf8
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.columns import FLAT, Columns, objects
+from nat_dpo_pipeline.records.mapping import GROUPS, QUESTION, with_question
 
+# Of a row without a turn: what else is part of its question, and what names its task.
+_OF_THE_QUESTION = QUESTION | GROUPS
 # Where a row keeps nothing else than what is in columns of its own.
 _NOTHING: Mapping[str, object] = {}
 
@@ -70,6 +73,8 @@ class Rows:
         null is what a recorder writes of a step that has no turn. A hot path: what has the type it should have is taken
         as it is, without a call.
         """
+        if "turn_id" not in row and not _OF_THE_QUESTION.isdisjoint(row):
+            row = with_question(row)
         if not MARKS.isdisjoint(row) and is_void(row):
             raise CandidateRefused(RefusalReason.VOID_REWARD)
         run_id, example_id, turn_id = row.get("run_id"), row.get("example_id"), row.get("turn_id", "")

@@ -1,6 +1,6 @@
 """Files of any format → turns, in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from sys import maxsize
 
@@ -11,6 +11,8 @@ from nat_dpo_pipeline.records.inputs import counted_files, files_found, problems
 from nat_dpo_pipeline.records.ranges import BadInput, FileCounts, ReadCounts
 from nat_dpo_pipeline.records.reader import Reader
 from nat_dpo_pipeline.records.values import Shared
+
+_NO_COLUMNS: Mapping[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,15 @@ class ReadTurns:
 
 
 def read_turns(
-    inputs: Sequence[str], step_name: str, is_stopped: Callable[[], bool] = lambda: False, *, most_told: int = maxsize
+    inputs: Sequence[str],
+    step_name: str,
+    is_stopped: Callable[[], bool] = lambda: False,
+    *,
+    columns: Mapping[str, tuple[str, ...]] = _NO_COLUMNS,
+    most_told: int = maxsize,
 ) -> ReadTurns:
     """Read files, patterns, folders and URIs. Raises InputError for what cannot be read, and when it is stopped."""
-    sources = read_sources(files_found(inputs), step_name)
+    sources = read_sources(files_found(inputs), step_name, columns=columns)
     shared = Shared(step_name, sources.scores)
     reader = Reader(shared, with_raw=True)
     counts: dict[int, ReadCounts] = {}

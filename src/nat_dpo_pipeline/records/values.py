@@ -1,11 +1,12 @@
 """What a reader of recorded candidates is told, what it hands on, and what a format is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from nat_dpo_pipeline.core.candidates import Candidate
+from nat_dpo_pipeline.records.places import Place
 
 
 class Record(NamedTuple):
@@ -59,7 +60,8 @@ class Cut(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RecordedFormat:
     """One kind of file. `recognises` looks at a record's value; `reader` makes the reader of all its files that are
-    not `cut`. Without a reader its records are rows of candidates, whose score is called `score_name`.
+    not `cut`. Without a reader its records are rows of candidates, whose score is called `score_name`, or become such
+    rows by `translate`; `records` reads a file that is neither lines of JSON nor a document of it.
 
     `is_table`: it holds scores for the candidates of other files, and is read before them. `hint` is what to do when a
     file of it holds no candidates.
@@ -71,6 +73,8 @@ class RecordedFormat:
     reader: Callable[[Shared], Read] | None = None
     cut: Cut = Cut.FILES
     score_name: str = "score"
+    translate: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None
+    records: Callable[[Place], Iterator[tuple[int, Mapping[str, object]]]] | None = None
     is_json: bool = True
     is_table: bool = False
     hint: str = ""
@@ -78,7 +82,7 @@ class RecordedFormat:
     @property
     def is_plain(self) -> bool:
         """Whether its lines are rows of candidates as this package writes them."""
-        return self.reader is None and self.score_name == "score"
+        return self.reader is None and self.score_name == "score" and self.translate is None
 
 
 def named(value: object) -> str | None:
