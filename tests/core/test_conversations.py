@@ -323,3 +323,10 @@ def test_a_text_with_marks_of_something_else_is_a_text(text: str) -> None:
 def test_thoughts_that_never_ended_leave_no_answer() -> None:
     reply = render_response("<think>Hm, hm")
     assert (reply, isinstance(reply, Reply)) == ("", True)
+
+
+def test_thoughts_in_front_of_a_message_are_kept_apart() -> None:
+    said = {"role": "assistant", "content": "<think>Hm.</think>Yes."}
+    (message,) = conversation([said])
+    assert (message.content, message.reasoning) == ("Yes.", "Hm.")
+    assert conversation([{**said, "role": "user"}])[0].content == "<think>Hm.</think>Yes."

@@ -39,3 +39,12 @@ def test_an_index_that_cannot_be_one_is_malformed(index: object) -> None:
     with pytest.raises(CandidateRefused) as refused:
         _decoded(CandidateDecoder("e"), turn_id="t", candidate_index=index)
     assert refused.value.reason == RefusalReason.MALFORMED
+
+
+def test_a_step_whose_reward_is_void_is_no_candidate() -> None:
+    fields = {"input": "Why?", "output": "So."}
+    own = {"turn_id": "t", "score": 0.0, "candidate_index": 0}
+    with pytest.raises(CandidateRefused) as refused:
+        CandidateDecoder("e").decode(fields, own, {"error": "the sandbox died"})
+    assert refused.value.reason is RefusalReason.VOID_REWARD
+    assert CandidateDecoder("e").decode(fields, own, {"error": None}).score == 0.0
