@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.load import dumpd
 from langchain_core.messages import (
     AIMessage,
@@ -24,7 +26,8 @@ from openai.types.responses.response_output_item import McpCall
 
 from nat_dpo_pipeline.core.candidates import RefusalReason
 from nat_dpo_pipeline.core.messages import Message, Prompt, Reply, ToolCall, tools_of
-from nat_dpo_pipeline.core.rendering import conversation, render_prompt, render_response, without_reply
+from nat_dpo_pipeline.core.rendering import conversation, render_prompt, render_response, split_replies, without_reply
+from nat_dpo_pipeline.core.thoughts import split_thoughts
 from nat_dpo_pipeline.errors import CandidateRefused
 
 ARGUMENTS = {"city": "Oslo", "days": 2}
@@ -330,3 +333,21 @@ def test_thoughts_in_front_of_a_message_are_kept_apart() -> None:
     (message,) = conversation([said])
     assert (message.content, message.reasoning) == ("Yes.", "Hm.")
     assert conversation([{**said, "role": "user"}])[0].content == "<think>Hm.</think>Yes."
+
+
+marks = st.sampled_from(
+    ["<think>", "</think>", "[THINK]", "[/THINK]", "◁think▷", "◁/think▷", "analysis", "assistantfinal"]
+)
+pieces = st.lists(marks | st.sampled_from([" ", "\n", "Hm.", "Yes", "<|channel|>final<|message|>"]), max_size=5).map(
+    "".join
+)
+
+
+@given(st.lists(pieces))
+def test_many_texts_are_split_as_one_is(texts: list[str]) -> None:
+    found, expected = split_replies(texts), [render_response(text) for text in texts]
+    assert found == expected
+    assert list(map(type, found)) == list(map(type, expected))
+    for text, reply in zip(texts, found, strict=True):
+        if type(reply) is str:
+            assert split_thoughts(text).thoughts == ""

@@ -21,7 +21,7 @@ from nat_dpo_pipeline.core.messages import (
     reply_of,
 )
 from nat_dpo_pipeline.core.said import get, read_call, read_message
-from nat_dpo_pipeline.core.thoughts import may_hold_thoughts
+from nat_dpo_pipeline.core.thoughts import FIRST_CHARACTERS, may_hold_thoughts
 from nat_dpo_pipeline.errors import CandidateRefused
 
 # LangChain messages name their role `type`, and two roles otherwise; ATIF's steps name it `source`.
@@ -130,6 +130,16 @@ def split_reply(text: str) -> str:
         return text
     said = read_message({"content": text})
     return reply_of(Message("assistant", said.text, reasoning=said.thoughts)) if said.thoughts else text
+
+
+def split_replies(texts: Iterable[str]) -> list[str]:
+    """Return the replies in texts, as `split_reply` does. A hot path: most texts hold no mark and cost no call."""
+    return [
+        split_reply(text)
+        if "</" in text or "|>" in text or "[/" in text or "◁/" in text or text[:1] in FIRST_CHARACTERS
+        else text
+        for text in texts
+    ]
 
 
 def rollout_of(messages: Sequence[Message]) -> str:

@@ -116,6 +116,8 @@ _QUOTES = "`'\"“”‘’«»"  # noqa: RUF001 - typographic quotation marks a
 
 # What every reply with thoughts begins with, or has in it: a closing mark, or the frame of special tokens.
 _BEGINNINGS = ("<", "[", "◁", "/think", "analysis", *(f"Here{word} my thought" for word in (" is", "'s", "’s")))
+#: First characters of all replies that begin with a mark.
+FIRST_CHARACTERS = frozenset({mark[0] for mark in _BEGINNINGS} | set(" \t\r\n"))
 _INSIDE = ("</", "[/", "|>", "◁/")
 
 

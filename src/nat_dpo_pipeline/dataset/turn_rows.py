@@ -79,7 +79,7 @@ def scored_turn_row(turn: scored.Turn) -> bytes:
             {
                 **{name: value for name, value in one.metadata.items() if name not in _OF_THE_TURN},
                 "candidate_index": one.candidate_index,
-                "response": reply_json(one.response),
+                "response": one.response if type(one.response) is str else reply_json(one.response),
                 "score": one.score,
             }
             for one in turn.candidates

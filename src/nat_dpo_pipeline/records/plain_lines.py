@@ -11,7 +11,7 @@ from msgspec.json import Decoder
 
 from nat_dpo_pipeline.core.marks import MARKS
 from nat_dpo_pipeline.core.messages import Message, Prompt
-from nat_dpo_pipeline.core.rendering import render_prompt, split_reply, without_reply
+from nat_dpo_pipeline.core.rendering import render_prompt, split_replies, without_reply
 from nat_dpo_pipeline.errors import CandidateRefused
 from nat_dpo_pipeline.records.columns import FLAT, Columns, objects
 from nat_dpo_pipeline.records.rows import says_flaw
@@ -77,7 +77,7 @@ def plain_columns(lines: bytes, *, with_raw: bool) -> Columns | None:
         line=np.full(count, FLAT, dtype=np.int64),
         run_id=objects((row.run_id or "" for row in rows), count),
         prompt=objects(prompts, count),
-        response=objects(map(split_reply, map(_response_of, rows)), count),
+        response=objects(split_replies(map(_response_of, rows)), count),
         **texts,
         score=np.fromiter((row.score for row in rows), dtype=np.float64, count=count),
         is_flawed=np.array(flaws, dtype=bool),

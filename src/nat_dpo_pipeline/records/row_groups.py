@@ -9,7 +9,7 @@ import pyarrow
 from pyarrow import parquet
 
 from nat_dpo_pipeline.core.marks import MARKS
-from nat_dpo_pipeline.core.rendering import split_reply
+from nat_dpo_pipeline.core.rendering import split_replies
 from nat_dpo_pipeline.errors import CandidateRefused, InputError
 from nat_dpo_pipeline.json_text import json_bytes
 from nat_dpo_pipeline.records.columns import FLAT, Columns, Ints, objects
@@ -178,7 +178,7 @@ def _plain_columns(batch: Any) -> Columns | None:
     return Columns(
         line=np.full(count, FLAT, dtype=np.int64),
         run_id=values.get("run_id", objects(repeat(""), count)),
-        response=objects(map(split_reply, values["response"]), count),
+        response=objects(split_replies(values["response"]), count),
         **{name: values[name] for name in ("example_id", "turn_id", "prompt", "score")},
         is_flawed=np.zeros(count, dtype=bool),
         raw=objects(repeat({}), count),
