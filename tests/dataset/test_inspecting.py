@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -236,7 +237,7 @@ def test_parquet_without_utf8_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no \.jsonl or \.parquet"):
+    with pytest.raises(InputError, match=r"holds no \.jsonl, \.jsonl\.gz or \.parquet file"):
         inspect([tmp_path])
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(InputError, match="no Parquet file"):
@@ -279,4 +280,55 @@ def test_what_a_tool_gave_is_no_answer(tmp_path: Path) -> None:
     row = {"prompt": ASKED, "chosen": [_called(), result], "rejected": [{"role": "assistant", "content": "No."}]}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
     (report,) = inspect([tmp_path / "train.jsonl"])
+    assert report.problems == {Problem.WRONG_SHAPE: 1}
+
+
+def _trl(prompt: str, **columns: object) -> dict[str, object]:
+    sides = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    return {"prompt": [{"role": "user", "content": prompt}], **sides, **columns}
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00002.jsonl", "train-00000.jsonl", "train_001.jsonl"])
+def test_shards_of_one_side_may_share_prompts(name: str, tmp_path: Path) -> None:
+    for file in (name, name.replace("0000", "0001").replace("001.", "002."), "test-00000-of-00001.jsonl"):
+        (tmp_path / file).write_text(json.dumps(_trl("a" if "train" in file else "b")) + "\n")
+    assert [report.problems for report in inspect([tmp_path])] == [{}, {}, {}]
+
+
+def test_gzipped_lines_are_read(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(json.dumps(_trl("a")).encode() + b"\n"))
+    (report,) = inspect([tmp_path])
+    assert (report.format, report.rows, report.problems) == ("trl", 1, {})
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(json.dumps(_trl("a")).encode())[:-9])
+    with pytest.raises(InputError, match="cannot read"):
+        inspect([tmp_path])
+
+
+def test_system_and_history_tell_prompts_apart(tmp_path: Path) -> None:
+    sides = {"chosen": "yes", "rejected": "no"}
+    rows = [
+        {"instruction": "a", **sides},
+        {"instruction": "a", "system": "b", **sides},
+        {"instruction": "a", "history": [["c", "d"]], "chosen": "no", "rejected": "yes"},
+    ]
+    (tmp_path / "alpaca.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (report,) = inspect([tmp_path / "alpaca.jsonl"])
+    assert (len(report.prompts), report.problems) == (3, {})
+
+
+def test_columns_beside_those_of_a_format_do_not_change_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(_trl("a", messages=[], instruction="a", prompt_id="x")) + "\n")
+    (report,) = inspect([tmp_path / "rows.jsonl"])
+    assert (report.format, report.problems) == ("trl", {})
+
+
+@pytest.mark.parametrize("prompt", ["a", [{"role": "user", "content": "a"}]])
+def test_what_trl_stops_at_or_trains_on_twice_is_found(prompt: object, tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "a"}] if isinstance(prompt, list) else []
+    row = {
+        "prompt": prompt,
+        **{side: [*asked, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")},
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    (report,) = inspect([tmp_path / "rows.jsonl"])
     assert report.problems == {Problem.WRONG_SHAPE: 1}

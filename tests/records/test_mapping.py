@@ -220,3 +220,20 @@ def test_a_mapping_is_read_as_it_is_written_and_named(columns: dict[str, str]) -
 )
 def test_what_is_no_table_of_scored_answers(row: Row) -> None:
     assert table_of(row, {}, "here") is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"completion": "x", "answer": "right", "reward": 1.0}, {"completion": "x", "accuracy_reward": 1.0, "step": 1}],
+)
+def test_logs_of_rollouts_are_tables(more: Row) -> None:
+    row = {"prompt": [{"role": "user", "content": "Why?"}], **more}
+    table = table_of(row, {}, "here")
+    assert table is not None
+    made = table.row(row)
+    assert (made["response"], made["score"], made["prompt"]) == ("x", 1.0, row["prompt"])
+
+
+def test_two_rewards_are_not_guessed() -> None:
+    with pytest.raises(InputError, match="could be the score, 'a_reward' and 'b_reward'"):
+        table_of({"prompt": "a", "completion": "b", "a_reward": 1, "b_reward": 2}, {}, "here")

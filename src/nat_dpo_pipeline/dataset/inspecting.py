@@ -1,5 +1,8 @@
 """What is in the files of a dataset, and what a trainer would choke on or drop without a word."""
 
+import gzip
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +21,7 @@ from nat_dpo_pipeline.errors import InputError
 from nat_dpo_pipeline.json_text import parse_document, parse_json
 
 _LINES_TOLD = 5
-_SUFFIXES = (".jsonl", ".parquet")
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 # Folders of one side of a split each, such as nemo_customizer has.
 _SIDES = ("train", "valid", "dev", "eval", "test")
 # What stands for what when roles take turns: one reader has developers, others have results of tools.
@@ -135,13 +138,13 @@ def inspect(paths: Sequence[Path], looking: Looking = _PLAINLY) -> list[FileRepo
 
 
 def _splits_in(folder: Path) -> list[list[Path]]:
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix in _SUFFIXES and path.is_file()]
+    found = [path for path in sorted(folder.rglob("*")) if path.name.endswith(_SUFFIXES) and path.is_file()]
     # What a killed run left behind is hidden.
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     # `nat dpo pairs` leaves what it paired beside the dataset.
     found = [path for path in found if path != folder / CANDIDATES or not is_ours(folder, ManifestKind.DATASET)]
     if not found:
-        raise InputError(f"{str(folder)!r} holds no {' or '.join(_SUFFIXES)} file")
+        raise InputError(f"{str(folder)!r} holds no .jsonl, .jsonl.gz or .parquet file")
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in found:
         top, *below = path.relative_to(folder).parts
@@ -156,9 +159,18 @@ def _compare(sides: Sequence[FileReport]) -> None:
         for side in sides:
             del side.problems[Problem.NO_ROWS]
     for place, side in enumerate(sides):
-        others = set().union(*(other.prompts for other in sides[:place]))
+        others = set().union(*(other.prompts for other in sides[:place] if _side_of(other) != _side_of(side)))
         if shared := len(side.prompts & others):
             side.problems[Problem.PROMPT_ON_BOTH_SIDES] += shared
+
+
+def _side_of(report: FileReport) -> str:
+    """Return the file without the number of a shard: `train-00000-of-00002` and `train-00001` are one side."""
+    stem = report.path.name.partition(".")[0]
+    return str(report.path.with_name(_SHARD.sub("", stem)))
+
+
+_SHARD = re.compile(r"[-_.]\d{3,}(?:-of-\d+)?$")
 
 
 def _inspected(path: Path, looking: Looking) -> FileReport:
@@ -169,8 +181,8 @@ def _inspected(path: Path, looking: Looking) -> FileReport:
         for line, row in rows:
             report.rows += 1
             _look_at(row, line, report, seen, looking)
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
     if not report.rows:
         report.add(Problem.NO_ROWS, 0)
     return report
@@ -186,7 +198,7 @@ def _numbered_rows(path: Path) -> tuple[str, Iterable[tuple[int, Mapping[str, ob
 
 
 def _line_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | None]]:
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, _json(line)

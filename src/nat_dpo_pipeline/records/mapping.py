@@ -316,6 +316,12 @@ def _with_group(record: Row, columns: _Columns) -> _Columns:
 def _usual(record: Row, role: str, where: str) -> str | None:
     """Return the column with a usual name of the role, that of the role itself first. Raises InputError for two."""
     names = [name for name in _NAMES[role] if name in record]
+    if role == RESPONSE and len(names) > 1:
+        # Beside a response an `answer` is the right one, as in rollouts of verifiers and TRL.
+        names = [name for name in names if name not in ("answer", "answers")]
+    if not names and role == SCORE:
+        # Logs of trainers have a column for each reward function, such as `accuracy_reward`.
+        names = [name for name in record if name.endswith(("_reward", "_score", "_rating"))]
     if not names or names[0] == role or len(names) == 1:
         return names[0] if names else None
     raise InputError(

@@ -32,13 +32,14 @@ _MORE_THAN_TEXT = frozenset({"tool_calls", "function_call", "tool_call_id", "rea
 def recognised(row: _Json) -> str | None:
     """The name of the format that a row is in, by its keys and the types behind them."""
     keys = row.keys()
-    for name, needed in _KEYS:
-        if needed <= keys:
-            return name
+    # Columns beside these change nothing: trainers take them by name.
     if {"prompt", "chosen", "rejected"} <= keys:
         if isinstance(row["chosen"], str):
             return "trl_standard" if isinstance(row["prompt"], str) else "helix"
-        return "tulu3" if _holds_the_prompt(row["chosen"]) else "trl"
+        return "trl"
+    for name, needed in _KEYS:
+        if needed <= keys:
+            return name
     if {"chosen", "rejected"} <= keys:
         return "hh" if isinstance(row["chosen"], str) else "tulu3"
     return None
@@ -65,10 +66,6 @@ def read(name: str, row: _Json) -> ReadRow:
         return _READERS[name](row)
     except KeyError as error:
         raise InputError(f"{name} needs {error.args[0]!r}") from error
-
-
-def _holds_the_prompt(value: object) -> bool:
-    return isinstance(value, list) and len(value) > 1
 
 
 def _text(value: object) -> str:
@@ -123,6 +120,12 @@ def _pair(prompt: str, chosen: str, rejected: str, answer: Callable[[object], st
     return lambda row: ReadRow(_prompt(row[prompt], row.get("tools")), (answer(row[chosen]), answer(row[rejected])))
 
 
+def _trl(row: _Json) -> ReadRow:
+    """Read messages; TRL stops at a prompt of text beside them, and trains twice on a prompt that the sides repeat."""
+    answers = (_one_answer(row["chosen"]), _one_answer(row["rejected"]))
+    return ReadRow(_prompt(_list(row["prompt"]), row.get("tools")), answers)
+
+
 def _openai(row: _Json) -> ReadRow:
     answers = (_one_answer(row["preferred_output"]), _one_answer(row["non_preferred_output"]))
     asked = _object(row["input"])
@@ -171,15 +174,27 @@ def _sharegpt(value: object) -> Message:
 
 
 def _llama_factory(row: _Json) -> ReadRow:
-    prompt = tuple(map(_sharegpt, _list(row["conversations"])))
+    prompt = (*_before(row), *map(_sharegpt, _list(row["conversations"])))
     answers = tuple(reply_of(_sharegpt(row[side])) for side in ("chosen", "rejected"))
     return ReadRow(_prompt(prompt, row.get("tools")), answers)
 
 
 def _alpaca(row: _Json) -> ReadRow:
     extra = _text(row.get("input") or "")
-    prompt = "\n".join(part for part in (_text(row["instruction"]), extra) if part)
+    text = "\n".join(part for part in (_text(row["instruction"]), extra) if part)
+    before = _before(row)
+    prompt: Prompt = (*before, Message("user", text)) if before else text
     return ReadRow(prompt, (_text(row["chosen"]), _text(row["rejected"])))
+
+
+def _before(row: _Json) -> tuple[Message, ...]:
+    """Return the messages that LLaMA-Factory puts before the prompt: `system`, and the turns of `history`."""
+    system = _text(row.get("system") or "")
+    turns = [_list(turn) for turn in _list(row.get("history") or [])]
+    said = [
+        Message(role, _text(text)) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=False)
+    ]
+    return (*((Message("system", system),) if system else ()), *said)
 
 
 def _tulu3(row: _Json) -> ReadRow:
@@ -216,7 +231,7 @@ def _steerlm(row: _Json) -> ReadRow:
 
 
 _READERS: Mapping[str, Callable[[_Json], ReadRow]] = {
-    "trl": _pair("prompt", "chosen", "rejected", _one_answer),
+    "trl": _trl,
     "trl_standard": _pair("prompt", "chosen", "rejected", _text),
     "helix": _pair("prompt", "chosen", "rejected", _text),
     "nemo_customizer": _pair("prompt", "chosen_response", "rejected_response", _text),
