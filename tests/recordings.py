@@ -28,7 +28,8 @@ from nat.runtime.loader import PluginTypes, discover_and_register_plugins
 from nat.runtime.session import SessionManager
 
 from nat_dpo_pipeline.core.candidates import Candidate
-from nat_dpo_pipeline.core.messages import Message
+from nat_dpo_pipeline.core.messages import Message, ToolCall, prompt_json, reply_json, reply_of
+from nat_dpo_pipeline.core.rendering import with_tools
 from nat_dpo_pipeline.plugin.nat_api import TTCEventData
 from nat_dpo_pipeline.plugin.steps import push_candidate, push_step
 from nat_dpo_pipeline.strict import DEFAULT_STEP_NAME
@@ -37,6 +38,8 @@ from tests.waiting import until
 #: Two turns for every question; the texts have what JSON must escape.
 QUESTIONS = ("tea", "milk 🥛", "water")
 SCORES = (0.25, 1.5, -3.0)
+# NeMo Relay sorts the keys of objects: findings/relay_sorts_keys.sh.
+TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"properties": {}, "type": "object"}}}]
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,29 @@ class Recordings:
 
 
 def _prompt(question: str, turn: int) -> tuple[Message, ...]:
-    return (Message("system", 'Say "yes"\n'), Message("user", f"What is {question}, {turn}?"))
+    """Return the prompt of a turn; the second one goes on after a call of a tool."""
+    asked = (Message("system", 'Say "yes"\n'), Message("user", f"What is {question}, {turn}?"))
+    if not turn:
+        return asked
+    result = Message("tool", f"{question}: a noun", tool_call_id="call00001", name="look_up")
+    prompt = with_tools((*asked, Message("assistant", "", (_call(question),)), result), TOOLS)
+    assert not isinstance(prompt, str)
+    return prompt
+
+
+def _call(question: str) -> ToolCall:
+    return ToolCall("look_up", json.dumps({"word": question, "deep": {"n": 1}}), "call00001")
+
+
+def _response(question: str, place: int) -> str:
+    """Return a response; the last one of each turn calls a tool, with a text beside the call."""
+    text = f"{question} is {place}\n"
+    return reply_of(Message("assistant", text, (_call(question),))) if place == len(SCORES) - 1 else text
 
 
 def _candidates(question: str) -> list[Candidate]:
     return [
-        Candidate(question, f"turn-{turn}", place, _prompt(question, turn), f"{question} is {place}\n", score)
+        Candidate(question, f"turn-{turn}", place, _prompt(question, turn), _response(question, place), score)
         for turn in range(2)
         for place, score in enumerate(SCORES)
     ]
@@ -198,8 +218,8 @@ def _fields(candidate: Candidate) -> dict[str, Any]:
     data = TTCEventData(
         turn_id=candidate.turn_id,
         candidate_index=candidate.candidate_index,
-        input=[{"role": one.role, "content": one.content} for one in candidate.prompt if isinstance(one, Message)],
-        output=candidate.response,
+        input=prompt_json(candidate.prompt),
+        output=reply_json(candidate.response),
         score=candidate.score,
     )
     return data.model_dump(exclude_none=True)
@@ -237,7 +257,7 @@ def record(folder: Path) -> Recordings:
     for number, answer in enumerate(("A plant.", "A drink.", "")):
         asyncio.run(_relay_rollout(folder, number, answer))
     turns = {
-        _prompt(question, turn): [(f"{question} is {place}\n", score) for place, score in enumerate(SCORES)]
+        _prompt(question, turn): [(_response(question, place), score) for place, score in enumerate(SCORES)]
         for question in QUESTIONS
         for turn in range(2)
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nat_dpo_pipeline.core.messages import Message, as_messages
+from nat_dpo_pipeline.core.messages import Message, Reply, as_messages, has_calls
 from tests.recordings import Recordings
 from tests.records.helpers import read
 
@@ -25,6 +25,10 @@ def test_every_candidate_comes_back(recordings: Recordings, name: str, format_na
     assert found.formats == [format_name]
     told = {turn.prompt: [(one.response, one.score) for one in turn.candidates] for turn in found.turns}
     assert told == recordings.turns
+    # Each turn has a reply with a call, and half of them go on after one.
+    replies = [one.response for turn in found.turns for one in turn.candidates]
+    assert sum(isinstance(one, Reply) and bool(one.message.tool_calls[0].values()) for one in replies) == 6
+    assert sum(has_calls(turn.prompt) for turn in found.turns) == 3
     assert [one.candidate_index for turn in found.turns for one in turn.candidates] == [0, 1, 2] * 6
     # Turns of one question are of one example, those of another are of another.
     assert sorted(Counter(turn.example_id for turn in found.turns).values()) == [2, 2, 2]
