@@ -96,9 +96,9 @@ def test_pairs_become_tables_and_files_again(tmp_path: Path) -> None:
     [
         (5, {}, "no rows in int: give rows, a frame, a table, a Dataset, or a path"),
         ([1], {}, "a row must be a mapping, got int: 1"),
-        (ANSWERS, {"prompt": "asked"}, "there is no column 'asked'; there are 'question'"),
-        (pandas.DataFrame(ANSWERS), {}, r"there is no column 'prompt': say which one it is \(prompt=…\)"),
-        ([{**ANSWERS[0], "prompt": "p"}], NAMES, "there are both 'question' and 'prompt': leave one"),
+        (ANSWERS, {"prompt": "asked"}, "has no column 'asked' for prompt; it has 'question'"),
+        (pandas.DataFrame(ANSWERS), {"score": "stars"}, "has no column 'stars' for score; it has 'question'"),
+        ([{**ANSWERS[0], "query": "p"}], {}, "two columns that could be the prompt, 'question' and 'query'"),
         (ANSWERS, {**NAMES, "stategy": "x"}, "no 'stategy'; did you mean 'strategy'"),
         (ANSWERS, {**NAMES, "validation_fraction": 2}, "validation_fraction is 2"),
         ("gone.jsonl", {}, "there is no file 'gone.jsonl'"),
@@ -107,3 +107,12 @@ def test_pairs_become_tables_and_files_again(tmp_path: Path) -> None:
 def test_what_cannot_be_paired_is_one_line(source: Any, more: dict[str, Any], said: str) -> None:
     with pytest.raises(dpo.DPOPipelineError, match=said):
         dpo.pair(source, **more)
+
+
+def test_usual_names_are_known_and_others_are_mapped() -> None:
+    expected = list(dpo.pair(ANSWERS, **NAMES))
+    assert list(dpo.pair(pandas.DataFrame(ANSWERS))) == expected
+    names = {old: f"my.{old}" for old in ANSWERS[0]}
+    renamed = [{names[name]: value for name, value in row.items()} for row in ANSWERS]
+    columns = {role: names[name] for role, name in NAMES.items()}
+    assert [row["chosen"] for row in dpo.pair(renamed, map=columns)] == [row["chosen"] for row in expected]

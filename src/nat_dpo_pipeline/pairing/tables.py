@@ -23,16 +23,15 @@ Row = dict[str, Any]
 _FORMAT = "trl"
 #: Column of `Pairs.to_arrow` and its like: `train` or `validation`.
 SPLIT = "split"
-_NEEDED = ("prompt", "response", "score")
 
 
 def pair(
     source: object,
     *,
-    prompt: str = "prompt",
-    response: str = "response",
-    score: str = "score",
-    group: str = "example_id",
+    prompt: str | None = None,
+    response: str | None = None,
+    score: str | None = None,
+    group: str | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
     deduplicate_pairs: bool = True,
@@ -41,19 +40,20 @@ def pair(
 ) -> "Pairs":
     """Pair scored answers: those of the same prompt, and of the same group where there are groups, compete.
 
-    `source` holds an answer a row: an iterable of mappings, a frame of pandas or polars, a table of Arrow, or a
-    `datasets.Dataset`, whose columns are called `prompt`, `response`, `score` and `group`; or the path, pattern or URI
-    of files of recorded candidates in any format, or several of these. `rules` are the fields of `dpo_traj_builder`,
-    such as `strategy` and `min_score_diff`. The pairs, and the sides they are on, are those of `nat dpo pairs`.
+    `source` holds rows: an iterable of mappings, a frame of pandas or polars, a table of Arrow, or a
+    `datasets.Dataset`; or the path, pattern or URI of files of recorded candidates in any format, or several of these.
+    Columns with usual names are known (docs/recorded_candidates.md); `prompt`, `response`, `score` and `group` name
+    others, and `map={...}` every other role. `rules` are the fields of `dpo_traj_builder`, such as `strategy` and
+    `min_score_diff`. The pairs, and the sides they are on, are those of `nat dpo pairs`.
 
     Raises ConfigurationError for rules that cannot be, and InputError for a source without these columns.
     """
+    named = {"prompt": prompt, "response": response, "score": score, "group": group}
+    columns = {role: name for role, name in named.items() if name is not None} | (rules.pop("map", None) or {})
+    builder = checked(BuilderSettings, {"seed": seed, "map": columns or None, **rules})
     rest = {"seed": seed, "deduplicate_pairs": deduplicate_pairs, "max_pairs": max_pairs}
-    builder = checked(BuilderSettings, {"seed": seed, **rules})
     split = checked(SplitSettings, {**rest, "validation_fraction": validation_fraction})
-    names = {prompt: "prompt", response: "response", score: "score", group: "example_id"}
-    renamed = {old: new for old, new in names.items() if old != new}
-    return Pairs(source, renamed, (builder, split, DatasetSettings(formats=[_FORMAT])))
+    return Pairs(source, (builder, split, DatasetSettings(formats=[_FORMAT])))
 
 
 class Pairs:
@@ -62,12 +62,12 @@ class Pairs:
     `result` counts what was read, paired and left out. The files behind the pairs go with the object.
     """
 
-    def __init__(self, source: object, names: Mapping[str, str], settings: Settings) -> None:
-        """Pair a source whose columns are to be renamed; see `pair`."""
+    def __init__(self, source: object, settings: Settings) -> None:
+        """Pair a source; see `pair`."""
         self._folder = Path(mkdtemp(prefix="nat-dpo-"))
         finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._settings = settings
-        self._inputs = _files(source, self._folder, names)
+        self._inputs = _files(source, self._folder)
         self.result: PairedFiles = pair_as_set(self._inputs, str(self._folder / "pairs"), settings)
 
     def __len__(self) -> int:
@@ -129,29 +129,29 @@ class Pairs:
         return result.dataset
 
 
-def _files(source: object, folder: Path, names: Mapping[str, str]) -> list[str]:
-    """Return files that are named, or else one with the rows, their columns renamed."""
+def _files(source: object, folder: Path) -> list[str]:
+    """Return files that are named, or else one with the rows."""
     if isinstance(source, str | Path):
         return [str(source)]
     if isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
         return list(map(str, source))
     table = _table(source)
     if table is not None:
-        columns = _renamed(table.column_names, names)
-        if missing := [name for name in _NEEDED if name not in columns]:
-            raise InputError(
-                f"there is no column {missing[0]!r}: say which one it is ({missing[0]}=…); there are "
-                f"{', '.join(map(repr, columns))}"
-            )
         path = folder / "rows.parquet"
-        _imported("pyarrow.parquet", "nat-dpo-pipeline[scale]").write_table(table.rename_columns(columns), path)
+        _imported("pyarrow.parquet", "nat-dpo-pipeline[scale]").write_table(table, path)
     elif isinstance(source, Iterable):
         path = folder / "rows.jsonl"
         with path.open("wb") as file:
-            file.writelines(json_line(_renamed_row(row, names)) for row in source)
+            file.writelines(json_line(_row(row)) for row in source)
     else:
         raise InputError(f"no rows in {type(source).__name__}: give rows, a frame, a table, a Dataset, or a path")
     return [str(path)]
+
+
+def _row(row: object) -> Mapping[str, object]:
+    if not isinstance(row, Mapping):
+        raise InputError(f"a row must be a mapping, got {type(row).__name__}: {row!r:.80}")
+    return row
 
 
 def _table(source: object) -> Any:
@@ -160,22 +160,6 @@ def _table(source: object) -> Any:
         return _imported("pyarrow", "nat-dpo-pipeline[scale]").table(source)
     # A datasets.Dataset; a DatasetDict has the method, and no features of its own.
     return source.with_format("arrow")[:] if hasattr(source, "features") and hasattr(source, "with_format") else None
-
-
-def _renamed_row(row: object, names: Mapping[str, str]) -> Row:
-    if not isinstance(row, Mapping):
-        raise InputError(f"a row must be a mapping, got {type(row).__name__}: {row!r:.80}")
-    return dict(zip(_renamed(list(row), names), row.values(), strict=True))
-
-
-def _renamed(columns: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    if missing := [old for old in names if old not in columns]:
-        raise InputError(f"there is no column {missing[0]!r}; there are {', '.join(map(repr, columns))}")
-    renamed = [names.get(column, column) for column in columns]
-    if twice := next((column for column in renamed if renamed.count(column) > 1), None):
-        old = next(old for old, new in names.items() if new == twice)
-        raise InputError(f"there are both {old!r} and {twice!r}: leave one of the columns out")
-    return renamed
 
 
 def _imported(module: str, package: str) -> Any:

@@ -84,7 +84,8 @@ class Table:
 
     @property
     def _used(self) -> frozenset[str]:
-        return frozenset(name.partition(".")[0] for names in self.columns.values() for name in names)
+        names = [name for names in self.columns.values() for name in names]
+        return frozenset((*names, *(name.partition(".")[0] for name in names)))
 
     def _prompt(self, record: Row) -> object:
         return self._value(record, PROMPT) if PROMPT in self.columns else None
@@ -215,7 +216,7 @@ def table_of(record: Row, given: Mapping[str, tuple[str, ...]], where: str) -> T
     """
     for role, names in given.items():
         for name in names:
-            if name.partition(".")[0] not in record:
+            if record.keys().isdisjoint((name, name.partition(".")[0])):
                 raise InputError(f"{where} has no column {name!r} for {role}; it has {_listed(record)}")
     found = dict(given)
     for shape in (_pairs, _sides, _completions, _long, _conversation):
