@@ -19,6 +19,7 @@ from nat_dpo_pipeline.pairing.dataset_settings import DatasetSettings, SplitSett
 from nat_dpo_pipeline.pairing.options import EngineName, PairingOptions
 from nat_dpo_pipeline.records.mapping import at, name_of, parse_mapping, table_named, table_of
 from nat_dpo_pipeline.strict import checked
+from tests.records.helpers import read
 
 Row = dict[str, Any]
 QUESTIONS = ("How many?", "Which one, and why?", "Where?")
@@ -237,3 +238,13 @@ def test_logs_of_rollouts_are_tables(more: Row) -> None:
 def test_two_rewards_are_not_guessed() -> None:
     with pytest.raises(InputError, match="could be the score, 'a_reward' and 'b_reward'"):
         table_of({"prompt": "a", "completion": "b", "a_reward": 1, "b_reward": 2}, {}, "here")
+
+
+@pytest.mark.parametrize("column", ["context", "system", "task_id"])
+def test_rows_of_our_own_names_keep_their_questions_apart_too(column: str, tmp_path: Path) -> None:
+    flat = [{"prompt": "Sum up.", column: text, "response": text, "score": score} for score, text in enumerate("ab")]
+    candidates = [{"response": response, "score": score} for score, response in enumerate("xy")]
+    turns = [{"prompt": "Sum up.", column: text, "candidates": candidates} for text in "ab"]
+    assert _pairs(_written(tmp_path / "flat.jsonl", flat)) == []
+    prompts = {str(turn.prompt) for turn in read(_written(tmp_path / "turns.jsonl", turns)).turns}
+    assert len(prompts) == (1 if column == "task_id" else 2)

@@ -52,6 +52,8 @@ class Rows:
         """
         if not is_turn_row(row):
             return self._refusals(row, FLAT)
+        if "turn_id" not in row and not _OF_THE_QUESTION.isdisjoint(row):
+            row = with_question(row)
         candidates = row["candidates"]
         if not isinstance(candidates, Sequence) or isinstance(candidates, str):
             return [str(RefusalReason.MALFORMED)]
